@@ -1,0 +1,159 @@
+package procfs
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/siderolabs/go-procfs/procfs"
+)
+
+// The neighbours of Parameter.
+const (
+	paramHostname = "talos.hostname"
+	paramPlatform = "talos.platform"
+	paramIP       = "ip"
+)
+
+// CommandLine is what the kernel command line says about the node's name.
+type CommandLine struct {
+	// Policy is the one that the argument asks for; Off if there is none.
+	Policy Policy
+	// Present reports whether the argument stands on the line, malformed or not.
+	Present bool
+	// Hostname is the name that the operator gave, and HostnameFrom the argument
+	// that gave it: "talos.hostname=" or, field 5 of it, "ip=". Both are empty if
+	// no name was given. The name is as it stands on the line, not validated.
+	Hostname, HostnameFrom string
+	// Platform is the value of talos.platform=, empty if there is none.
+	Platform string
+}
+
+// Parse reads a command line. If talos.hostname.wait= is malformed, the error is
+// an [*Error], and the CommandLine is complete and its Policy that of [Default].
+// A nil c is an empty line.
+func Parse(c *procfs.Cmdline) (CommandLine, error) {
+	if c == nil {
+		return CommandLine{}, nil
+	}
+	line := CommandLine{Platform: first(c, paramPlatform)}
+	if name := first(c, paramHostname); name != "" {
+		line.Hostname, line.HostnameFrom = name, paramHostname+"="
+	} else if name := hostnameOfIP(c.Get(paramIP)); name != "" {
+		line.Hostname, line.HostnameFrom = name, paramIP+"="
+	}
+	if value := c.Get(Parameter).First(); value != nil {
+		var err error
+		line.Present = true
+		line.Policy, err = ParsePolicy(*value)
+		return line, err
+	}
+	if err := misspelt(c); err != nil {
+		line.Present = true
+		line.Policy = Default()
+		return line, err
+	}
+	return line, nil
+}
+
+// ParseString reads a command line from a string. See [Parse].
+func ParseString(s string) (CommandLine, error) {
+	return Parse(procfs.NewCmdline(s))
+}
+
+// Read reads /proc/cmdline, afresh at each call. See [Parse]. Where the file
+// cannot be read, the error wraps the cause and the CommandLine is zero: nobody
+// asked for waiting as far as one can tell.
+func Read() (CommandLine, error) { return readFile("/proc/cmdline") }
+
+func readFile(name string) (CommandLine, error) {
+	// Not procfs.ProcCmdline, which panics without /proc and reads only once.
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return CommandLine{}, fmt.Errorf("procfs: reading the kernel command line: %w", err)
+	}
+	return ParseString(string(text))
+}
+
+// first returns the first value of an argument, or "".
+func first(c *procfs.Cmdline, key string) string {
+	if v := c.Get(key).First(); v != nil {
+		return *v
+	}
+	return ""
+}
+
+// hostnameOfIP returns field 5 of the first ip= that has one:
+//
+//	ip=client:server:gateway:netmask:HOSTNAME:device:autoconf:dns:dns:ntp
+//
+// (Documentation/admin-guide/nfs/nfsroot.rst). The first field is an address or
+// empty there. Where it is neither, the argument is one of the short forms
+// (ip=dhcp, ip=eth0:dhcp, dracut's ip=eth0:dhcp:1500:86:00:00:12:34:56), in
+// which the fifth field would be a piece of a MAC.
+func hostnameOfIP(p *procfs.Parameter) string {
+	for i := 0; p.Get(i) != nil; i++ {
+		fields := splitIP(*p.Get(i))
+		if len(fields) < 5 || fields[4] == "" {
+			continue
+		}
+		if _, err := netip.ParseAddr(fields[0]); err == nil || fields[0] == "" {
+			return fields[4]
+		}
+	}
+	return ""
+}
+
+// splitIP splits at the colons that are not inside brackets, as IPv6 addresses
+// are, and takes the brackets off.
+func splitIP(s string) []string {
+	var (
+		fields []string
+		start  int
+		inside bool
+	)
+	add := func(field string) {
+		field = strings.TrimPrefix(field, "[")
+		fields = append(fields, strings.TrimSuffix(field, "]"))
+	}
+	for i := range len(s) {
+		switch s[i] {
+		case '[':
+			inside = true
+		case ']':
+			inside = false
+		case ':':
+			if !inside {
+				add(s[start:i])
+				start = i + 1
+			}
+		}
+	}
+	add(s[start:])
+	return fields
+}
+
+// misspelt finds an argument that was meant to be Parameter: other case, in
+// quotes, or at most two letters wrong. The first letter must be right, so that
+// the imager's -talos.hostname.wait, which takes an argument away, is not one.
+func misspelt(c *procfs.Cmdline) error {
+	c.Lock()
+	defer c.Unlock()
+	for _, p := range c.Parameters {
+		value := p.First()
+		if value == nil {
+			continue
+		}
+		key := strings.ToLower(strings.TrimLeft(p.Key(), `"'`))
+		if len(key) > len(Parameter)+2 || !strings.HasPrefix(key, Parameter[:1]) || distance(key, Parameter) > 2 {
+			continue
+		}
+		argument := p.Key()
+		if *value != "" {
+			argument += "=" + *value
+		}
+		return &Error{Argument: argument, Part: p.Key(), Reason: "is no argument of this name", Suggestion: Parameter}
+	}
+	return nil
+}

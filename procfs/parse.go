@@ -1,0 +1,146 @@
+package procfs
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// longestValue bounds the work on one argument. The kernel's whole command line
+// is at most 4096 bytes (COMMAND_LINE_SIZE, arch/*/include/uapi/asm/setup.h).
+const longestValue = 4096
+
+// ParsePolicy reads what stands behind the "=" of talos.hostname.wait=. If it is
+// malformed, the error is an [*Error] and the policy is that of [Default], with
+// nothing of the argument in it: half of an argument may be worse than none.
+func ParsePolicy(value string) (Policy, error) {
+	p, err := parsePolicy(value)
+	if err != nil {
+		err.Argument = Parameter + "=" + value
+		return Default(), err
+	}
+	return p, nil
+}
+
+func parsePolicy(value string) (Policy, *Error) {
+	if len(value) > longestValue {
+		return Policy{}, &Error{Part: value, Reason: "is longer than any kernel command line"}
+	}
+	if value != "" && (value[0] == '"' || value[0] == '\'') {
+		return Policy{}, &Error{
+			Part:       value,
+			Reason:     "is in quotes, which are not taken away",
+			Suggestion: strings.Trim(value, `"'`),
+		}
+	}
+	head, rest, more := strings.Cut(value, ",")
+	p, err := parseWait(head)
+	if err != nil {
+		return Policy{}, err
+	}
+	said := map[string]string{} // the then= and keep= that were read
+	for more {
+		var item string
+		item, rest, more = strings.Cut(rest, ",")
+		if err := p.set(item, said); err != nil {
+			return Policy{}, err
+		}
+	}
+	return p, nil
+}
+
+// parseWait reads VALUE.
+func parseWait(s string) (Policy, *Error) {
+	p := Default()
+	switch s {
+	case "", "1", "on", "true", "yes":
+		return p, nil
+	case "0", "off", "false", "no":
+		return Policy{Mode: Off}, nil
+	case "forever":
+		return Policy{Mode: Forever}, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err == nil && d >= shortestWait && d <= longestWait {
+		p.Wait = d
+		return p, nil
+	}
+	e := &Error{Part: s}
+	secs, guess, numeric := guessWait(s)
+	switch {
+	case strings.HasPrefix(s, Parameter+"="):
+		e.Reason = "names the argument once more"
+		e.Suggestion = strings.TrimPrefix(s, Parameter+"=")
+	case strings.Contains(s, "="):
+		e.Reason = "stands where the time belongs"
+		e.Suggestion = "1," + s
+	case err == nil && d < 0, numeric && s[0] == '-':
+		e.Reason = "is negative"
+		e.Suggestion = guess
+	case err == nil && d == 0:
+		e.Reason = "is no time at all"
+		e.Suggestion = "off"
+	case err == nil && d < shortestWait:
+		e.Reason = "is too short for any network"
+	case err == nil && d > longestWait, numeric && secs > longestWait.Seconds():
+		e.Reason = "is longer than a year"
+		e.Suggestion = "forever"
+	case numeric && strings.Trim(s, "+0123456789.") == "":
+		e.Reason = "has no unit"
+		e.Suggestion = guess
+	default:
+		e.Reason = "is neither a duration with its unit (90s, 2m) nor one of forever, on, off"
+		e.Suggestion = guess
+		if guess == "" {
+			e.Suggestion = nearest(s, []string{"forever", "off", "on", "true", "false", "yes", "no"})
+		}
+	}
+	return Policy{}, e
+}
+
+// set applies one KEY=VALUE.
+func (p *Policy) set(item string, said map[string]string) *Error {
+	key, value, ok := strings.Cut(item, "=")
+	var err *Error
+	switch {
+	case item == "":
+		return &Error{Reason: "a comma with nothing behind it"}
+	case !ok:
+		return &Error{Part: item, Reason: "is not KEY=VALUE", Suggestion: guessItem(item)}
+	case key == "then":
+		if p.Then, err = choose[Then](key, value, thens); err == nil {
+			err = once(said, key, value)
+		}
+	case key == "keep":
+		if p.Keep, err = choose[Keep](key, value, keeps); err == nil {
+			err = once(said, key, value)
+		}
+	case key == "nic":
+		var nic string
+		if nic, err = parseNIC(value); err == nil && !slices.Contains(p.NICs, nic) {
+			p.NICs = append(p.NICs, nic)
+		}
+	case key == "via":
+		if _, err = choose[uint8](key, value, vias); err == nil && !slices.Contains(p.Via, value) {
+			p.Via = append(p.Via, value)
+		}
+	default:
+		return &Error{
+			Part:       item,
+			Reason:     "has an unknown key; the keys are then, nic, via, keep",
+			Suggestion: guessKey(key, value),
+		}
+	}
+	return err
+}
+
+// once refuses a key that was given before and said something else: there is no
+// telling which was meant.
+func once(said map[string]string, key, value string) *Error {
+	before, twice := said[key]
+	if twice && before != value {
+		return &Error{Part: key + "=" + value, Reason: "contradicts " + key + "=" + before + " before it"}
+	}
+	said[key] = value
+	return nil
+}

@@ -1,0 +1,215 @@
+package procfs
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Parameter is the name of the kernel argument.
+const Parameter = "talos.hostname.wait"
+
+// DefaultWait is how long the default policy waits.
+const DefaultWait = 5 * time.Minute
+
+// The waits that an argument may ask for. What is shorter cannot hold a single
+// exchange with any network, what is longer is meant to be forever: either is
+// far more likely a slip.
+const (
+	shortestWait = time.Millisecond
+	longestWait  = 365 * 24 * time.Hour
+)
+
+// Mode is how long to wait: not at all, for a time, or without a bound.
+type Mode uint8
+
+// The modes.
+const (
+	Off     Mode = iota // do nothing, boot on at once
+	Bounded             // wait for Policy.Wait at most
+	Forever             // wait until the name is there
+)
+
+// String returns "off", "bounded" or "forever".
+func (m Mode) String() string { return nameOf(m, modes) }
+
+// Then is what happens when the time is up and there is no valid name.
+type Then uint8
+
+// What may happen then.
+const (
+	Reboot   Then = iota // start the machine again
+	PowerOff             // switch the machine off
+	Halt                 // stay, and keep saying why
+	Continue             // boot on; the operating system names itself
+)
+
+// String returns the word of the kernel argument: "reboot", "poweroff", "halt"
+// or "continue".
+func (t Then) String() string { return nameOf(t, thens) }
+
+// ParseThen reads the word that String returns. Its error is an [*Error].
+func ParseThen(s string) (Then, error) {
+	t, err := choose[Then]("then", s, thens)
+	return t, asError(err)
+}
+
+// Keep is what stays of the network that was set up to ask for the name.
+type Keep uint8
+
+// What may stay.
+const (
+	KeepNone    Keep = iota // undo every address and route, set the link as it was
+	KeepNetwork             // leave it for the operating system
+)
+
+// String returns the word of the kernel argument: "none" or "network".
+func (k Keep) String() string { return nameOf(k, keeps) }
+
+// ParseKeep reads the word that String returns. Its error is an [*Error].
+func ParseKeep(s string) (Keep, error) {
+	k, err := choose[Keep]("keep", s, keeps)
+	return k, asError(err)
+}
+
+// The words in the order of the constants. Functions, not variables, so that
+// nobody can change them.
+func modes() []string { return []string{"off", "bounded", "forever"} }
+func thens() []string { return []string{"reboot", "poweroff", "halt", "continue"} }
+func keeps() []string { return []string{"none", "network"} }
+func vias() []string  { return []string{"linklocal", "dhcp", "ipv6"} }
+
+// nameOf returns the word for v, or its number if it is none of the constants.
+func nameOf[T ~uint8](v T, words func() []string) string {
+	if w := words(); int(v) < len(w) {
+		return w[v]
+	}
+	return strconv.Itoa(int(v))
+}
+
+// choose returns the constant that value names.
+func choose[T ~uint8](key, value string, words func() []string) (T, *Error) {
+	w := words()
+	if i := slices.Index(w, value); i >= 0 {
+		return T(i), nil
+	}
+	return 0, &Error{
+		Argument:   key + "=" + value,
+		Part:       key + "=" + value,
+		Reason:     "is none of " + strings.Join(w, ", "),
+		Suggestion: prefixed(key+"=", nearest(value, w)),
+	}
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+// asError keeps a nil *Error from becoming an error that is not nil.
+func asError(e *Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// Policy is what talos.hostname.wait= asks for. The zero value is Off: do
+// nothing.
+type Policy struct {
+	Mode Mode
+	// Wait is the bound. It counts with Bounded only, and is then from one
+	// millisecond to 365 days.
+	Wait time.Duration
+	// Then is what to do when Wait has passed without a valid name.
+	Then Then
+	// NICs are the interfaces to use: MAC addresses (lower case, with colons),
+	// names, or globs on names in the syntax of [path.Match]. Empty means every
+	// physical Ethernet interface.
+	NICs []string
+	// Via are the methods to use: "linklocal", "dhcp", "ipv6". Empty means all.
+	Via []string
+	// Keep says what stays of the network.
+	Keep Keep
+}
+
+// Default returns the policy of a bare talos.hostname.wait: five minutes, then
+// reboot. It is also what a malformed argument comes to.
+func Default() Policy {
+	return Policy{Mode: Bounded, Wait: DefaultWait, Then: Reboot}
+}
+
+// String returns the kernel argument that makes the policy, such as
+// "talos.hostname.wait=2m,then=halt". What is as by default is left out.
+func (p Policy) String() string { return Parameter + "=" + p.Value() }
+
+// Value returns what stands behind the "=" of String.
+func (p Policy) Value() string {
+	var b strings.Builder
+	if p.Mode == Bounded {
+		b.WriteString(formatWait(p.Wait))
+	} else {
+		b.WriteString(p.Mode.String())
+	}
+	if p.Then != Reboot {
+		b.WriteString(",then=" + p.Then.String())
+	}
+	for _, nic := range p.NICs {
+		b.WriteString(",nic=" + nic)
+	}
+	for _, via := range p.Via {
+		b.WriteString(",via=" + via)
+	}
+	if p.Keep != KeepNone {
+		b.WriteString(",keep=" + p.Keep.String())
+	}
+	return b.String()
+}
+
+// formatWait is time.Duration.String without the zeros at its end: 2m, not 2m0s.
+func formatWait(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// MarshalText returns what String returns, or an error if no argument makes
+// this policy (a Bounded one with no Wait, a NIC with a comma in its name, …).
+func (p Policy) MarshalText() ([]byte, error) {
+	for _, nic := range p.NICs { // each by itself, lest a comma in one make two
+		if _, err := parseNIC(nic); err != nil {
+			err.Argument = p.String()
+			return nil, err
+		}
+	}
+	for _, via := range p.Via {
+		if _, err := choose[uint8]("via", via, vias); err != nil {
+			err.Argument = p.String()
+			return nil, err
+		}
+	}
+	if _, err := ParsePolicy(p.Value()); err != nil {
+		return nil, err
+	}
+	return []byte(p.String()), nil
+}
+
+// UnmarshalText reads the argument with its name or without, which makes a
+// Policy fit for [flag.TextVar]. On error p is the policy of [Default].
+func (p *Policy) UnmarshalText(text []byte) error {
+	value := string(text)
+	if value == Parameter {
+		value = ""
+	}
+	var err error
+	*p, err = ParsePolicy(strings.TrimPrefix(value, Parameter+"="))
+	return err
+}
