@@ -1,0 +1,42 @@
+package identity
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// A Backoff says how long to wait after each failure: a random time between
+// nothing and a bound that doubles from Base up to Cap ("full jitter"). After an
+// outage that hit many machines at once, this spreads their requests evenly
+// instead of in waves. The zero value is what Resolve uses on each path.
+// A Backoff is not safe for concurrent use.
+type Backoff struct {
+	Base time.Duration           // the first bound; 0 is 100 ms
+	Cap  time.Duration           // the last bound; 0 is 5 s
+	Rand func(n int64) (r int64) // 0 ≤ r < n; nil is math/rand/v2, which never blocks
+	step uint8                   // how often the bound has doubled
+}
+
+// Next returns the time to wait now, and doubles the bound for the next call.
+func (b *Backoff) Next() time.Duration {
+	base, limit, random := b.Base, b.Cap, b.Rand
+	if base <= 0 {
+		base = 100 * time.Millisecond
+	}
+	if limit <= 0 {
+		limit = 5 * time.Second
+	}
+	if random == nil {
+		random = rand.Int64N
+	}
+	bound := base << b.step
+	if bound >= limit || bound < base { // reached, or overflown
+		bound = limit
+	} else {
+		b.step++
+	}
+	return time.Duration(random(int64(bound))) + 1
+}
+
+// Reset starts again at Base.
+func (b *Backoff) Reset() { b.step = 0 }

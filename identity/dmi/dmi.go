@@ -1,0 +1,82 @@
+// Package dmi reads what the firmware says the machine is.
+//
+// The kernel shows the SMBIOS tables' system and BIOS fields as small files
+// (drivers/firmware/dmi-id.c). They are there before any driver for a network
+// card is, so they answer "is this machine one of that cloud's?" before the
+// first packet.
+package dmi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Dir is where the kernel shows the fields, once /sys is mounted.
+const Dir = "/sys/class/dmi/id"
+
+// maxField bounds one field. SMBIOS strings are rarely longer than 64 bytes.
+const maxField = 1024
+
+// Facts are what the firmware says. An empty field is one that it does not
+// say, or that may not be read; the zero Facts are a machine that says nothing.
+type Facts struct {
+	Vendor     string `json:"vendor,omitempty"`      // sys_vendor, for instance "Hetzner"
+	Product    string `json:"product,omitempty"`     // product_name, for instance "vServer"
+	Serial     string `json:"serial,omitempty"`      // product_serial; only root may read it
+	BIOSVendor string `json:"bios_vendor,omitempty"` // bios_vendor
+}
+
+// Read reads the facts below dir; an empty dir is [Dir].
+//
+// A missing directory or field is no error: not every machine has DMI. A field
+// that is there but cannot be read is: the error then comes together with the
+// facts that could be read, and is an [fs.ErrPermission] where it is only the
+// serial that needs root.
+func Read(dir string) (Facts, error) {
+	if dir == "" {
+		dir = Dir
+	}
+	var (
+		f    Facts
+		errs []error
+	)
+	for _, field := range []struct {
+		file string
+		to   *string
+	}{
+		{"sys_vendor", &f.Vendor},
+		{"product_name", &f.Product},
+		{"product_serial", &f.Serial},
+		{"bios_vendor", &f.BIOSVendor},
+	} {
+		value, err := readField(filepath.Join(dir, field.file))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			errs = append(errs, fmt.Errorf("dmi: %w", err))
+		default:
+			*field.to = value
+		}
+	}
+	return f, errors.Join(errs...)
+}
+
+// readField returns one field without the newline that the kernel appends and
+// the blanks that some firmware pads with.
+func readField(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxField))
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(b)), nil
+}

@@ -1,0 +1,137 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nametag-boot/nametag/identity/dmi"
+)
+
+// NotPresentError says that the firmware's facts rule the cloud out. Nothing
+// was sent and no link was touched.
+type NotPresentError struct {
+	Source string // the source's name
+	Facts  dmi.Facts
+}
+
+// Error names both.
+func (e *NotPresentError) Error() string {
+	return fmt.Sprintf("identity: this machine is not on %s: its DMI vendor is %q", e.Source, shorten(e.Facts.Vendor, 64))
+}
+
+// TimeoutError says that the context ended before a name was proven, and why
+// each path had none. It unwraps to Cause and to every path's last error.
+type TimeoutError struct {
+	Source  string
+	Elapsed time.Duration
+	Paths   []PathError // one for each path there was, then what kept others from coming up
+	Cause   error       // the context's cause: tell a bound that passed from a cancellation by this one
+	Undo    error       // what could not be undone; usually nil
+}
+
+// PathError is the last thing that went wrong on one path.
+type PathError struct {
+	Path  string // "eth0/dhcp"; empty where Err says it itself
+	Tries int    // attempts that were begun
+	Err   error
+}
+
+// Error is one line: what, how long, and path by path why.
+func (e *TimeoutError) Error() string {
+	var b strings.Builder
+	elapsed := roughly(e.Elapsed)
+	if e.Timeout() {
+		fmt.Fprintf(&b, "identity: no valid name from %s in %s", e.Source, elapsed)
+	} else {
+		fmt.Fprintf(&b, "identity: no valid name from %s when it was stopped after %s (%v)", e.Source, elapsed, e.Cause)
+	}
+	sep := ": "
+	for _, p := range e.Paths {
+		b.WriteString(sep)
+		sep = "; "
+		if p.Path != "" {
+			b.WriteString(p.Path + ": ")
+		}
+		fmt.Fprint(&b, p.Err)
+		if p.Tries > 1 {
+			fmt.Fprintf(&b, " (%d tries)", p.Tries)
+		}
+	}
+	if len(e.Paths) == 0 {
+		b.WriteString(": no network path came up")
+	}
+	if e.Undo != nil {
+		fmt.Fprintf(&b, "; and not everything could be undone: %v", e.Undo)
+	}
+	return b.String()
+}
+
+// Unwrap returns Cause, every path's last error, and Undo.
+func (e *TimeoutError) Unwrap() []error {
+	var errs []error
+	for _, err := range []error{e.Cause, e.Undo} {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, p := range e.Paths {
+		errs = append(errs, p.Err)
+	}
+	return errs
+}
+
+// Timeout reports whether a bound passed; false is a cancellation.
+func (e *TimeoutError) Timeout() bool { return errors.Is(e.Cause, context.DeadlineExceeded) }
+
+// MismatchError says that a valid answer was about another machine.
+type MismatchError struct {
+	InstanceID string // the answer's
+	Serial     string // this machine's, from DMI
+}
+
+// Error names both numbers.
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("the answer is for instance %q, but this machine's serial is %q", e.InstanceID, e.Serial)
+}
+
+// NameError says why a string is no host name.
+type NameError struct {
+	Name string // at most 253 bytes of it
+	Rule string // what it breaks
+}
+
+// Error quotes the name safely, and not all of a long one.
+func (e *NameError) Error() string {
+	return fmt.Sprintf("%q is no host name: %s", shorten(e.Name, 80), e.Rule)
+}
+
+// silentError is an attempt that was given up without an answer. It does not
+// unwrap: the time-out of an attempt must not pass for that of the context.
+type silentError struct {
+	after time.Duration
+	err   error // where it was when it was given up; may be nil
+}
+
+func (e *silentError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("no answer in %s", roughly(e.after))
+	}
+	return fmt.Sprintf("no answer in %s (%s)", roughly(e.after), shorten(e.err.Error(), 200))
+}
+
+// roughly rounds to what a reader wants to know.
+func roughly(d time.Duration) time.Duration {
+	switch {
+	case d >= 10*time.Second:
+		return d.Round(time.Second)
+	case d >= time.Second:
+		return d.Round(100 * time.Millisecond)
+	case d >= 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	default:
+		return d.Round(10 * time.Microsecond)
+	}
+}

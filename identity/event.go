@@ -1,0 +1,195 @@
+package identity
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
+)
+
+// An Event is something that changed while Resolve was at work. Failures that
+// repeat themselves are one event.
+type Event struct {
+	At     time.Duration // since Resolve began, by the monotonic clock
+	Kind   EventKind
+	Path   string // "eth0/dhcp", "eth0", or empty for what concerns no path
+	Detail string // in words
+	Err    error  // what went wrong, or nil
+
+	// Link is the event of the network below, with Kind [Link] only. It is not
+	// part of the JSON form.
+	Link *earlynet.Event
+}
+
+// EventKind is what an [Event] is about.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	Facts      EventKind = iota + 1 // what the firmware says, and what follows from it
+	Link                            // the network below: a card, an address, an offer, an undo
+	Trying                          // a path is there, and its first attempt begins
+	Failed                          // an attempt failed otherwise than the one before it
+	Named                           // the name is proven; sent at once, while the link still stands
+	Completed                       // the rest of the identity is in, or why not all of it
+	UndoFailed                      // the network could not be put back fully
+	LeftBehind                      // a source's attempt heeds neither context nor connection
+	Folded                          // stands for events that the timeline has no room for
+)
+
+var kindNames = [...]string{
+	Facts: "facts", Link: "link", Trying: "trying", Failed: "failed", Named: "named",
+	Completed: "completed", UndoFailed: "undo-failed", LeftBehind: "left-behind", Folded: "folded",
+}
+
+// String returns the kind in one word, as in JSON.
+func (k EventKind) String() string {
+	if k == 0 || int(k) >= len(kindNames) {
+		return fmt.Sprintf("EventKind(%d)", k)
+	}
+	return kindNames[k]
+}
+
+// String is one line: "0.012s eth0/linklocal named: my-server".
+func (e Event) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%.3fs ", e.At.Seconds())
+	if e.Path != "" {
+		b.WriteString(e.Path + " ")
+	}
+	b.WriteString(e.Kind.String())
+	if e.Detail != "" {
+		b.WriteString(": " + e.Detail)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	return b.String()
+}
+
+// eventJSON is an event's stable form.
+type eventJSON struct {
+	AtMS   float64 `json:"at_ms"`
+	Kind   string  `json:"kind"`
+	Path   string  `json:"path,omitempty"`
+	Detail string  `json:"detail,omitempty"`
+	Err    string  `json:"error,omitempty"`
+}
+
+// MarshalJSON gives the time in milliseconds, the kind as a word and the error
+// as its text.
+func (e Event) MarshalJSON() ([]byte, error) {
+	out := eventJSON{AtMS: float64(e.At) / float64(time.Millisecond), Kind: e.Kind.String(), Path: e.Path, Detail: e.Detail}
+	if e.Err != nil {
+		out.Err = e.Err.Error()
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote; of the error, the text is left.
+func (e *Event) UnmarshalJSON(b []byte) error {
+	var in eventJSON
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	*e = Event{At: time.Duration(in.AtMS * float64(time.Millisecond)), Path: in.Path, Detail: in.Detail}
+	for k, name := range kindNames {
+		if name != "" && name == in.Kind {
+			e.Kind = EventKind(k)
+		}
+	}
+	if in.Err != "" {
+		e.Err = errors.New(in.Err)
+	}
+	return nil
+}
+
+// keepFirst and keepLast bound a timeline: a flood loses its middle.
+const (
+	keepFirst = 96
+	keepLast  = 96
+)
+
+// A timeline collects events and tells the observer, one at a time and in order.
+type timeline struct {
+	start    time.Time
+	observer func(Event)
+
+	mu     sync.Mutex
+	first  []Event
+	last   []Event // a ring once it is full
+	oldest int     // the ring's oldest
+	folded int
+	closed bool
+}
+
+// add completes e with the time, records it and tells the observer.
+func (t *timeline) add(e Event) { t.addAt(time.Now(), e) }
+
+func (t *timeline) addAt(at time.Time, e Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return // from an attempt that was left behind
+	}
+	e.At = max(0, at.Sub(t.start))
+	switch {
+	case len(t.first) < keepFirst:
+		t.first = append(t.first, e)
+	case len(t.last) < keepLast:
+		t.last = append(t.last, e)
+	default:
+		t.last[t.oldest] = e
+		t.oldest = (t.oldest + 1) % keepLast
+		t.folded++
+	}
+	if t.observer != nil {
+		t.tell(e)
+	}
+}
+
+// tell calls the observer. One that panics is not called again: the process
+// may be PID 1, and a broken console must not end it.
+func (t *timeline) tell(e Event) {
+	defer func() {
+		if v := recover(); v != nil {
+			t.observer = nil
+		}
+	}()
+	t.observer(e)
+}
+
+// link records an event of the network below.
+func (t *timeline) link(e earlynet.Event) {
+	path := e.Interface
+	if e.Method != 0 {
+		path += "/" + e.Method.String()
+	}
+	at := e.Time
+	if at.IsZero() {
+		at = time.Now()
+	}
+	detail := e.Kind.String()
+	if e.Detail != "" {
+		detail += ": " + e.Detail
+	}
+	t.addAt(at, Event{Kind: Link, Path: path, Detail: detail, Err: e.Err, Link: &e})
+}
+
+// close ends the record and returns it. The observer hears nothing afterwards.
+func (t *timeline) close() []Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	events := append([]Event(nil), t.first...)
+	if t.folded > 0 {
+		oldest := t.last[t.oldest]
+		events = append(events, Event{At: oldest.At, Kind: Folded, Detail: fmt.Sprintf("%d events left out", t.folded)})
+	}
+	events = append(events, t.last[t.oldest:]...)
+	return append(events, t.last[:t.oldest]...)
+}

@@ -1,0 +1,53 @@
+package identity
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// An Identity is who this machine is. Hostname and, where the source has one,
+// InstanceID are proven; the rest is what came along in time and may be empty.
+// The JSON names are stable.
+type Identity struct {
+	// Hostname is the exact string that the metadata gave, domain included,
+	// case preserved. It has passed [ValidateHostname].
+	Hostname string `json:"hostname"`
+	// Domain is what follows Hostname's first dot, or nothing.
+	Domain           string           `json:"domain,omitempty"`
+	InstanceID       string           `json:"instance_id,omitempty"`
+	Region           string           `json:"region,omitempty"`
+	AvailabilityZone string           `json:"availability_zone,omitempty"`
+	PublicIPv4       netip.Addr       `json:"public_ipv4,omitzero"` // the zero Addr: none, or not known
+	PrivateNetworks  []PrivateNetwork `json:"private_networks,omitempty"`
+
+	Source   string   `json:"source"`             // the source's name
+	Path     PathInfo `json:"path"`               // the path that won
+	Timeline []Event  `json:"timeline,omitempty"` // what happened, in order; bounded
+}
+
+// ShortName is Hostname's first label, which is what the kernel's own hostname
+// usually is.
+func (id *Identity) ShortName() string {
+	short, _, _ := strings.Cut(id.Hostname, ".")
+	return short
+}
+
+// PathInfo says which way the answer came.
+type PathInfo struct {
+	Interface string     `json:"interface,omitempty"` // empty over the host's own network
+	Method    string     `json:"method"`              // "linklocal", "dhcp", "ipv6" or "host"
+	Address   netip.Addr `json:"address,omitzero"`    // this machine's address on it
+}
+
+// A PrivateNetwork is one that the machine is attached to, by the cloud's own
+// account. Fields that the cloud does not tell are zero.
+type PrivateNetwork struct {
+	ID       int64        `json:"id,omitempty"`
+	Name     string       `json:"name,omitempty"`
+	IP       netip.Addr   `json:"ip,omitzero"`
+	AliasIPs []netip.Addr `json:"alias_ips,omitempty"`
+	Network  netip.Prefix `json:"network,omitzero"`
+	Subnet   netip.Prefix `json:"subnet,omitzero"`
+	Gateway  netip.Addr   `json:"gateway,omitzero"`
+	MAC      string       `json:"mac,omitempty"` // the card's address, lower case with colons
+}

@@ -1,0 +1,97 @@
+package identity
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+// errGone is the end of a path that had not failed until then.
+var errGone = errors.New("the link or its address went away")
+
+// A lane is what is known under the name of a path, over all paths that had it
+// one after the other.
+type lane struct {
+	name string
+
+	mu    sync.Mutex
+	quota quota
+	tries int
+	since time.Time // begin of the oldest attempt that nothing has been heard of; zero: none
+	err   error     // the last one
+	said  string    // its text, when the observer was last told
+}
+
+// allowance takes from the lane's quota.
+func (l *lane) allowance(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.quota.take(now)
+}
+
+// begin counts an attempt and returns its number.
+func (l *lane) begin(now time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tries++
+	if l.since.IsZero() {
+		l.since = now
+	}
+	return l.tries
+}
+
+// fail records an error and reports whether it is news, and after how many tries.
+func (l *lane) fail(err error) (news bool, tries int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since = time.Time{}
+	l.err = err
+	text := err.Error()
+	if _, silent := errors.AsType[*silentError](err); silent {
+		text = "silent" // for how long is no news
+	}
+	news = text != l.said
+	l.said = text
+	return news, l.tries
+}
+
+// gone records that the path has ended. What went wrong before says more.
+func (l *lane) gone() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since = time.Time{}
+	if l.err == nil {
+		l.err = errGone
+	}
+}
+
+// lastError is what there is to say of the lane at the end.
+func (l *lane) lastError(now time.Time) (PathError, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := PathError{Path: l.name, Tries: l.tries, Err: l.err}
+	if e.Err == nil && !l.since.IsZero() {
+		e.Err = &silentError{after: now.Sub(l.since)}
+	}
+	return e, e.Err != nil
+}
+
+// A quota is an allowance that fills up with time: it lets the first few pass at
+// once and a flood at a steady, low rate. The zero value is full.
+type quota struct {
+	free time.Time // when the allowance will be full again
+}
+
+const (
+	quotaBurst = 5
+	quotaEvery = 2 * time.Second
+)
+
+// take takes one and returns how long to wait before using it.
+func (q *quota) take(now time.Time) time.Duration {
+	if q.free.Before(now) {
+		q.free = now
+	}
+	q.free = q.free.Add(quotaEvery)
+	return max(0, q.free.Sub(now)-quotaBurst*quotaEvery)
+}

@@ -1,0 +1,130 @@
+package identity
+
+import (
+	"context"
+	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
+)
+
+// A race asks over every path at once. The first valid answer wins. Nothing
+// waits for a slower path, and no path waits for another's failure.
+type race struct {
+	*resolver
+	net     network
+	lanes   []*lane // in the order of their first path
+	wins    chan *win
+	runners map[*runner]struct{}
+	ended   chan *runner
+}
+
+// A win is the first valid answer.
+type win struct {
+	path    *earlynet.Path
+	answer  Answer
+	release func() // lets the source free what it holds for answer.More
+}
+
+// maxLanes bounds what is remembered of paths that are gone. More than this
+// only comes from cards that keep coming back under new names.
+const maxLanes = 64
+
+func newRace(r *resolver, net network) *race {
+	return &race{
+		resolver: r,
+		net:      net,
+		wins:     make(chan *win),
+		runners:  make(map[*runner]struct{}),
+		ended:    make(chan *runner),
+	}
+}
+
+// run returns the win, or nil when ctx has ended. Every runner has been told to
+// stop by then; resolver.tasks knows when they have.
+func (r *race) run(ctx context.Context) *win {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	paths, changes := r.net.Paths(), r.net.Changes()
+	for {
+		select {
+		case w := <-r.wins:
+			r.log.add(Event{Kind: Named, Path: w.path.String(), Detail: w.answer.Hostname})
+			return w
+		case <-ctx.Done():
+			return nil
+		case path, ok := <-paths:
+			if !ok {
+				paths = nil // the network has ended; what is under way may still win
+				continue
+			}
+			r.nudge()
+			r.start(ctx, running, path)
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil
+				continue
+			}
+			r.nudge()
+		case old := <-r.ended:
+			delete(r.runners, old)
+		}
+	}
+}
+
+// start runs a path. Attempts get the outer context, so that the winner's
+// lives on when the race is over.
+func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
+	run := &runner{race: r, lane: r.lane(path.String()), path: path, nudged: make(chan struct{}, 1)}
+	r.runners[run] = struct{}{}
+	r.tasks.Go(func() {
+		run.run(ctx, running)
+		select {
+		case r.ended <- run:
+		case <-running.Done():
+		}
+	})
+}
+
+// nudge tells every runner that the network has changed.
+func (r *race) nudge() {
+	for run := range r.runners {
+		select {
+		case run.nudged <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// lane returns what is remembered under a path's name. A path that went and
+// came back finds its lane again, with its allowance of requests.
+func (r *race) lane(name string) *lane {
+	for _, l := range r.lanes {
+		if l.name == name {
+			return l
+		}
+	}
+	if len(r.lanes) >= maxLanes {
+		r.lanes = append(r.lanes[:0:0], r.lanes[1:]...)
+	}
+	l := &lane{name: name}
+	r.lanes = append(r.lanes, l)
+	return l
+}
+
+// lastErrors is why there was no name: of each lane the last error, then what
+// the network says of paths that did not come up.
+func (r *race) lastErrors(status []error) []PathError {
+	var all []PathError
+	now := time.Now()
+	for _, l := range r.lanes {
+		if e, ok := l.lastError(now); ok {
+			all = append(all, e)
+		}
+	}
+	for _, err := range status {
+		if err != nil {
+			all = append(all, PathError{Err: err})
+		}
+	}
+	return all
+}

@@ -1,0 +1,240 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
+)
+
+const (
+	// maxInFlight bounds a path's attempts at one time.
+	maxInFlight = 3
+	// attemptTime bounds one attempt. It is long, because a service that many
+	// ask at once may be slow, and asking again makes it no faster.
+	attemptTime = 10 * time.Second
+	// firstHedge is how long an attempt may be silent before another joins it.
+	// The kernel alone would wait a second to repeat a lost SYN, and for ever on
+	// a connection that was accepted and forgotten.
+	firstHedge = 200 * time.Millisecond
+	lastHedge  = 5 * time.Second // the delay doubles up to here
+	// maxHold bounds what a service may ask for by Retry-After.
+	maxHold = 30 * time.Second
+)
+
+// A runner asks over one path until it has a valid answer or is told to stop.
+//
+// An attempt that fails is repeated after a [Backoff]. One that stays silent is
+// joined by another, up to maxInFlight; from then on the newcomer takes the
+// place of the second oldest. So one attempt at least has all its time, for a
+// service that is slow, and there is always a young one, for a service that
+// dropped what came before it was ready.
+type runner struct {
+	*race
+	lane   *lane
+	path   *earlynet.Path
+	nudged chan struct{}
+
+	inFlight []*attempt // oldest first
+	results  chan *attempt
+	backoff  Backoff
+	hedges   uint8     // since something was last heard
+	failing  bool      // the timer runs for a repetition, not for a hedge
+	overdue  bool      // an attempt is to begin as soon as there is room
+	hold     time.Time // not before this: the service asked for it
+	restart  time.Time // back-off and hedging begin anew then; zero: no reason to
+	timer    *time.Timer
+	next     time.Time // when it fires
+}
+
+// An attempt is one Fetch.
+type attempt struct {
+	began    time.Time
+	answer   Answer
+	err      error
+	cancel   context.CancelCauseFunc
+	replaced bool
+}
+
+// Causes of an attempt's end that are not the context's of Resolve.
+var (
+	errTime     = errors.New("the attempt's time is up")
+	errReplaced = errors.New("another attempt took its place")
+)
+
+// run ends with running, with the path, or with a win. Attempts are made under ctx.
+func (r *runner) run(ctx, running context.Context) {
+	r.results = make(chan *attempt, maxInFlight)
+	r.next = time.Now().Add(r.lane.allowance(time.Now()))
+	r.timer = time.NewTimer(time.Until(r.next))
+	defer r.timer.Stop()
+	defer func() {
+		for _, a := range r.inFlight {
+			a.cancel(context.Canceled)
+		}
+	}()
+	for {
+		select {
+		case <-running.Done():
+			return
+		case <-r.path.Done():
+			r.lane.gone()
+			return
+		case <-r.nudged:
+			r.nudge()
+		case <-r.timer.C:
+			r.due(ctx)
+		case a := <-r.results:
+			r.inFlight = slices.DeleteFunc(r.inFlight, func(b *attempt) bool { return a == b })
+			if running.Err() != nil {
+				a.cancel(context.Canceled)
+				return
+			}
+			err := r.judge(a)
+			if err == nil {
+				r.win(running, a)
+				return
+			}
+			a.cancel(err)
+			r.failed(a, err)
+			if r.overdue {
+				r.due(ctx)
+			}
+		}
+	}
+}
+
+// due begins an attempt, or makes room for it first.
+func (r *runner) due(ctx context.Context) {
+	if len(r.inFlight) == maxInFlight {
+		r.overdue = true
+		if second := r.inFlight[1]; !second.replaced {
+			second.replaced = true
+			second.cancel(errReplaced)
+		}
+		return
+	}
+	r.overdue, r.failing = false, false
+	if now := time.Now(); !r.restart.IsZero() && !now.Before(r.restart) {
+		r.restart = time.Time{}
+		r.backoff.Reset()
+		r.hedges = 0
+	}
+	r.begin(ctx)
+	delay := min(firstHedge<<r.hedges, lastHedge)
+	if delay < lastHedge {
+		r.hedges++
+	}
+	// A quarter more or less, so that machines that began together drift apart.
+	r.arm(time.Now().Add(delay*3/4 + rand.N(delay/2)))
+}
+
+// begin starts one attempt with its own bound.
+func (r *runner) begin(ctx context.Context) {
+	a := &attempt{began: time.Now()}
+	ctx, a.cancel = context.WithCancelCause(ctx)
+	r.inFlight = append(r.inFlight, a)
+	if r.lane.begin(a.began) == 1 {
+		r.log.add(Event{Kind: Trying, Path: r.lane.name})
+	}
+	results := r.results
+	r.tasks.Go(func() {
+		bound := time.AfterFunc(attemptTime, func() { a.cancel(errTime) })
+		a.err = errLeft // stands if Fetch ends the goroutine instead of returning
+		defer func() {
+			bound.Stop()
+			if cause := context.Cause(ctx); a.err != nil && (errors.Is(cause, errTime) || errors.Is(cause, errReplaced)) {
+				a.err = &silentError{after: time.Since(a.began), err: a.err}
+			}
+			results <- a
+		}()
+		a.answer, a.err = r.src.Fetch(ctx, r.path)
+	})
+}
+
+// judge is nil if the attempt's answer is valid.
+func (r *runner) judge(a *attempt) error {
+	if a.err != nil {
+		return a.err
+	}
+	return r.verify(a.answer)
+}
+
+// win hands the answer over; its context stays open until it is released.
+func (r *runner) win(running context.Context, a *attempt) {
+	w := &win{path: r.path, answer: a.answer, release: func() { a.cancel(context.Canceled) }}
+	select {
+	case r.wins <- w:
+	case <-running.Done():
+		w.release()
+	}
+}
+
+// failed records why, and sets the time of the next attempt.
+func (r *runner) failed(a *attempt, err error) {
+	if news, tries := r.lane.fail(err); news {
+		detail := ""
+		if tries > 1 {
+			detail = "try " + strconv.Itoa(tries)
+		}
+		r.log.add(Event{Kind: Failed, Path: r.lane.name, Detail: detail, Err: err})
+	}
+	if a.replaced {
+		return // its successor is about to begin
+	}
+	r.overdue = false
+	r.hedges = 0
+	now := time.Now()
+	if later, ok := errors.AsType[retryLater](err); ok {
+		if wait := min(later.RetryAfter(), maxHold); wait > 0 {
+			// Those who were all told the same time come back one by one.
+			r.hold = now.Add(wait + rand.N(wait/2+1))
+		}
+	}
+	if r.failing {
+		r.arm(r.next) // attempts that were made together fail together: one step, not three
+		return
+	}
+	r.failing = true
+	r.arm(now.Add(r.backoff.Next()))
+}
+
+// retryLater is an error that knows when it is worth trying again.
+type retryLater interface {
+	error
+	RetryAfter() time.Duration
+}
+
+// arm sets the timer: for at, or for the restart if that comes first, but
+// never for a time at which the service asked to be left alone.
+func (r *runner) arm(at time.Time) {
+	if !r.restart.IsZero() && r.restart.Before(at) {
+		at = r.restart
+	}
+	if at.Before(r.hold) {
+		at = r.hold
+	}
+	r.next = at
+	r.timer.Reset(time.Until(at))
+}
+
+// nudge has back-off and hedging begin anew: something in the network has
+// changed. What began a moment ago gets its time first, and the lane's allowance
+// keeps a flood of changes from becoming one of requests.
+func (r *runner) nudge() {
+	if !r.restart.IsZero() || r.overdue {
+		return
+	}
+	now := time.Now()
+	r.restart = now.Add(r.lane.allowance(now))
+	if n := len(r.inFlight); n > 0 {
+		if young := r.inFlight[n-1].began.Add(firstHedge); r.restart.Before(young) {
+			r.restart = young
+		}
+	}
+	r.arm(r.next)
+}
