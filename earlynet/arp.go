@@ -1,0 +1,151 @@
+package earlynet
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// When to ask whether another host has the address, and when to say that it is
+// ours. RFC 3927 (section 9) spreads this over seconds, before the address is
+// used; here it is in use already, so the first question goes out at once.
+var (
+	probeTimes    = []time.Duration{0, 200 * time.Millisecond, time.Second}
+	announceTimes = []time.Duration{2 * time.Second, 4 * time.Second}
+)
+
+var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// An arpPacket is ARP for IPv4 over Ethernet (RFC 826).
+type arpPacket struct {
+	op        uint16 // 1: request, 2: reply
+	senderMAC [6]byte
+	senderIP  netip.Addr
+	targetMAC [6]byte
+	targetIP  netip.Addr
+}
+
+const arpLen = 28
+
+func (p arpPacket) marshal() []byte {
+	b := []byte{0, unix.ARPHRD_ETHER, unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff, 6, 4}
+	b = binary.BigEndian.AppendUint16(b, p.op)
+	b = append(b, p.senderMAC[:]...)
+	b = append(b, p.senderIP.AsSlice()...)
+	b = append(b, p.targetMAC[:]...)
+	return append(b, p.targetIP.AsSlice()...)
+}
+
+func parseARP(b []byte) (arpPacket, bool) {
+	if len(b) < arpLen || [6]byte(b) != [6]byte{0, unix.ARPHRD_ETHER, unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff, 6, 4} {
+		return arpPacket{}, false
+	}
+	return arpPacket{
+		op:        binary.BigEndian.Uint16(b[6:]),
+		senderMAC: [6]byte(b[8:]), senderIP: netip.AddrFrom4([4]byte(b[14:])),
+		targetMAC: [6]byte(b[18:]), targetIP: netip.AddrFrom4([4]byte(b[24:])),
+	}, true
+}
+
+// conflicts reports whether a packet shows that another host uses our address,
+// or is about to (RFC 3927, sections 2.2.1 and 2.5).
+func (p arpPacket) conflicts(mac [6]byte, ip netip.Addr, probing bool) bool {
+	switch {
+	case p.senderMAC == mac:
+		return false // our own, come back
+	case p.senderIP == ip:
+		return true
+	default:
+		return probing && p.op == 1 && p.senderIP.IsUnspecified() && p.targetIP == ip
+	}
+}
+
+// arpFilter lets only packets through that come from an address or ask for it.
+func arpFilter(ip netip.Addr) ([]bpf.RawInstruction, error) {
+	v := binary.BigEndian.Uint32(ip.AsSlice())
+	return bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 14, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: 24, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: v, SkipTrue: 1},
+		bpf.RetConstant{Val: arpLen},
+		bpf.RetConstant{Val: 0},
+	})
+}
+
+// guard asks the link whether another host has the address, then claims it,
+// and watches until ctx ends. It returns an error that wraps [ErrConflict]
+// when another host has it.
+func (c *nic) guard(ctx context.Context, l link, ip netip.Addr) error {
+	filter, err := arpFilter(ip)
+	if err != nil {
+		return err
+	}
+	conn, err := packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
+		packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: filter})
+	if err != nil {
+		return err
+	}
+	// Closing a packet socket takes the kernel 10 ms and more (an RCU grace
+	// period, packet_release in net/packet/af_packet.c): nobody waits for it
+	// but the end of Close.
+	defer c.net.closers.Go(func() { _ = conn.Close() })
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
+
+	mac := [6]byte(l.mac)
+	began := time.Now()
+	probe := arpPacket{op: 1, senderMAC: mac, senderIP: netip.IPv4Unspecified(), targetIP: ip}
+	claim := arpPacket{op: 1, senderMAC: mac, senderIP: ip, targetIP: ip}
+	probes, claims := probeTimes, announceTimes
+	buf := make([]byte, 64)
+	for {
+		var next time.Time
+		switch {
+		case len(probes) > 0:
+			next = began.Add(probes[0])
+		case len(claims) > 0:
+			next = began.Add(claims[0])
+		}
+		if !next.IsZero() && !time.Now().Before(next) {
+			p := claim
+			if len(probes) > 0 {
+				p, probes = probe, probes[1:]
+			} else {
+				claims = claims[1:]
+			}
+			// A packet that the link does not take is a packet lost.
+			_, _ = conn.WriteTo(p.marshal(), &packet.Addr{HardwareAddr: broadcast})
+			continue
+		}
+		if err := conn.SetReadDeadline(next); err != nil {
+			return err
+		}
+		if ctx.Err() != nil { // after the deadline, which its end also sets
+			return ctx.Err()
+		}
+		n, _, err := conn.ReadFrom(buf)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, unix.ENETDOWN):
+			continue // told once; the link's own news decide
+		case err != nil:
+			var timeout net.Error
+			if errors.As(err, &timeout) && timeout.Timeout() {
+				continue
+			}
+			return err
+		}
+		if p, ok := parseARP(buf[:n]); ok && p.conflicts(mac, ip, len(claims) == len(announceTimes)) {
+			return fmt.Errorf("%w: %v is at %v", ErrConflict, ip, net.HardwareAddr(p.senderMAC[:]))
+		}
+	}
+}

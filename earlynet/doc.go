@@ -1,0 +1,58 @@
+// Package earlynet brings up as little network as a program needs before
+// anything else of user space has: a link, an address, a route to the few
+// destinations that will be dialled, and in the end nothing of it.
+//
+// [Open] looks for network interfaces (NICs) by rtnetlink, sets those up that
+// are down, and races several [Method]s on each of them. Every success is a
+// [Path]: one way to reach the destinations, with a dialer bound to its
+// interface. Paths arrive on [Network.Paths] as they become usable; nothing
+// waits for a slower one. [Network.Close] takes everything back.
+//
+//	n, err := earlynet.Open(ctx, earlynet.Config{Destinations: []netip.Addr{metadata}})
+//	if err != nil {
+//		return err
+//	}
+//	defer n.Close()
+//	for path := range n.Paths() {
+//		conn, err := path.DialContext(ctx, "tcp", "169.254.169.254:80")
+//		…
+//	}
+//
+// [Host] gives the same shape over a network that somebody else configured,
+// and changes nothing.
+//
+// # Whose is what
+//
+// Other programs may configure the same NIC at the same time. So everything
+// that this package adds can be told from everything else, and only that is
+// ever removed:
+//
+//   - Routes carry the protocol number 110, lead to a [Config.Destinations]
+//     member only, are created exclusively with a metric of their own, and are
+//     deleted by an exact match.
+//   - Addresses carry the same number (IFA_PROTO, Linux 5.18 and later), bring
+//     no prefix route, and have a lifetime of a minute that is extended while
+//     they are in use. An address that was there already is used and left. One
+//     that somebody took over (other mark, other lifetime) is left as well.
+//   - A link is set down again only if it was down before and nobody else has
+//     put an address or a route on it meanwhile.
+//   - The link's ARP timers are put back, and the neighbour entries that its
+//     traffic made are removed where the link stays up.
+//
+// A process that is killed leaves, for a minute at most, an address and the
+// routes that hang on it: the kernel removes both. The link stays up, and so
+// do its ARP timers.
+//
+// No DHCPRELEASE is sent: the system that boots next asks with the same
+// hardware address and is given the same lease.
+//
+// # Requirements
+//
+// Open needs CAP_NET_ADMIN and CAP_NET_RAW in the user namespace that owns the
+// network namespace; without them it fails with [ErrPermission]. All sockets
+// are opened from ordinary goroutines: a process whose threads are in
+// different network namespaces must not use this package.
+//
+// Where reverse path filtering is strict (net.ipv4.conf.*.rp_filter=1) and
+// several NICs are in use, the kernel drops the answers on all but one of them.
+package earlynet

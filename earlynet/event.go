@@ -1,0 +1,83 @@
+package earlynet
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// An Event is one step that a [Network] took, or one thing that it saw.
+type Event struct {
+	Interface string // the NIC's name; empty for the network as a whole
+	Method    Method // 0: the link itself
+	Kind      EventKind
+	Detail    string    // for people: an address, a reason, a remedy; may be empty
+	Err       error     // set for failures
+	Time      time.Time // when, with a monotonic reading
+}
+
+// String returns the event as one line: "eth0 (dhcp): ack: 10.0.0.2/32".
+func (e Event) String() string {
+	var b strings.Builder
+	if e.Interface != "" {
+		b.WriteString(e.Interface)
+		if e.Method != 0 {
+			fmt.Fprintf(&b, " (%v)", e.Method)
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(e.Kind.String())
+	if e.Detail != "" {
+		b.WriteString(": ")
+		b.WriteString(e.Detail)
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	return b.String()
+}
+
+// An EventKind says what an [Event] is about.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	NICFound       EventKind = iota + 1 // a NIC that will be used
+	NICIgnored                          // a NIC that will not; Detail says why, and what to do
+	NICGone                             // a NIC in use was removed
+	NICRenamed                          // Detail: the former name
+	LinkUp                              // the link was set up
+	Carrier                             // the link can carry frames
+	CarrierLost                         // the link cannot carry frames any more
+	AddressAdded                        // Detail: the address
+	Conflict                            // another host uses our address; Detail: which
+	DHCPDiscover                        // a DHCPDISCOVER was sent for the first time, or anew
+	DHCPOffer                           // Detail: address and server
+	DHCPAck                             // Detail: address, server, lease time
+	DHCPNak                             // Detail: server and its message
+	PathReady                           // a path; Detail: its source address
+	PathFailed                          // a method could not make a path, or the path it made ended
+	Kept                                // a path will outlive the network
+	Undone                              // Detail: what was taken back
+	UndoFailed                          // Detail: what could not be
+	LinkLeftUp                          // the link was down before and is left up; Detail: why
+	NetlinkOverrun                      // notifications were lost; everything was read anew
+)
+
+// String returns the kind in words.
+func (k EventKind) String() string {
+	names := [...]string{
+		NICFound: "found", NICIgnored: "ignored", NICGone: "gone", NICRenamed: "renamed",
+		LinkUp: "link set up", Carrier: "carrier", CarrierLost: "carrier lost",
+		AddressAdded: "address", Conflict: "conflict",
+		DHCPDiscover: "discover", DHCPOffer: "offer", DHCPAck: "ack", DHCPNak: "nak",
+		PathReady: "path ready", PathFailed: "path failed", Kept: "kept",
+		Undone: "undone", UndoFailed: "undo failed", LinkLeftUp: "link left up",
+		NetlinkOverrun: "notifications lost",
+	}
+	if int(k) < len(names) && names[k] != "" {
+		return names[k]
+	}
+	return fmt.Sprintf("event %d", k)
+}

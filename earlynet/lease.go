@@ -1,0 +1,3 @@
+package earlynet
+
+type lease struct{}

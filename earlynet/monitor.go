@@ -1,0 +1,268 @@
+package earlynet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// subscribe opens the socket on which the kernel tells of changes.
+func (n *Network) subscribe() error {
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
+		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
+	})
+	if err != nil {
+		return err
+	}
+	n.events = c
+	return nil
+}
+
+// watch applies what the kernel tells, until the socket is closed.
+func (n *Network) watch() {
+	for n.ctx.Err() == nil {
+		msgs, err := n.events.Receive()
+		switch {
+		case err == nil:
+			for _, m := range msgs {
+				n.apply(m)
+			}
+		case n.ctx.Err() != nil:
+			return
+		default:
+			// ENOBUFS: the kernel had more to tell than the socket holds, and
+			// dropped it. The subscription stands; read everything anew.
+			n.event(Event{Kind: NetlinkOverrun, Err: err})
+			if err := n.refresh(); err != nil {
+				n.failed(&Error{Op: "list links", Err: err})
+			}
+			if !errors.Is(err, unix.ENOBUFS) {
+				pause(n.ctx, 100*time.Millisecond) // whatever it is, don't spin
+			}
+		}
+	}
+}
+
+// refresh brings the picture of links and addresses up to date.
+func (n *Network) refresh() error {
+	links, err := n.rtnl.links()
+	if err != nil {
+		return err
+	}
+	there := make(map[int]bool, len(links))
+	for _, l := range links {
+		there[l.index] = true
+	}
+	n.mu.Lock()
+	var missing []int
+	for index := range n.links {
+		if !there[index] {
+			missing = append(missing, index)
+		}
+	}
+	n.mu.Unlock()
+	for _, index := range missing {
+		n.linkGone(index)
+	}
+	// Addresses first: a link's methods look at them when they start.
+	if err := n.refreshAddresses(); err != nil {
+		return err
+	}
+	for _, l := range links {
+		n.linkSeen(l)
+	}
+	return nil
+}
+
+func (n *Network) refreshAddresses() error {
+	// Only attempts that stand now must find their address in the dump.
+	n.mu.Lock()
+	standing := append([]*attempt(nil), n.attempts...)
+	n.mu.Unlock()
+
+	addrs, err := n.rtnl.addresses(0)
+	if err != nil {
+		return err
+	}
+	there := make(map[addrKey]bool, len(addrs))
+	for _, a := range addrs {
+		there[addrKey{a.index, a.prefix}] = true
+		n.addressSeen(a, false)
+	}
+	n.mu.Lock()
+	for k := range n.addrs {
+		if !there[k] {
+			delete(n.addrs, k)
+		}
+	}
+	n.mu.Unlock()
+	for _, a := range standing {
+		if p, ok := a.holds(); ok && !there[addrKey{a.nic.index, p}] {
+			a.lose()
+		}
+	}
+	return nil
+}
+
+// apply takes one notification. A malformed one is passed over.
+func (n *Network) apply(m netlink.Message) {
+	// The kernel notes who asked for the change.
+	own := m.Header.PID != 0 && m.Header.PID == n.rtnl.c.PID()
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		// Messages of the bridge family tell of a port, not of the link: such
+		// an RTM_DELLINK means that it has left its bridge.
+		if len(m.Data) == 0 || m.Data[0] != unix.AF_UNSPEC {
+			return
+		}
+		l, err := parseLink(m.Data)
+		switch {
+		case err != nil:
+		case m.Header.Type == unix.RTM_DELLINK:
+			n.linkGone(l.index)
+		default:
+			n.linkSeen(l)
+		}
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		a, err := parseAddress(m.Data)
+		switch {
+		case err != nil:
+		case m.Header.Type == unix.RTM_DELADDR:
+			n.addressGone(a, own)
+		default:
+			n.addressSeen(a, own)
+		}
+	}
+}
+
+// linkSeen takes the present state of a link, and starts to use it if it is
+// among those asked for.
+func (n *Network) linkSeen(l link) {
+	n.mu.Lock()
+	old, known := n.links[l.index]
+	n.links[l.index] = l
+	c := n.nics[l.index]
+	var found bool
+	var ignored string
+	if c == nil && n.host == nil {
+		var why string
+		switch found, why = n.selection.takes(l); {
+		case found:
+			c = newNIC(n, l)
+			n.nics[l.index] = c
+			n.order = append(n.order, c)
+		case why != n.ignored[l.index]:
+			ignored = why
+			n.ignored[l.index] = why
+		}
+	}
+	n.mu.Unlock()
+
+	switch {
+	case found:
+		c.event(0, NICFound, l.mac.String(), nil)
+		n.tasks.Go(c.run)
+	case c != nil:
+		if l.name != old.name {
+			c.set(l)
+			c.event(0, NICRenamed, "formerly "+old.name, nil)
+		} else {
+			c.set(l)
+		}
+	case ignored != "":
+		n.event(Event{Interface: l.name, Kind: NICIgnored, Detail: ignored})
+	}
+	if !known || old.flags != l.flags || old.name != l.name {
+		n.changed()
+	}
+}
+
+func (n *Network) linkGone(index int) {
+	n.mu.Lock()
+	c := n.nics[index]
+	delete(n.links, index)
+	delete(n.nics, index)
+	delete(n.ignored, index)
+	for k := range n.addrs {
+		if k.index == index {
+			delete(n.addrs, k)
+		}
+	}
+	n.mu.Unlock()
+	if c != nil {
+		c.leave()
+	}
+	n.changed()
+}
+
+func (n *Network) addressSeen(a address, own bool) {
+	k := addrKey{a.index, a.prefix}
+	n.mu.Lock()
+	old, known := n.addrs[k]
+	n.addrs[k] = a.flags
+	c := n.nics[a.index]
+	n.mu.Unlock()
+	if known && old == a.flags {
+		return // a lifetime was extended
+	}
+	if c != nil {
+		c.touch()
+	}
+	if !own {
+		n.changed()
+	}
+}
+
+func (n *Network) addressGone(a address, own bool) {
+	n.mu.Lock()
+	delete(n.addrs, addrKey{a.index, a.prefix})
+	c := n.nics[a.index]
+	var losers []*attempt
+	if !own {
+		losers = append(losers, n.attempts...)
+	}
+	n.mu.Unlock()
+	for _, at := range losers {
+		if p, ok := at.holds(); ok && p == a.prefix && at.nic.index == a.index {
+			at.lose()
+		}
+	}
+	if c != nil {
+		c.touch()
+	}
+	if !own {
+		n.changed()
+	}
+}
+
+// linkLocal6 returns the usable fe80:: address of an interface.
+func (n *Network) linkLocal6(index int) (netip.Addr, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var best netip.Addr
+	for k, flags := range n.addrs {
+		ip := k.prefix.Addr()
+		if k.index == index && ip.Is6() && ip.IsLinkLocalUnicast() && (address{flags: flags}).usable() {
+			if !best.IsValid() || ip.Less(best) {
+				best = ip
+			}
+		}
+	}
+	return best, best.IsValid()
+}
+
+// pause waits, and reports whether ctx lasted.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,293 @@
+package earlynet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+)
+
+// undoTime bounds what Close takes back, whatever became of the context.
+const undoTime = 3 * time.Second
+
+// A Config says what to bring up. The zero value brings up every physical
+// Ethernet NIC by every method, with routes to nowhere.
+type Config struct {
+	// NICs selects interfaces by name, glob or MAC address. A glob selects
+	// among physical Ethernet NICs; a NIC named exactly is taken whatever its
+	// kind. Empty: every physical Ethernet NIC.
+	NICs []string
+
+	// Methods to race on each NIC. Empty: LinkLocal, DHCP, IPv6.
+	Methods []Method
+
+	// Destinations are the addresses that the caller will dial. Routes are
+	// laid to nothing else.
+	Destinations []netip.Addr
+
+	// Observer is told what happens, if it is not nil. It is called from one
+	// goroutine at a time, must not block, and must not call the Network.
+	Observer func(Event)
+
+	// Seed makes random choices repeatable in tests. 0: a new one each time.
+	// The link-local address does not depend on it: RFC 3927 wants the same
+	// one each time, so it depends on the NIC's MAC address.
+	Seed uint64
+}
+
+// A Network is a set of links that are brought up, and what was done to them.
+// Its methods are safe for concurrent use.
+type Network struct {
+	cfg       Config
+	selection selection
+	methods   []Method
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	rtnl   rtnl          // requests
+	events *netlink.Conn // notifications; nil where they cannot be had
+
+	paths   chan *Path
+	changes chan struct{}
+	tasks   sync.WaitGroup // everything but what watches for the end
+	closers sync.WaitGroup // packet sockets being closed, which takes the kernel a while
+	ended   chan struct{}  // closed when the tasks have ended and paths is closed
+
+	observe sync.Mutex // serialises Observer
+
+	mu       sync.Mutex
+	host     *Path
+	links    map[int]link
+	addrs    map[addrKey]uint32 // to flags
+	nics     map[int]*nic
+	order    []*nic // in which they were found
+	ignored  map[int]string
+	attempts []*attempt // that stand, in the order of their making
+	status   []*Error   // the last per NIC and method
+
+	closing  sync.Once
+	closeErr error
+}
+
+type addrKey struct {
+	index  int
+	prefix netip.Prefix
+}
+
+// Open starts to bring up links, and returns at once: paths arrive later. It
+// fails with [ErrPermission] where the process may not do so.
+//
+// When ctx ends the work stops and [Network.Paths] is closed, but what was done
+// stays until [Network.Close], which must be called in any case.
+func Open(ctx context.Context, cfg Config) (*Network, error) {
+	n, err := newNetwork(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.rtnl.permitted(); err != nil {
+		_ = n.rtnl.close()
+		return nil, &Error{Op: "configure links", Err: err}
+	}
+	// Subscribe first, then dump: nothing falls in between.
+	if err := n.subscribe(); err != nil {
+		_ = n.rtnl.close()
+		return nil, &Error{Op: "watch links", Err: err}
+	}
+	if err := n.refresh(); err != nil {
+		_ = n.Close()
+		return nil, &Error{Op: "list links", Err: err}
+	}
+	n.tasks.Go(n.watch)
+	n.finish()
+	return n, nil
+}
+
+// Host returns a network that somebody else configured: one path over it, with
+// an ordinary dialer, and notice of its changes where the kernel gives that.
+// It changes nothing and needs no privilege. Of cfg only Observer is used.
+func Host(ctx context.Context, cfg Config) (*Network, error) {
+	n, err := newNetwork(ctx, Config{Observer: cfg.Observer})
+	if err != nil {
+		return nil, err
+	}
+	// Without notifications there is still the path.
+	if err := n.subscribe(); err == nil {
+		if err := n.refreshAddresses(); err == nil {
+			n.tasks.Go(n.watch)
+		}
+	}
+	n.host = &Path{Method: HostNetwork}
+	d := hostDialer()
+	n.host.init(context.Background(), d)
+	n.offer(n.host)
+	n.event(Event{Method: HostNetwork, Kind: PathReady})
+	n.finish()
+	return n, nil
+}
+
+func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
+	sel, err := parseSelection(cfg.NICs)
+	if err != nil {
+		return nil, &Error{Op: "configuration", Err: err}
+	}
+	n := &Network{
+		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods),
+		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
+		links: make(map[int]link), addrs: make(map[addrKey]uint32),
+		nics: make(map[int]*nic), ignored: make(map[int]string),
+	}
+	if len(n.methods) == 0 {
+		n.methods = []Method{LinkLocal, DHCP, IPv6}
+	}
+	n.rtnl, err = dialRTNL()
+	if err != nil {
+		return nil, &Error{Op: "open a netlink socket", Err: err}
+	}
+	n.ctx, n.cancel = context.WithCancel(ctx)
+	return n, nil
+}
+
+// finish arranges for the end of the tasks when the context ends.
+func (n *Network) finish() {
+	go func() {
+		defer close(n.ended)
+		<-n.ctx.Done()
+		if n.events != nil {
+			_ = n.events.Close() // wakes watch
+		}
+		n.tasks.Wait()
+		close(n.paths)
+	}()
+}
+
+// Paths delivers each new path once. It is closed when the context ends or the
+// network is closed.
+func (n *Network) Paths() <-chan *Path { return n.paths }
+
+// offer delivers a path, unless it ends first.
+func (n *Network) offer(p *Path) {
+	n.tasks.Go(func() {
+		select {
+		case n.paths <- p:
+		case <-p.Done():
+		case <-n.ctx.Done():
+		}
+	})
+}
+
+// Changes delivers a value after a link, an address or a carrier has changed;
+// several changes may be told as one. It is never closed.
+func (n *Network) Changes() <-chan struct{} { return n.changes }
+
+func (n *Network) changed() {
+	select {
+	case n.changes <- struct{}{}:
+	default:
+	}
+}
+
+// event tells the observer.
+func (n *Network) event(e Event) {
+	if n.cfg.Observer == nil {
+		return
+	}
+	e.Time = time.Now()
+	n.observe.Lock()
+	defer n.observe.Unlock()
+	n.cfg.Observer(e)
+}
+
+// failed notes the last error of a NIC and method, for Status.
+func (n *Network) failed(e *Error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forget(e.Interface, e.Method)
+	n.status = append(n.status, e)
+}
+
+// succeeded forgets the last error of a NIC and method.
+func (n *Network) succeeded(ifname string, m Method) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forget(ifname, m)
+}
+
+func (n *Network) forget(ifname string, m Method) {
+	n.status = slices.DeleteFunc(n.status, func(e *Error) bool { return e.Interface == ifname && e.Method == m })
+}
+
+// Status returns why there are not more paths: the last error of each NIC and
+// method that has none, as *[Error].
+func (n *Network) Status() []error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	if len(n.nics) == 0 && n.host == nil {
+		errs = append(errs, &Error{Op: "find a NIC", Err: ErrNoNIC})
+	}
+	for _, e := range n.status {
+		errs = append(errs, e)
+	}
+	return errs
+}
+
+// Keep lets what p stands on outlive the network: the address and its link,
+// and for a DHCP path all the routes of its lease. It must be called before
+// [Network.Close]. Of a path of [Host] or [NewPath] there is nothing to keep.
+func (n *Network) Keep(p *Path) error {
+	if p.attempt == nil {
+		return nil
+	}
+	if p.attempt.nic.net != n {
+		return errors.New("earlynet: path of another network")
+	}
+	return p.attempt.keep()
+}
+
+// Close closes every connection over the network's paths and takes back what
+// was done, the last thing first. It has its own deadline of a few seconds and
+// does not depend on the context that Open was given. The error joins one
+// [*UndoError] for each thing that is left. Further calls return the same.
+func (n *Network) Close() error {
+	n.closing.Do(func() { n.closeErr = n.close() })
+	return n.closeErr
+}
+
+func (n *Network) close() error {
+	n.cancel()
+	closed := &Error{Op: "closed"}
+
+	n.mu.Lock()
+	standing := slices.Clone(n.attempts)
+	n.mu.Unlock()
+	for _, a := range standing {
+		a.end(closed)
+	}
+	if n.host != nil {
+		n.host.end(closed)
+	}
+	if n.host == nil || n.events != nil {
+		n.rtnl.bound(undoTime)
+	}
+	<-n.ended
+
+	// No other goroutine works on these now. Some attempts may have been made
+	// since.
+	var errs []error
+	for _, a := range slices.Backward(n.attempts) {
+		a.end(closed)
+		errs = append(errs, a.undo()...)
+	}
+	for _, c := range slices.Backward(n.order) {
+		errs = append(errs, c.undo()...)
+	}
+	if err := n.rtnl.close(); err != nil {
+		errs = append(errs, err)
+	}
+	n.closers.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,358 @@
+package earlynet
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A nic is a link in use. Its goroutine, run, follows the state that the
+// kernel tells: sets the link up, starts the methods when it carries frames,
+// and stops them when it does not.
+type nic struct {
+	net   *Network
+	index int
+
+	mu      sync.Mutex
+	link    link
+	present bool
+	breaks  int           // how often it has ceased to carry frames
+	news    chan struct{} // closed at the next change
+
+	// Of the goroutine run, and of undo after it has ended:
+	ledger     ledger
+	raised     bool // set up by us
+	neighbours map[netip.Addr]bool
+	knew       bool // neighbours were looked at
+}
+
+func newNIC(n *Network, l link) *nic {
+	return &nic{net: n, index: l.index, link: l, present: true, news: make(chan struct{})}
+}
+
+// set takes the link's new state.
+func (c *nic) set(l link) {
+	c.mu.Lock()
+	if c.link.carries() && !l.carries() || !slices.Equal(c.link.mac, l.mac) {
+		c.breaks++
+	}
+	c.link = l
+	c.mu.Unlock()
+	c.touch()
+}
+
+// leave notes that the link was removed.
+func (c *nic) leave() {
+	c.mu.Lock()
+	c.present = false
+	c.mu.Unlock()
+	c.touch()
+}
+
+// touch wakes everything that waits for a change.
+func (c *nic) touch() {
+	c.mu.Lock()
+	close(c.news)
+	c.news = make(chan struct{})
+	c.mu.Unlock()
+}
+
+// state returns the link as it is, and a channel that is closed when that
+// may have changed.
+func (c *nic) state() (l link, present bool, breaks int, news <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.link, c.present, c.breaks, c.news
+}
+
+func (c *nic) current() link {
+	l, _, _, _ := c.state()
+	return l
+}
+
+func (c *nic) name() string { return c.current().name }
+
+func (c *nic) event(m Method, k EventKind, detail string, err error) {
+	c.net.event(Event{Interface: c.name(), Method: m, Kind: k, Detail: detail, Err: err})
+}
+
+// fail notes an error for Status and tells it.
+func (c *nic) fail(k EventKind, e *Error) {
+	e.Interface = c.name()
+	c.net.failed(e)
+	c.event(e.Method, k, "", e)
+}
+
+// run follows the link until it is gone or the network ends.
+func (c *nic) run() {
+	var s *session
+	defer func() { s.stop() }()
+
+	if c.current().up() {
+		c.knowNeighbours()
+	}
+	for c.net.ctx.Err() == nil {
+		l, present, breaks, news := c.state()
+		switch {
+		case !present:
+			s.stop()
+			c.event(0, NICGone, "", nil)
+			return
+		case s != nil && (!l.carries() || breaks != s.breaks):
+			s.stop()
+			s = nil
+			c.event(0, CarrierLost, "", nil)
+			c.net.failed(&Error{Op: "carrier lost", Interface: l.name})
+			continue // the state may be another by now
+		case !l.up() && !c.raised:
+			c.raise(l)
+		case s == nil && l.carries():
+			c.net.succeeded(l.name, 0)
+			c.event(0, Carrier, "", nil)
+			c.tuneNeighbours()
+			s = c.start(breaks)
+		}
+		select {
+		case <-news:
+		case <-c.net.ctx.Done():
+		}
+	}
+}
+
+// A session is the methods at work while a link carries frames.
+type session struct {
+	breaks  int // the link's when it began
+	cancel  context.CancelFunc
+	methods sync.WaitGroup
+}
+
+func (c *nic) start(breaks int) *session {
+	ctx, cancel := context.WithCancel(c.net.ctx)
+	s := &session{breaks: breaks, cancel: cancel}
+	for _, m := range c.net.methods {
+		s.methods.Go(func() { c.try(ctx, m) })
+	}
+	return s
+}
+
+// stop ends the methods and waits for them. A nil session has none.
+func (s *session) stop() {
+	if s != nil {
+		s.cancel()
+		s.methods.Wait()
+	}
+}
+
+// raise sets the link up, once: whoever sets it down afterwards has a reason.
+func (c *nic) raise(l link) {
+	if err := c.net.rtnl.setUp(c.index, true); err != nil {
+		if !gone(err) {
+			c.fail(PathFailed, &Error{Op: "set the link up", Err: permission(err)})
+		}
+		return
+	}
+	c.raised = true
+	c.ledger.add("link up", c.lower)
+	c.event(0, LinkUp, "", nil)
+	c.net.failed(&Error{Op: "no carrier", Interface: l.name})
+}
+
+// lower sets the link down again, unless somebody else uses it now.
+func (c *nic) lower() error {
+	why, err := c.foreigner()
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		c.event(0, LinkLeftUp, why, nil)
+		return c.forgetNeighbours()
+	}
+	return c.net.rtnl.setUp(c.index, false)
+}
+
+// foreigner says what somebody else has put on the link.
+func (c *nic) foreigner() (string, error) {
+	addrs, err := c.net.rtnl.addresses(c.index)
+	if err != nil {
+		return "", err
+	}
+	for _, a := range addrs {
+		if a.foreign() {
+			return "somebody else's address " + a.prefix.String() + " is on it", nil
+		}
+	}
+	rt, found, err := c.net.rtnl.foreignRoute(c.index)
+	if err != nil || !found {
+		return "", err
+	}
+	return "somebody else's route to " + rt.dst.String() + " is on it", nil
+}
+
+// try runs one method on the link until ctx ends.
+func (c *nic) try(ctx context.Context, m Method) {
+	switch m {
+	case LinkLocal:
+		c.linkLocal(ctx)
+	case DHCP:
+	case IPv6:
+		c.ipv6(ctx)
+	}
+}
+
+// undo takes back what was done to the link itself.
+func (c *nic) undo() []error {
+	return c.ledger.undo(c, 0)
+}
+
+// An attempt is what one method has put on a link, and the path over it.
+type attempt struct {
+	nic    *nic
+	method Method
+	lost   chan struct{} // closed when somebody else removed the address
+
+	mu     sync.Mutex
+	path   *Path
+	prefix netip.Prefix // the address; zero: none of ours
+	life   time.Duration
+	kept   bool
+	losing sync.Once
+	ledger ledger
+	lease  *lease
+}
+
+// begin starts an attempt that Close will undo.
+func (c *nic) begin(m Method) *attempt {
+	a := &attempt{nic: c, method: m, lost: make(chan struct{})}
+	c.net.mu.Lock()
+	c.net.attempts = append(c.net.attempts, a)
+	c.net.mu.Unlock()
+	return a
+}
+
+// address puts an address on the link. One that is there already is used, and
+// left.
+func (a *attempt) address(p netip.Prefix, life time.Duration) error {
+	r := a.nic.net.rtnl
+	life = min(life, addressLife)
+	switch err := r.addAddress(a.nic.index, p, life); {
+	case err == nil:
+		a.mu.Lock()
+		a.prefix, a.life = p, life
+		a.ledger.add("address "+p.String(), a.dropAddress)
+		a.mu.Unlock()
+		a.nic.event(a.method, AddressAdded, p.String(), nil)
+	case exists(err):
+		a.mu.Lock()
+		a.prefix = p
+		a.mu.Unlock()
+		a.nic.event(a.method, AddressAdded, p.String()+" is there already, and not ours", nil)
+	default:
+		return &Error{Op: "add address " + p.String(), Method: a.method, Err: permission(err)}
+	}
+	return nil
+}
+
+// dropAddress removes the address, if it is still ours.
+func (a *attempt) dropAddress() error {
+	r := a.nic.net.rtnl
+	addrs, err := r.addresses(a.nic.index)
+	if err != nil {
+		return err
+	}
+	for _, has := range addrs {
+		if has.prefix == a.prefix && has.ours() {
+			return r.deleteAddress(a.nic.index, a.prefix)
+		}
+	}
+	return nil
+}
+
+// extend gives the address its full lifetime again, if it is still ours.
+func (a *attempt) extend(life time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.kept || a.life == 0 {
+		return nil
+	}
+	addrs, err := a.nic.net.rtnl.addresses(a.nic.index)
+	if err != nil {
+		return err
+	}
+	for _, has := range addrs {
+		if has.prefix == a.prefix && has.ours() {
+			return a.nic.net.rtnl.extendAddress(a.nic.index, a.prefix, mark, min(life, addressLife))
+		}
+	}
+	return nil
+}
+
+// holds returns the address that the attempt stands on.
+func (a *attempt) holds() (netip.Prefix, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.prefix, a.prefix.IsValid()
+}
+
+// lose notes that somebody else removed the address.
+func (a *attempt) lose() { a.losing.Do(func() { close(a.lost) }) }
+
+// route lays a route.
+func (a *attempt) route(rt route) error {
+	rt.index, rt.protocol = a.nic.index, mark
+	rt.metric += uint32(a.nic.index)
+	rt, err := a.nic.net.rtnl.addRoute(rt)
+	if err != nil {
+		return &Error{Op: "add route to " + rt.dst.String(), Method: a.method, Err: permission(err)}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ledger.add("route to "+rt.dst.String(), func() error { return a.nic.net.rtnl.deleteRoute(rt) })
+	return nil
+}
+
+// ready makes the path known.
+func (a *attempt) ready(p *Path, dial DialFunc) {
+	p.attempt = a
+	p.init(context.Background(), dial)
+	a.mu.Lock()
+	a.path = p
+	a.mu.Unlock()
+	a.nic.net.succeeded(p.Interface, a.method)
+	a.nic.event(a.method, PathReady, p.Source.String(), nil)
+	a.nic.net.offer(p)
+}
+
+// end ends the path and its connections.
+func (a *attempt) end(cause error) {
+	a.mu.Lock()
+	p := a.path
+	a.mu.Unlock()
+	if p != nil {
+		p.end(cause)
+	}
+}
+
+// stop ends an attempt whose ground is gone and takes back what it did, except
+// when the whole network ends: then Close does, after it was told what to keep.
+func (a *attempt) stop(cause error) {
+	n := a.nic.net
+	if n.ctx.Err() != nil {
+		return
+	}
+	a.end(cause)
+	a.undo()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.attempts = slices.DeleteFunc(n.attempts, func(other *attempt) bool { return other == a })
+}
+
+// undo takes back what the attempt did.
+func (a *attempt) undo() []error {
+	a.mu.Lock()
+	l := a.ledger
+	a.ledger = nil
+	a.mu.Unlock()
+	return l.undo(a.nic, a.method)
+}

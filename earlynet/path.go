@@ -1,0 +1,207 @@
+package earlynet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Path is one way to reach the destinations: an interface, a source address
+// and a dialer that uses nothing else. It is safe for concurrent use.
+type Path struct {
+	Interface string     // the NIC's name when the path was made; empty for [Host]
+	Index     int        // the NIC's index; 0 for [Host]
+	Source    netip.Addr // the local address; with its zone for [IPv6]; zero for [Host]
+	Method    Method
+	Gateway   netip.Addr // the router of the first destination; zero where it is on the link
+
+	dial   DialFunc
+	ctx    context.Context // ends with the path
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	conns map[*pathConn]struct{}
+
+	attempt *attempt // what the path stands on; nil for Host and NewPath
+}
+
+// A DialFunc opens a connection, as (*net.Dialer).DialContext does.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// NewPath returns a path over any dialer. It is meant for tests and for
+// sources of one's own. The path lasts until ctx ends.
+func NewPath(ctx context.Context, ifname string, method Method, dial DialFunc) *Path {
+	p := &Path{Interface: ifname, Method: method}
+	p.init(ctx, dial)
+	context.AfterFunc(p.ctx, func() { p.end(context.Cause(p.ctx)) })
+	return p
+}
+
+// init makes a path usable; its identity must have been set.
+func (p *Path) init(ctx context.Context, dial DialFunc) {
+	p.dial = dial
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	p.conns = make(map[*pathConn]struct{})
+}
+
+// String returns the interface and the method: "eth0/linklocal".
+func (p *Path) String() string {
+	if p.Interface == "" {
+		return p.Method.String()
+	}
+	return p.Interface + "/" + p.Method.String()
+}
+
+// Done is closed when the link or the address below the path is gone, or its
+// network is closed. Connections over the path are closed then.
+func (p *Path) Done() <-chan struct{} { return p.ctx.Done() }
+
+// Err returns nil while the path lasts, and then an error that wraps
+// [ErrPathDone] and says why it ended.
+func (p *Path) Err() error {
+	if p.ctx.Err() == nil {
+		return nil
+	}
+	if err := context.Cause(p.ctx); !errors.Is(err, ErrPathDone) {
+		return fmt.Errorf("%w: %w", ErrPathDone, err)
+	}
+	return context.Cause(p.ctx)
+}
+
+// DialContext connects to a literal address over this path: through its
+// interface, from its source address, whatever the routes of other interfaces
+// say. The connection is closed when the path ends.
+func (p *Path) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+
+	conn, err := p.dial(ctx, network, address)
+	if done := p.Err(); done != nil {
+		if err == nil {
+			abort(conn)
+		}
+		return nil, &net.OpError{Op: "dial", Net: network, Err: done}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.track(conn)
+}
+
+// track notes a connection, to be closed with the path.
+func (p *Path) track(conn net.Conn) (net.Conn, error) {
+	c := &pathConn{Conn: conn, path: p}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns == nil {
+		abort(conn)
+		return nil, p.Err()
+	}
+	p.conns[c] = struct{}{}
+	return c, nil
+}
+
+// end closes Done and every connection. Only the first cause counts.
+func (p *Path) end(cause error) {
+	p.cancel(cause)
+	p.mu.Lock()
+	conns := p.conns
+	p.conns = nil
+	p.mu.Unlock()
+	for c := range conns {
+		abort(c.Conn)
+	}
+}
+
+// abort closes a connection at once. A TCP connection is reset: with its
+// address about to go, the kernel would try for minutes to end it politely,
+// and the server would wait as long.
+func abort(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// A pathConn forgets itself when it is closed.
+type pathConn struct {
+	net.Conn
+	path *Path
+}
+
+func (c *pathConn) Close() error {
+	c.path.mu.Lock()
+	delete(c.path.conns, c)
+	c.path.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// dialVia returns a dialer bound to an interface and a source address.
+//
+// onLink confines it to the link: with SO_DONTROUTE the kernel passes over
+// routes that have a gateway (RT_SCOPE_LINK, net/ipv4/route.c), such as the
+// one that a DHCP path laid to the same destination on the same interface.
+func dialVia(index int, name string, source netip.Addr, onLink bool) DialFunc {
+	control := func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) { err = bindTo(int(fd), index, name, onLink) })
+		return errors.Join(cerr, err)
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("%w: %q", ErrName, address)}
+		}
+		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+		if to.Addr().Is4() != source.Is4() {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("%v cannot be reached from %v: other family", to.Addr(), source)}
+		}
+		// A zone as a number spares the kernel a look at all interfaces.
+		zone := strconv.Itoa(index)
+		if a := to.Addr(); a.Is6() && a.IsLinkLocalUnicast() {
+			to = netip.AddrPortFrom(a.WithZone(zone), to.Port())
+		}
+		from := netip.AddrPortFrom(source, 0)
+		if source.Is6() {
+			from = netip.AddrPortFrom(source.WithZone(zone), 0)
+		}
+		// No keep-alive: connections are short, and each option is a system call.
+		d := net.Dialer{Control: control, KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+		switch {
+		case strings.HasPrefix(network, "tcp"):
+			d.LocalAddr = net.TCPAddrFromAddrPort(from)
+		case strings.HasPrefix(network, "udp"):
+			d.LocalAddr = net.UDPAddrFromAddrPort(from)
+		default:
+			return nil, &net.OpError{Op: "dial", Net: network, Err: net.UnknownNetworkError(network)}
+		}
+		return d.DialContext(ctx, network, to.String())
+	}
+}
+
+// bindTo binds a socket to an interface: by its index, which a rename leaves
+// alone, or by name before Linux 5.1.
+func bindTo(fd, index int, name string, onLink bool) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		err = unix.BindToDevice(fd, name)
+	}
+	if err != nil {
+		return fmt.Errorf("bind to %s: %w", name, permission(err))
+	}
+	if onLink {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DONTROUTE, 1); err != nil {
+			return fmt.Errorf("confine to %s: %w", name, err)
+		}
+	}
+	return nil
+}

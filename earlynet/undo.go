@@ -1,0 +1,31 @@
+package earlynet
+
+import "slices"
+
+// A ledger holds how to take back what was done.
+type ledger []entry
+
+type entry struct {
+	what string
+	undo func() error
+}
+
+func (l *ledger) add(what string, undo func() error) { *l = append(*l, entry{what, undo}) }
+
+// undo takes everything back, the last thing first, and reports each. What is
+// gone already counts as taken back.
+func (l *ledger) undo(c *nic, m Method) []error {
+	var errs []error
+	for _, e := range slices.Backward(*l) {
+		err := e.undo()
+		if err == nil || gone(err) {
+			c.event(m, Undone, e.what, nil)
+			continue
+		}
+		err = &UndoError{Interface: c.name(), What: e.what, Err: permission(err)}
+		c.event(m, UndoFailed, e.what, err)
+		errs = append(errs, err)
+	}
+	*l = nil
+	return errs
+}
