@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -248,6 +249,11 @@ func (g guarded) Name() (name string) {
 func (g guarded) Present(f dmi.Facts) (p Presence) {
 	_ = protect(func() error { p = g.Source.Present(f); return nil })
 	return p
+}
+
+func (g guarded) Addresses() (addrs []netip.Addr) {
+	_ = protect(func() error { addrs = g.Source.Addresses(); return nil })
+	return addrs
 }
 
 func (g guarded) Fetch(ctx context.Context, via *earlynet.Path) (a Answer, err error) {

@@ -187,7 +187,9 @@ func (r *runner) failed(a *attempt, err error) {
 		return // its successor is about to begin
 	}
 	r.overdue = false
-	r.hedges = 0
+	if _, silent := errors.AsType[*silentError](err); !silent {
+		r.hedges = 0
+	}
 	now := time.Now()
 	if later, ok := errors.AsType[retryLater](err); ok {
 		if wait := min(later.RetryAfter(), maxHold); wait > 0 {

@@ -62,10 +62,8 @@ func word(s string, err error) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	strange := func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.", r))
-	}
-	if len(s) > 64 || strings.ContainsFunc(s, strange) {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+	if len(s) > 64 || strings.Trim(s, letters) != "" {
 		return "", fmt.Errorf("%w: %.40q", ErrMalformed, s)
 	}
 	return s, nil

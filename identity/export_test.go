@@ -1,0 +1,118 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/nametag-boot/nametag/earlynet"
+)
+
+// FakeNet is a network without a kernel: paths and changes come when a test says.
+type FakeNet struct {
+	paths   chan *earlynet.Path
+	changes chan struct{}
+	OnClose func() // called first by Close
+	Reports []error
+	Broken  error // what Close returns
+
+	mu     sync.Mutex
+	Kept   []string
+	Config earlynet.Config
+	opened int
+	closed int
+	live   map[string]context.CancelFunc
+}
+
+func NewFakeNet() *FakeNet {
+	return &FakeNet{paths: make(chan *earlynet.Path, 64), changes: make(chan struct{}, 1), live: make(map[string]context.CancelFunc)}
+}
+
+// Up adds a path: "eth0", earlynet.DHCP.
+func (n *FakeNet) Up(ifname string, method earlynet.Method) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := earlynet.NewPath(ctx, ifname, method, func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("a scripted source does not dial")
+	})
+	n.mu.Lock()
+	n.live[p.String()] = cancel
+	n.mu.Unlock()
+	n.paths <- p
+}
+
+// Down ends a path.
+func (n *FakeNet) Down(path string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.live[path]()
+}
+
+func (n *FakeNet) Change() {
+	select {
+	case n.changes <- struct{}{}:
+	default:
+	}
+}
+
+func (n *FakeNet) Paths() <-chan *earlynet.Path { return n.paths }
+func (n *FakeNet) Changes() <-chan struct{}     { return n.changes }
+func (n *FakeNet) Status() []error              { return n.Reports }
+
+func (n *FakeNet) Keep(p *earlynet.Path) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Kept = append(n.Kept, p.String())
+	return nil
+}
+
+func (n *FakeNet) Close() error {
+	if n.OnClose != nil {
+		n.OnClose()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed++
+	for _, cancel := range n.live {
+		cancel()
+	}
+	return n.Broken
+}
+
+// Over makes Resolve use n.
+func Over(n *FakeNet) Option {
+	return func(c *config) {
+		c.open = func(_ context.Context, cfg earlynet.Config) (network, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.opened++
+			n.Config = cfg
+			return n, nil
+		}
+	}
+}
+
+// ClosedOnce checks that the network was closed as often as it was opened.
+func (n *FakeNet) ClosedOnce(t *testing.T) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed != n.opened {
+		t.Errorf("network opened %d times, closed %d times", n.opened, n.closed)
+	}
+}
+
+// Opened is how often the network was opened.
+func (n *FakeNet) Opened() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.opened
+}
+
+// OverBroken makes the network fail to open.
+func OverBroken(err error) Option {
+	return func(c *config) {
+		c.open = func(context.Context, earlynet.Config) (network, error) { return nil, err }
+	}
+}

@@ -1,0 +1,117 @@
+package hetzner
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func mustRequest(t *testing.T, url string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+// TestConnect is about lost SYNs, in virtual time.
+func TestConnect(t *testing.T) {
+	type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
+	lost := func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	connect := func(t *testing.T, dial dialer) (net.Conn, time.Duration, error) {
+		began := time.Now()
+		g := &guard{dial: dial}
+		req := mustRequest(t, "http://169.254.169.254/x")
+		conn, err := g.connect(t.Context(), req)
+		return conn, time.Since(began), err
+	}
+	// scenario runs dial with the number of each connection that is begun.
+	scenario := func(about string, dial func(ctx context.Context, n int32) (net.Conn, error), check func(t *testing.T, begun int32, took time.Duration, conn net.Conn, err error)) {
+		t.Run(about, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var n, under, most atomic.Int32
+				conn, took, err := connect(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
+					i := n.Add(1)
+					most.Store(max(most.Load(), under.Add(1)))
+					defer under.Add(-1)
+					return dial(ctx, i)
+				})
+				if under.Load() != 0 {
+					t.Errorf("%d dials are left", under.Load())
+				}
+				if most.Load() > maxDials+1 {
+					t.Errorf("%d dials at one time", most.Load())
+				}
+				check(t, n.Load(), took, conn, err)
+				if conn != nil {
+					conn.Close()
+				}
+			})
+		})
+	}
+	pipe := func() net.Conn { c, _ := net.Pipe(); return c }
+
+	scenario("a link that loses nothing is dialled once",
+		func(context.Context, int32) (net.Conn, error) { time.Sleep(60 * time.Millisecond); return pipe(), nil },
+		func(t *testing.T, n int32, took time.Duration, conn net.Conn, err error) {
+			if n != 1 || took != 60*time.Millisecond || conn == nil || err != nil {
+				t.Errorf("%d dials, %v, %v, %v", n, took, conn, err)
+			}
+		})
+	scenario("a lost SYN costs 75 ms, not the kernel's second",
+		func(ctx context.Context, n int32) (net.Conn, error) {
+			if n == 1 {
+				return lost(ctx)
+			}
+			return pipe(), nil
+		},
+		func(t *testing.T, n int32, took time.Duration, conn net.Conn, err error) {
+			if n != 2 || took != 75*time.Millisecond || conn == nil || err != nil {
+				t.Errorf("%d dials, %v, %v, %v", n, took, conn, err)
+			}
+		})
+	scenario("a round trip of 2 s is survived",
+		func(ctx context.Context, _ int32) (net.Conn, error) {
+			select {
+			case <-time.After(2 * time.Second):
+				return pipe(), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+		func(t *testing.T, n int32, took time.Duration, conn net.Conn, err error) {
+			if conn == nil || took > 5*time.Second {
+				t.Errorf("%d dials, %v, %v, %v", n, took, conn, err)
+			}
+		})
+	refused := errors.New("refused")
+	scenario("a refusal is told at once",
+		func(context.Context, int32) (net.Conn, error) { return nil, refused },
+		func(t *testing.T, n int32, took time.Duration, conn net.Conn, err error) {
+			if n != 1 || took != 0 || !errors.Is(err, refused) || conn != nil {
+				t.Errorf("%d dials, %v, %v, %v", n, took, conn, err)
+			}
+		})
+	var late net.Conn
+	scenario("two that come about at one moment leave one",
+		func(_ context.Context, n int32) (net.Conn, error) {
+			if n == 1 {
+				time.Sleep(100 * time.Millisecond)
+				return pipe(), nil
+			}
+			time.Sleep(25*time.Millisecond + time.Nanosecond)
+			late = pipe()
+			return late, nil
+		},
+		func(t *testing.T, _ int32, _ time.Duration, conn net.Conn, _ error) {
+			if _, err := late.Write([]byte{0}); conn == late || err == nil {
+				t.Errorf("the second is open still: %v", err)
+			}
+		})
+}

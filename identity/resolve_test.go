@@ -1,0 +1,663 @@
+package identity_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/dmi"
+	. "github.com/nametag-boot/nametag/identity/identitytest"
+)
+
+// A lab is a network that a test plays with in virtual time, and an observer.
+type lab struct {
+	*testing.T
+	*identity.FakeNet
+	began  time.Time
+	events []identity.Event
+}
+
+// scenario runs play in a bubble of virtual time. The bubble itself checks that
+// no goroutine is left.
+func scenario(t *testing.T, about string, play func(l *lab)) {
+	t.Helper()
+	t.Run(about, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := &lab{T: t, FakeNet: identity.NewFakeNet(), began: time.Now()}
+			play(l)
+			l.ClosedOnce(t)
+		})
+	})
+}
+
+// resolve is Resolve with a bound, over the lab's network.
+func (l *lab) resolve(bound time.Duration, src identity.Source, opts ...identity.Option) (*identity.Identity, error) {
+	ctx, cancel := context.WithTimeout(l.Context(), bound)
+	defer cancel()
+	opts = append([]identity.Option{
+		identity.WithFacts(dmi.Facts{}),
+		identity.WithObserver(func(e identity.Event) { l.events = append(l.events, e) }),
+		identity.Over(l.FakeNet),
+	}, opts...)
+	return identity.Resolve(ctx, src, opts...)
+}
+
+func (l *lab) count(kind identity.EventKind) (n int) {
+	for _, e := range l.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// repeat repeats fn beside the test until stop is called.
+func (l *lab) repeat(fn func()) (stop func()) {
+	ctx, cancel := context.WithCancel(l.Context())
+	var work sync.WaitGroup
+	work.Go(func() {
+		for ctx.Err() == nil {
+			fn()
+		}
+	})
+	return func() { cancel(); work.Wait() }
+}
+
+// named checks for a name, and that it came between these times.
+func (l *lab) named(id *identity.Identity, err error, name string, from, to time.Duration) {
+	l.Helper()
+	if err != nil {
+		l.Fatalf("no name: %v", err)
+	}
+	if id.Hostname != name {
+		l.Errorf("the name is %q, want %q", id.Hostname, name)
+	}
+	if took := time.Since(l.began); took < from || took > to {
+		l.Errorf("it took %v, want %v to %v", took, from, to)
+	}
+	if l.count(identity.Named) != 1 {
+		l.Errorf("%d events say that the name is proven", l.count(identity.Named))
+	}
+}
+
+// timedOut checks for a time-out at the bound, to the millisecond, and returns it.
+func (l *lab) timedOut(id *identity.Identity, err error, bound time.Duration) *identity.TimeoutError {
+	l.Helper()
+	var timeout *identity.TimeoutError
+	if id != nil || !errors.As(err, &timeout) {
+		l.Fatalf("got %+v, %v; want a time-out", id, err)
+	}
+	if took := time.Since(l.began); took < bound || took > bound+10*time.Millisecond {
+		l.Errorf("it took %v, want %v", took, bound)
+	}
+	if l.count(identity.Named) != 0 {
+		l.Error("a name was announced all the same")
+	}
+	return timeout
+}
+
+var (
+	errRefused = errors.New("connection refused")
+	hetznerDMI = identity.WithFacts(dmi.Facts{Vendor: "Hetzner", Serial: "42"})
+)
+
+func TestResolve(t *testing.T) {
+	scenario(t, "a service that answers at once", func(l *lab) {
+		l.Up("eth0", earlynet.LinkLocal)
+		id, err := l.resolve(time.Minute, New(Answer("db1.example.com", "42")))
+		l.named(id, err, "db1.example.com", 0, 0)
+		if id.ShortName() != "db1" || id.Domain != "example.com" || id.InstanceID != "42" || id.Source != "test" {
+			l.Errorf("got %+v", id)
+		}
+		if want := (identity.PathInfo{Interface: "eth0", Method: "linklocal"}); id.Path != want {
+			l.Errorf("the path is %+v, want %+v", id.Path, want)
+		}
+	})
+	scenario(t, "a path that comes up late", func(l *lab) {
+		time.AfterFunc(20*time.Second, func() { l.Up("eth1", earlynet.DHCP) })
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
+		l.named(id, err, "my-server", 20*time.Second, 20*time.Second)
+	})
+	scenario(t, "a service that refuses for 20 s is asked again within the back-off's cap", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(until(20*time.Second, Fail(errRefused), Answer("my-server", "42")))
+		id, err := l.resolve(time.Minute, src)
+		l.named(id, err, "my-server", 20*time.Second, 25*time.Second)
+		if n := len(src.Calls()); n < 8 || n > 60 {
+			l.Errorf("%d attempts in 20 s", n)
+		}
+		if l.count(identity.Failed) != 1 {
+			l.Errorf("the same failure was told %d times", l.count(identity.Failed))
+		}
+	})
+	scenario(t, "a service that swallows what comes in the first 3 s", func(l *lab) {
+		l.Up("eth0", earlynet.LinkLocal)
+		id, err := l.resolve(time.Minute, New(until(3*time.Second, Silence(), Answer("my-server", "42"))))
+		l.named(id, err, "my-server", 3*time.Second, 8*time.Second)
+	})
+	scenario(t, "a slow first path and a fast second one", func(l *lab) {
+		l.Up("eth0", earlynet.LinkLocal)
+		time.AfterFunc(50*time.Millisecond, func() { l.Up("eth0", earlynet.DHCP) })
+		src := New().
+			On("eth0/linklocal", After(9*time.Second, Answer("slow", "42"))).
+			On("eth0/dhcp", After(time.Millisecond, Answer("fast", "42")))
+		id, err := l.resolve(time.Minute, src)
+		l.named(id, err, "fast", 51*time.Millisecond, 51*time.Millisecond)
+	})
+	scenario(t, "an answer that takes 9 s is waited for, though others were begun meanwhile", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(After(9*time.Second, Answer("my-server", "42"))))
+		l.named(id, err, "my-server", 9*time.Second, 9*time.Second)
+	})
+	scenario(t, "a lost first attempt costs a hedge's delay, not its time-out", func(l *lab) {
+		l.Up("eth0", earlynet.LinkLocal)
+		id, err := l.resolve(time.Minute, New(Silence(), Answer("my-server", "42")))
+		l.named(id, err, "my-server", 100*time.Millisecond, 250*time.Millisecond)
+	})
+	scenario(t, "at most 3 attempts are in flight on a path, and silence does not make them many", func(l *lab) {
+		l.Up("eth0", earlynet.LinkLocal)
+		var mu sync.Mutex
+		flying, most := 0, 0
+		fly := func(by int) {
+			mu.Lock()
+			defer mu.Unlock()
+			flying += by
+			most = max(most, flying)
+		}
+		src := New(func(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
+			fly(1)
+			defer fly(-1)
+			<-ctx.Done()
+			time.Sleep(time.Millisecond) // slow to notice
+			return identity.Answer{}, ctx.Err()
+		})
+		id, err := l.resolve(time.Minute, src)
+		timeout := l.timedOut(id, err, time.Minute)
+		if n := len(src.Calls()); most != 3 || n < 10 || n > 40 {
+			l.Errorf("%d attempts, %d at one time", n, most)
+		}
+		if !strings.Contains(timeout.Error(), "eth0/linklocal: no answer in ") {
+			l.Errorf("the message is %q", timeout)
+		}
+		if l.count(identity.Failed) != 1 {
+			l.Errorf("silence was told %d times", l.count(identity.Failed))
+		}
+	})
+	scenario(t, "a flapping path", func(l *lab) {
+		src := New(After(time.Second, Answer("my-server", "42")))
+		for i := range 5 {
+			at := time.Duration(i) * 500 * time.Millisecond
+			time.AfterFunc(at, func() { l.Up("eth0", earlynet.DHCP) })
+			if i < 4 {
+				time.AfterFunc(at+400*time.Millisecond, func() { l.Down("eth0/dhcp") })
+			}
+		}
+		id, err := l.resolve(time.Minute, src)
+		l.named(id, err, "my-server", 3*time.Second, 3*time.Second)
+	})
+	scenario(t, "a path that is gone for good says so", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		time.AfterFunc(time.Second, func() { l.Down("eth0/dhcp") })
+		id, err := l.resolve(5*time.Second, New())
+		timeout := l.timedOut(id, err, 5*time.Second)
+		if !strings.Contains(timeout.Error(), "eth0/dhcp: the link or its address went away") {
+			l.Errorf("the message is %q", timeout)
+		}
+	})
+	scenario(t, "another server's instance id first, the right one later", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(Answer("other", "43"), Answer("other", ""), Answer("my-server", "42"))
+		src.Presence = identity.Yes
+		id, err := l.resolve(time.Minute, src, hetznerDMI)
+		l.named(id, err, "my-server", 0, time.Second)
+		if l.count(identity.Failed) != 2 {
+			l.Errorf("%d failures were told, want 2", l.count(identity.Failed))
+		}
+	})
+	scenario(t, "another server's instance id to the end", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(Answer("other", "43"))
+		src.Presence = identity.Yes
+		id, err := l.resolve(time.Minute, src, hetznerDMI)
+		timeout := l.timedOut(id, err, time.Minute)
+		var mismatch *identity.MismatchError
+		if !errors.As(timeout, &mismatch) || *mismatch != (identity.MismatchError{InstanceID: "43", Serial: "42"}) {
+			l.Errorf("got %v, want the mismatch", timeout)
+		}
+	})
+	scenario(t, "a source with a check of its own replaces the comparison", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := verifier{New(Answer("my-server", "i-0abc"))}
+		src.Presence = identity.Yes
+		id, err := l.resolve(time.Minute, src, hetznerDMI)
+		l.named(id, err, "my-server", 0, 0)
+	})
+	scenario(t, "without a readable serial there is no cross-check, and an event says so", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(Answer("my-server", "43"))
+		src.Presence = identity.Yes
+		id, err := l.resolve(time.Minute, src, identity.WithFacts(dmi.Facts{Vendor: "Hetzner"}))
+		l.named(id, err, "my-server", 0, 0)
+		if first := l.events[0]; first.Kind != identity.Facts || !strings.Contains(first.Detail, "not cross-checked") {
+			l.Errorf("the first event is %v", first)
+		}
+	})
+	scenario(t, "an invalid name first, a valid one later", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Answer("", "42"), Answer("<html>", "42"), Answer("localhost", "42"), Answer("my-server", "42")))
+		l.named(id, err, "my-server", 0, time.Second)
+	})
+	scenario(t, "an invalid name to the end", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Answer("my_server", "42")))
+		var name *identity.NameError
+		if timeout := l.timedOut(id, err, time.Minute); !errors.As(timeout, &name) || name.Name != "my_server" {
+			l.Errorf("got %v, want the name's error", timeout)
+		}
+	})
+	scenario(t, "a machine of another platform is told at once, before any packet", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(Answer("my-server", "42"))
+		src.Presence = identity.No
+		_, err := l.resolve(time.Minute, src, identity.WithFacts(dmi.Facts{Vendor: "QEMU"}))
+		var notPresent *identity.NotPresentError
+		if !errors.As(err, &notPresent) || notPresent.Source != "test" || notPresent.Facts.Vendor != "QEMU" {
+			l.Errorf("got %v", err)
+		}
+		if len(src.Calls()) != 0 || l.Opened() != 0 || time.Since(l.began) != 0 {
+			l.Error("the network was touched")
+		}
+	})
+	scenario(t, "no path ever: the network's own reasons are told", func(l *lab) {
+		l.Reports = []error{errors.New("earlynet: eth0 (dhcp): no offer after 6 tries in 3.1s"), nil}
+		id, err := l.resolve(2*time.Minute, New())
+		timeout := l.timedOut(id, err, 2*time.Minute)
+		if want := "identity: no valid name from test in 2m0s: earlynet: eth0 (dhcp): no offer after 6 tries in 3.1s"; timeout.Error() != want {
+			l.Errorf("the message is\n%s\nwant\n%s", timeout, want)
+		}
+		if !errors.Is(timeout, l.Reports[0]) || !errors.Is(timeout, context.DeadlineExceeded) || !timeout.Timeout() {
+			l.Error("it does not unwrap")
+		}
+	})
+	scenario(t, "the time-out reads well", func(l *lab) {
+		l.Up("eth0", earlynet.LinkLocal)
+		src := New().On("eth0/linklocal", Silence()).On("eth0/dhcp", Fail(errRefused))
+		time.AfterFunc(time.Millisecond, func() { l.Up("eth0", earlynet.DHCP) })
+		time.AfterFunc(2*time.Second-100*time.Millisecond, func() { l.Up("eth1", earlynet.DHCP) })
+		id, err := l.resolve(2*time.Second, src)
+		text := l.timedOut(id, err, 2*time.Second).Error()
+		for _, part := range []string{"identity: no valid name from test in 2s: eth0/linklocal: no answer in ", "; eth0/dhcp: connection refused (", " tries); eth1/dhcp: no answer in 100ms"} {
+			if !strings.Contains(text, part) {
+				l.Errorf("the message is %q, want %q in it", text, part)
+			}
+		}
+	})
+}
+
+func TestContext(t *testing.T) {
+	scenario(t, "ended before it began: no network is opened", func(l *lab) {
+		ctx, cancel := context.WithCancelCause(l.Context())
+		why := errors.New("SIGTERM")
+		cancel(why)
+		_, err := identity.Resolve(ctx, New(Answer("my-server", "42")), identity.WithFacts(dmi.Facts{}), identity.Over(l.FakeNet))
+		var timeout *identity.TimeoutError
+		if !errors.As(err, &timeout) || !errors.Is(err, why) || timeout.Timeout() || l.Opened() != 0 {
+			l.Errorf("got %v, opened %d", err, l.Opened())
+		}
+	})
+	for about, steps := range map[string][]Step{
+		"while no path is there":          nil,
+		"while an attempt is silent":      {Silence()},
+		"while it backs off":              {Fail(errRefused)},
+		"while an attempt trickles in":    {After(time.Hour, Answer("my-server", "42"))},
+		"while a source panics":           {Panic("oops")},
+		"in an attempt that is stubborn":  {Stubborn(30*time.Second, Answer("my-server", "42"))},
+		"while the service is told to go": {Fail(later(time.Hour))},
+	} {
+		scenario(t, "cancelled "+about, func(l *lab) {
+			if steps != nil {
+				l.Up("eth0", earlynet.DHCP)
+			}
+			ctx, cancel := context.WithCancelCause(l.Context())
+			why := errors.New("SIGTERM")
+			time.AfterFunc(3*time.Second, func() { cancel(why) })
+			var events []identity.Event
+			_, err := identity.Resolve(ctx, New(steps...), identity.WithFacts(dmi.Facts{}), identity.Over(l.FakeNet),
+				identity.WithObserver(func(e identity.Event) { events = append(events, e) }))
+			timeout := l.timedOut(nil, err, 3*time.Second)
+			if !errors.Is(err, why) || timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+				l.Errorf("got %v", err)
+			}
+			if !strings.Contains(err.Error(), "stopped after 3s (SIGTERM)") {
+				l.Errorf("the message is %q", err)
+			}
+			left := 0
+			for _, e := range events {
+				if e.Kind == identity.LeftBehind {
+					left++
+				}
+			}
+			if stubborn := strings.Contains(about, "stubborn"); stubborn != (left == 1) {
+				l.Errorf("%d attempts were left behind", left)
+			}
+			time.Sleep(time.Minute) // the stubborn one ends in the end; the bubble waits for no one
+		})
+	}
+	scenario(t, "ended while the rest is fetched: the name stands", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(50*time.Millisecond, New(AnswerMore("my-server", "42", func(ctx context.Context, id *identity.Identity) error {
+			id.Region = "eu-central"
+			<-ctx.Done()
+			return ctx.Err()
+		})))
+		l.named(id, err, "my-server", 50*time.Millisecond, 60*time.Millisecond)
+		if id.Region != "eu-central" {
+			l.Errorf("what was there is lost: %+v", id)
+		}
+	})
+}
+
+func TestPanics(t *testing.T) {
+	boom := errors.New("boom")
+	scenario(t, "in one attempt: the next one counts", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Panic(boom), Panic("oops"), Answer("my-server", "42")))
+		l.named(id, err, "my-server", 0, time.Second)
+	})
+	scenario(t, "in every attempt: the time-out tells", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Panic(boom)))
+		if timeout := l.timedOut(id, err, time.Minute); !errors.Is(timeout, boom) || !strings.Contains(timeout.Error(), "panic: boom") {
+			l.Errorf("got %v", timeout)
+		}
+	})
+	scenario(t, "in More: the name stands", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(AnswerMore("my-server", "42", func(context.Context, *identity.Identity) error { panic(boom) })))
+		l.named(id, err, "my-server", 0, 0)
+		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.Completed || !errors.Is(last.Err, boom) {
+			l.Errorf("the last event is %v", last)
+		}
+	})
+	scenario(t, "in Name, Present and Verify", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Second, panicker{New(Answer("my-server", "42"))})
+		l.timedOut(id, err, time.Second)
+	})
+	scenario(t, "in the observer: it is not called again, and the name comes", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		calls := 0
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), identity.WithObserver(func(identity.Event) { calls++; panic(boom) }))
+		if err != nil || id.Hostname != "my-server" || calls != 1 {
+			l.Errorf("got %v, %v after %d calls", id, err, calls)
+		}
+	})
+}
+
+func TestFloods(t *testing.T) {
+	scenario(t, "a flood of changes is no flood of requests", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		stop := l.repeat(func() {
+			l.Change()
+			time.Sleep(time.Millisecond)
+		})
+		src := New(Fail(errRefused))
+		id, err := l.resolve(time.Minute, src)
+		stop()
+		l.timedOut(id, err, time.Minute)
+		if n := len(src.Calls()); n > 60*4 {
+			l.Errorf("%d attempts in a minute of 60,000 changes", n)
+		}
+	})
+	scenario(t, "a path that comes and goes a hundred times a second is no flood of requests", func(l *lab) {
+		stop := l.repeat(func() {
+			l.Up("eth0", earlynet.DHCP)
+			time.Sleep(5 * time.Millisecond)
+			l.Down("eth0/dhcp")
+			time.Sleep(5 * time.Millisecond)
+		})
+		src := New()
+		id, err := l.resolve(time.Minute, src)
+		stop()
+		l.timedOut(id, err, time.Minute)
+		if n := len(src.Calls()); n > 60 {
+			l.Errorf("%d attempts in a minute of 6,000 paths", n)
+		}
+	})
+	scenario(t, "a change ends a long back-off", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		changed := time.Minute
+		time.AfterFunc(changed, l.Change)
+		id, err := l.resolve(2*time.Minute, New(until(changed, Fail(errRefused), Answer("my-server", "42"))))
+		l.named(id, err, "my-server", changed, changed)
+	})
+	scenario(t, "a new path ends the others' back-off", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		later := time.Minute
+		time.AfterFunc(later, func() { l.Up("eth1", earlynet.DHCP) })
+		src := New(until(later, Fail(errRefused), Answer("my-server", "42"))).On("eth1/dhcp", Silence())
+		id, err := l.resolve(2*time.Minute, src)
+		l.named(id, err, "my-server", later, later)
+	})
+	scenario(t, "Retry-After is honoured, by changes too", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		time.AfterFunc(time.Second, l.Change)
+		src := New(Fail(later(7*time.Second)), Answer("my-server", "42"))
+		id, err := l.resolve(time.Minute, src)
+		l.named(id, err, "my-server", 7*time.Second, 11*time.Second)
+	})
+	scenario(t, "Retry-After is honoured within bounds", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Hour, New(Fail(later(24*time.Hour)), Answer("my-server", "42")))
+		l.named(id, err, "my-server", 30*time.Second, 46*time.Second)
+	})
+	scenario(t, "a timeline is bounded, and keeps its ends", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		n := 0
+		src := New(func(context.Context, *earlynet.Path) (identity.Answer, error) {
+			if n++; n == 1000 {
+				return identity.Answer{Hostname: "my-server"}, nil
+			}
+			return identity.Answer{}, fmt.Errorf("failure %d", n)
+		})
+		id, err := l.resolve(24*time.Hour, src)
+		l.named(id, err, "my-server", 0, 24*time.Hour)
+		if got := len(id.Timeline); got > 200 {
+			l.Errorf("%d events", got)
+		}
+		if first, last := id.Timeline[0], id.Timeline[len(id.Timeline)-1]; first.Kind != identity.Facts || last.Kind != identity.Named {
+			l.Errorf("from %v to %v", first, last)
+		}
+		folded, before := 0, time.Duration(0)
+		for _, e := range id.Timeline {
+			if e.Kind == identity.Folded {
+				folded++
+			}
+			if e.At < before {
+				l.Errorf("%v is out of order", e)
+			}
+			before = e.At
+		}
+		if folded != 1 {
+			l.Errorf("%d events stand for those left out", folded)
+		}
+	})
+}
+
+func TestOrder(t *testing.T) {
+	scenario(t, "the name is announced before the rest is fetched and the link undone", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		var order []string
+		l.OnClose = func() { order = append(order, "closed") }
+		src := New(AnswerMore("my-server", "42", func(_ context.Context, id *identity.Identity) error {
+			order = append(order, "more")
+			id.Hostname, id.Region = "hijacked", "eu-central"
+			return nil
+		}))
+		id, err := l.resolve(time.Minute, src, identity.KeepLink(), identity.WithObserver(func(e identity.Event) {
+			if e.Kind == identity.Named {
+				order = append(order, "named "+e.Detail)
+			}
+		}))
+		if err != nil || id.Hostname != "my-server" || id.Region != "eu-central" {
+			l.Errorf("got %+v, %v", id, err)
+		}
+		if want := []string{"named my-server", "more", "closed"}; !reflect.DeepEqual(order, want) {
+			l.Errorf("the order is %q, want %q", order, want)
+		}
+		if want := []string{"eth0/dhcp"}; !reflect.DeepEqual(l.Kept, want) {
+			l.Errorf("kept %q, want %q", l.Kept, want)
+		}
+	})
+	scenario(t, "the rest does not delay the name by more than a tenth of a second", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(AnswerMore("my-server", "42", func(ctx context.Context, _ *identity.Identity) error {
+			time.Sleep(time.Hour) // heeds nothing
+			return nil
+		})))
+		l.named(id, err, "my-server", 100*time.Millisecond, 120*time.Millisecond)
+		time.Sleep(time.Hour)
+	})
+	scenario(t, "an undo that failed does not lose the name", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		l.Broken = errors.New("earlynet: eth0: address is left behind")
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
+		l.named(id, err, "my-server", 0, 0)
+		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.UndoFailed || !errors.Is(last.Err, l.Broken) {
+			l.Errorf("the last event is %v", last)
+		}
+	})
+	scenario(t, "an undo that failed is part of the time-out", func(l *lab) {
+		l.Broken = errors.New("earlynet: eth0: address is left behind")
+		id, err := l.resolve(time.Second, New())
+		if timeout := l.timedOut(id, err, time.Second); !errors.Is(timeout, l.Broken) {
+			l.Errorf("got %v", timeout)
+		}
+	})
+	scenario(t, "routes are laid to what the source dials, and to nothing else", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(Answer("my-server", "42"))
+		src.Dials = []netip.Addr{netip.MustParseAddr("169.254.169.254")}
+		if _, err := l.resolve(time.Minute, src); err != nil {
+			l.Fatal(err)
+		}
+		if !reflect.DeepEqual(l.Config.Destinations, src.Dials) {
+			l.Errorf("destinations %v", l.Config.Destinations)
+		}
+	})
+	scenario(t, "events of the network stand in the timeline", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		l.OnClose = func() {
+			l.Config.Observer(earlynet.Event{Interface: "eth0", Method: earlynet.DHCP, Kind: earlynet.Undone, Detail: "address", Time: time.Now()})
+		}
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
+		l.named(id, err, "my-server", 0, 0)
+		last := id.Timeline[len(id.Timeline)-1]
+		if last.Kind != identity.Link || last.Path != "eth0/dhcp" || last.Link == nil || last.Link.Kind != earlynet.Undone || last.Detail != "undone: address" {
+			l.Errorf("the last event is %+v", last)
+		}
+	})
+	scenario(t, "a network that cannot be opened is an error at once", func(l *lab) {
+		_, err := l.resolve(time.Minute, New(), identity.OverBroken(earlynet.ErrPermission))
+		var timeout *identity.TimeoutError
+		if !errors.Is(err, earlynet.ErrPermission) || errors.As(err, &timeout) || time.Since(l.began) != 0 {
+			l.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestJSON(t *testing.T) {
+	id := identity.Identity{
+		Hostname: "db1.example.com", Domain: "example.com", InstanceID: "42", Source: "hetzner",
+		PublicIPv4: netip.MustParseAddr("203.0.113.7"),
+		Path:       identity.PathInfo{Interface: "eth0", Method: "dhcp", Address: netip.MustParseAddr("203.0.113.7")},
+		Timeline: []identity.Event{
+			{At: 1500 * time.Microsecond, Kind: identity.Failed, Path: "eth0/dhcp", Err: errRefused},
+			{At: 3 * time.Millisecond, Kind: identity.Named, Path: "eth0/dhcp", Detail: "db1.example.com"},
+		},
+	}
+	b, err := json.Marshal(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"hostname":"db1.example.com","domain":"example.com","instance_id":"42","public_ipv4":"203.0.113.7","source":"hetzner",` +
+		`"path":{"interface":"eth0","method":"dhcp","address":"203.0.113.7"},` +
+		`"timeline":[{"at_ms":1.5,"kind":"failed","path":"eth0/dhcp","error":"connection refused"},{"at_ms":3,"kind":"named","path":"eth0/dhcp","detail":"db1.example.com"}]}`
+	if string(b) != want {
+		t.Errorf("got\n%s\nwant\n%s", b, want)
+	}
+	var back identity.Identity
+	if err := json.Unmarshal(b, &back); err != nil {
+		t.Fatal(err)
+	}
+	again, err := json.Marshal(back)
+	if err != nil || string(again) != want {
+		t.Errorf("read and written again it is\n%s, %v", again, err)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	t.Run("the bound doubles up to the cap, and begins anew", func(t *testing.T) {
+		var bounds []time.Duration
+		b := identity.Backoff{Base: time.Second, Cap: 5 * time.Second, Rand: func(n int64) int64 { bounds = append(bounds, time.Duration(n)); return n - 1 }}
+		for range 5 {
+			if d := b.Next(); d != bounds[len(bounds)-1] {
+				t.Errorf("waits %v of %v", d, bounds[len(bounds)-1])
+			}
+		}
+		b.Reset()
+		b.Next()
+		if want := []time.Duration{1e9, 2e9, 4e9, 5e9, 5e9, 1e9}; !reflect.DeepEqual(bounds, want) {
+			t.Errorf("bounds %v, want %v", bounds, want)
+		}
+	})
+	t.Run("the zero value waits, for at most 5 s, for ever", func(t *testing.T) {
+		var b identity.Backoff
+		for range 1000 {
+			if d := b.Next(); d <= 0 || d > 5*time.Second {
+				t.Fatalf("waits %v", d)
+			}
+		}
+	})
+}
+
+// until plays first until d has passed since the first attempt's start of the
+// scenario, then the other.
+func until(d time.Duration, first, then Step) Step {
+	end := time.Now().Add(d)
+	return func(ctx context.Context, via *earlynet.Path) (identity.Answer, error) {
+		if time.Now().Before(end) {
+			return first(ctx, via)
+		}
+		return then(ctx, via)
+	}
+}
+
+// later is an error of a service that wants to be left alone.
+type later time.Duration
+
+func (later) Error() string               { return "status 429" }
+func (l later) RetryAfter() time.Duration { return time.Duration(l) }
+
+// verifier is a source whose instance id has nothing to do with the serial.
+type verifier struct{ *Source }
+
+func (verifier) Verify(dmi.Facts, identity.Answer) error { return nil }
+
+// panicker panics wherever it can.
+type panicker struct{ *Source }
+
+func (panicker) Name() string                            { panic("name") }
+func (panicker) Present(dmi.Facts) identity.Presence     { panic("present") }
+func (panicker) Addresses() []netip.Addr                 { panic("addresses") }
+func (panicker) Verify(dmi.Facts, identity.Answer) error { panic("verify") }
