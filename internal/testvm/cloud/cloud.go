@@ -54,6 +54,7 @@ type Cloud struct {
 	requests []Request
 	leases   []Exchange
 	closed   bool
+	handlers sync.WaitGroup
 	closing  sync.Once
 	closeErr error
 }
@@ -119,12 +120,35 @@ func (c *Cloud) Exchanges() []Exchange {
 	return slices.Clone(c.leases)
 }
 
-// Traffic counts the frames of a NIC by its number in order of attachment.
-func (c *Cloud) Traffic(nic int) (up, down Counters) {
+// Traffic counts the frames of a NIC by its name; nothing for a name that is not there.
+func (c *Cloud) Traffic(nic string) (up, down Counters) {
+	if n := c.nic(nic); n != nil {
+		return n.up.counters(), n.down.counters()
+	}
+	return up, down
+}
+
+// SetLink changes the cable of a NIC from now on, for a partition that comes and goes. Frames under way are not touched.
+func (c *Cloud) SetLink(nic string, link Link) error {
+	if err := link.check(); err != nil {
+		return err
+	}
+	n := c.nic(nic)
+	if n == nil {
+		return fmt.Errorf("cloud: no NIC %q", nic)
+	}
+	return errors.Join(n.up.set(link.RTT/2, link.Up), n.down.set(link.RTT-link.RTT/2, link.Down))
+}
+
+func (c *Cloud) nic(name string) *nic {
 	c.mu.Lock()
-	n := c.nics[nic]
-	c.mu.Unlock()
-	return n.up.counters(), n.down.counters()
+	defer c.mu.Unlock()
+	for _, n := range c.nics {
+		if n.desc.Name == name {
+			return n
+		}
+	}
+	return nil
 }
 
 // Close unplugs all NICs, ends every connection, and waits until nothing of the cloud runs any more. It returns what
@@ -144,6 +168,7 @@ func (c *Cloud) Close() error {
 		for _, n := range nics {
 			n.wait()
 		}
+		c.handlers.Wait()
 		if c.pcap != nil {
 			c.closeErr = c.pcap.failure()
 		}
@@ -162,11 +187,17 @@ func (c *Cloud) behaviour() Behaviour {
 	return Right()
 }
 
-func (c *Cloud) record(r Request) {
+// record takes a request down and says whether it may be answered; the caller then ends it at c.handlers.
+func (c *Cloud) record(r Request) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.handlers.Add(1)
 	r.At = time.Since(c.began)
 	c.requests = append(c.requests, r)
+	return true
 }
 
 func (c *Cloud) recordExchange(e Exchange) {

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 )
@@ -55,15 +56,15 @@ type Counters struct {
 // direction is one direction of a cable. Frames that need no delay pass through the caller's goroutine; others wait in
 // a queue in order of the time they are due and, for the same time, of their arrival.
 type direction struct {
-	delay time.Duration
-	imp   Impairment
-	out   func(frame []byte)
-	alarm alarm // nil where nothing ever waits
-	done  sync.WaitGroup
+	out  func(frame []byte)
+	done sync.WaitGroup
 
 	passing sync.Mutex // held while a frame goes out, so that the port has one writer
 
 	mu     sync.Mutex
+	delay  time.Duration
+	imp    Impairment
+	alarm  alarm // nil as long as nothing ever waits
 	rng    *rand.Rand
 	queue  delayQueue
 	seq    uint64
@@ -72,16 +73,27 @@ type direction struct {
 }
 
 func newDirection(delay time.Duration, imp Impairment, seed, stream uint64, out func([]byte)) (*direction, error) {
-	d := &direction{delay: delay, imp: imp, out: out, rng: rand.New(rand.NewPCG(seed, stream))}
-	if delay > 0 || imp.Reorder > 0 {
+	d := &direction{out: out, rng: rand.New(rand.NewPCG(seed, stream))}
+	return d, d.set(delay, imp)
+}
+
+// set changes what happens to frames from now on.
+func (d *direction) set(delay time.Duration, imp Impairment) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	if d.alarm == nil && (delay > 0 || imp.Reorder > 0) {
 		a, err := newAlarm()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		d.alarm = a
-		d.done.Go(d.run)
+		d.done.Go(func() { d.run(a) })
 	}
-	return d, nil
+	d.delay, d.imp = delay, imp
+	return nil
 }
 
 // fate is what happens to one frame.
@@ -159,9 +171,9 @@ func (d *direction) send(frame []byte) {
 }
 
 // run lets frames go when they are due.
-func (d *direction) run() {
+func (d *direction) run(a alarm) {
 	var due []delayed
-	for d.alarm.wait() {
+	for a.wait() {
 		due = due[:0]
 		d.mu.Lock()
 		if d.closed {
@@ -173,7 +185,7 @@ func (d *direction) run() {
 			due = append(due, heap.Pop(&d.queue).(delayed))
 		}
 		if len(d.queue) > 0 {
-			d.alarm.set(d.queue[0].due.Sub(now))
+			a.set(d.queue[0].due.Sub(now))
 		}
 		d.mu.Unlock()
 		d.passing.Lock()

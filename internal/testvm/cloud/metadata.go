@@ -37,7 +37,10 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		rec.NIC = conn.nic.desc.Name
 		conn.pace.Store(0)
 	}
-	c.record(rec)
+	if !c.record(rec) {
+		panic(http.ErrAbortHandler) // closed
+	}
+	defer c.handlers.Done()
 	c.behaviour().around(http.HandlerFunc(c.right)).ServeHTTP(w, r)
 }
 

@@ -146,7 +146,7 @@ func newNIC(c *Cloud, index int, desc NIC, port Port) (*nic, error) {
 	if err := n.startStack(); err != nil {
 		n.unplug()
 		n.wait()
-		return nil, err
+		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	for _, l := range n.listeners {
 		n.running.Go(func() { _ = c.http.Serve(l) })

@@ -94,7 +94,7 @@ func checksumsByKernel(name string) error {
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	// struct ethtool_value and the part of struct ifreq that the call reads.
 	value := struct{ cmd, data uint32 }{unix.ETHTOOL_STXCSUM, 0}
 	var req struct {

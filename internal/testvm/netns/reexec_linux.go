@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -64,7 +65,7 @@ func reexec(flags uintptr) (*os.ProcessState, error) {
 	defer ready.Close()
 
 	// Not os.Executable: the magic link works also where the directories on the way are closed to us.
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{report}
@@ -119,7 +120,7 @@ func foreground() bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(tty)
+	defer func() { _ = unix.Close(tty) }()
 	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }

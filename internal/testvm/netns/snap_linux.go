@@ -52,17 +52,17 @@ func Snap() (Snapshot, error) {
 	return s, nil
 }
 
-// Diff says what b has otherwise than a: one line each, "-" for what is gone and "+" for what is new, with the stack for a
+// Diff says what b has otherwise than s: one line each, "-" for what is gone and "+" for what is new, with the stack for a
 // goroutine. It is empty when nothing differs.
-func (a Snapshot) Diff(b Snapshot) string {
-	all := maps.Clone(a.lines)
+func (s Snapshot) Diff(b Snapshot) string {
+	all := maps.Clone(s.lines)
 	maps.Copy(all, b.lines)
 	var out strings.Builder
 	for _, line := range slices.Sorted(maps.Keys(all)) {
-		change := b.lines[line] - a.lines[line]
+		change := b.lines[line] - s.lines[line]
 		sign, stacks := "+", b.stacks
 		if change < 0 {
-			change, sign, stacks = -change, "-", a.stacks
+			change, sign, stacks = -change, "-", s.stacks
 		}
 		for range change {
 			fmt.Fprintf(&out, "%s %s\n", sign, line)
@@ -74,16 +74,16 @@ func (a Snapshot) Diff(b Snapshot) string {
 	return out.String()
 }
 
-// Settle takes snapshots until one does not differ from a, for as long as within at most, and returns the last
+// Settle takes snapshots until one does not differ from s, for as long as within at most, and returns the last
 // difference. Goroutines and sockets need a moment to end.
-func (a Snapshot) Settle(within time.Duration) (diff string, err error) {
+func (s Snapshot) Settle(within time.Duration) (diff string, err error) {
 	deadline := time.Now().Add(within)
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		b, err := Snap()
 		if err != nil {
 			return "", err
 		}
-		if diff = a.Diff(b); diff == "" || time.Now().After(deadline) {
+		if diff = s.Diff(b); diff == "" || time.Now().After(deadline) {
 			return diff, nil
 		}
 		time.Sleep(pause)
