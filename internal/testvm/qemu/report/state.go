@@ -1,0 +1,169 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// State is what a process of the guest finds around itself.
+type State struct {
+	Hostname    string   `json:"hostname"`
+	CommandLine string   `json:"cmdline"` // /proc/cmdline, trimmed; "" without /proc
+	Args        []string `json:"args,omitempty"`
+	Env         []string `json:"env,omitempty"`
+	Links       []string `json:"links,omitempty"`     // "eth0 up", "eth1 down", loopback left out
+	Addresses   []string `json:"addresses,omitempty"` // "eth0 10.0.0.2/32", loopback's left out
+	Routes      []string `json:"routes,omitempty"`    // IPv4, "eth0 172.31.1.1/32", "eth0 0.0.0.0/0"
+	Mounts      []string `json:"mounts,omitempty"`    // "TYPE ON", all of them
+	Processes   []string `json:"processes,omitempty"` // "PID NAME", other than this one and the kernel's threads
+	Tracers     []string `json:"tracers,omitempty"`   // "TID by PID", of this process' threads
+	Record      string   `json:"record,omitempty"`    // /run/nametag/identity.json
+}
+
+// Look takes the state, of what of /proc and /sys is there.
+func Look() *State {
+	s := &State{Args: os.Args, Env: os.Environ()}
+	s.Hostname, _ = os.Hostname()
+	cmdline, _ := os.ReadFile("/proc/cmdline")
+	s.CommandLine = strings.TrimSpace(string(cmdline))
+	record, _ := os.ReadFile("/run/nametag/identity.json")
+	s.Record = string(record)
+	s.network()
+	s.mounts()
+	s.Processes = processes()
+	s.Tracers = Tracers()
+	return s
+}
+
+func (s *State) network() {
+	links, _ := net.Interfaces()
+	for _, l := range links {
+		if l.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		up := "down"
+		if l.Flags&net.FlagUp != 0 {
+			up = "up"
+		}
+		s.Links = append(s.Links, l.Name+" "+up)
+		addresses, _ := l.Addrs()
+		for _, a := range addresses {
+			s.Addresses = append(s.Addresses, l.Name+" "+a.String())
+		}
+	}
+	// Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask …, addresses as little-endian hex.
+	routes, _ := os.ReadFile("/proc/net/route")
+	for i, line := range strings.Split(string(routes), "\n") {
+		f := strings.Fields(line)
+		if i == 0 || len(f) < 8 {
+			continue
+		}
+		to, ok1 := hexIPv4(f[1])
+		mask, ok2 := hexIPv4(f[7])
+		if ok1 && ok2 {
+			m := mask.As4()
+			ones, _ := net.IPMask(m[:]).Size()
+			s.Routes = append(s.Routes, f[0]+" "+netip.PrefixFrom(to, ones).String())
+		}
+	}
+}
+
+func hexIPv4(s string) (netip.Addr, bool) {
+	v, err := strconv.ParseUint(s, 16, 32)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4([4]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}), true
+}
+
+func (s *State) mounts() {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	lines := bufio.NewScanner(bytes.NewReader(info))
+	for lines.Scan() {
+		// proc(5): ID PARENT MAJ:MIN ROOT ON OPTIONS [FIELDS…] - TYPE SOURCE SUPER
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		f, kind := strings.Fields(before), strings.Fields(after)
+		if ok && len(f) > 4 && len(kind) > 0 {
+			s.Mounts = append(s.Mounts, kind[0]+" "+f[4])
+		}
+	}
+}
+
+func processes() []string {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	var found []string
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if pid == os.Getpid() {
+			continue
+		}
+		if _, err := os.Readlink(dir + "/exe"); err != nil {
+			continue // a thread of the kernel, or one that is gone, or a zombie
+		}
+		comm, _ := os.ReadFile(dir + "/comm")
+		found = append(found, fmt.Sprintf("%d %s", pid, strings.TrimSpace(string(comm))))
+	}
+	sort.Strings(found)
+	return found
+}
+
+// Tracers names the threads of this process that another one traces.
+func Tracers() []string {
+	files, _ := filepath.Glob("/proc/self/task/*/status")
+	var found []string
+	for _, file := range files {
+		status, _ := os.ReadFile(file)
+		for _, line := range strings.Split(string(status), "\n") {
+			if by, ok := strings.CutPrefix(line, "TracerPid:"); ok && strings.TrimSpace(by) != "0" {
+				found = append(found, filepath.Base(filepath.Dir(file))+" by "+strings.TrimSpace(by))
+			}
+		}
+	}
+	return found
+}
+
+// Mounted says whether anything is mounted on the path.
+func (s *State) Mounted(on string) bool {
+	for _, m := range s.Mounts {
+		if _, where, _ := strings.Cut(m, " "); where == on {
+			return true
+		}
+	}
+	return false
+}
+
+// String is the state as one line, without what is empty.
+func (s *State) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "hostname=%q cmdline=%q", s.Hostname, s.CommandLine)
+	for _, list := range []struct {
+		name  string
+		items []string
+	}{
+		{"links", s.Links},
+		{"addresses", s.Addresses},
+		{"routes", s.Routes},
+		{"processes", s.Processes},
+		{"tracers", s.Tracers},
+		{"env", s.Env},
+	} {
+		if len(list.items) > 0 {
+			fmt.Fprintf(&b, " %s=%q", list.name, list.items)
+		}
+	}
+	if s.Record != "" {
+		fmt.Fprintf(&b, " record=%q", s.Record)
+	}
+	return b.String()
+}

@@ -1,0 +1,75 @@
+package qemu
+
+import (
+	"context"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
+)
+
+// OS is what a machine boots.
+type OS interface {
+	// Initramfs makes the archive, or finds it made.
+	Initramfs(context.Context, Deps) (Initramfs, error)
+}
+
+// Initramfs is what an OS brings.
+type Initramfs struct {
+	Archive string   // the archive, a file on this machine
+	Init    string   // the OS's own /init, a file on this machine
+	Run     string   // what the kernel runs, a path in the archive: it becomes the process that FirstFile names
+	Args    []string // what the kernel must be told
+}
+
+// FirstFile holds the path of the process under test: the helper or the OS's own /init.
+const FirstFile = "standin/first"
+
+// Way is how a helper comes before the OS's own first process.
+type Way uint8
+
+// The two ways in.
+const (
+	// RDInit: the helper stands at HelperPath and the kernel is told to run it; the OS's /init stays.
+	RDInit Way = iota
+	// AsInit: the helper is /init and the OS's own is /init.next.
+	AsInit
+)
+
+// HelperPath is where the helper stands, as a system extension of Talos 1.10 and later puts it.
+const HelperPath = "usr/lib/firmware/nametag/nametag"
+
+// Scenario is one boot. The zero value of every field but OS is something useful.
+type Scenario struct {
+	OS     OS
+	Helper string   // the helper's binary on this machine; "": none
+	Way    Way      // how the helper comes first
+	Args   []string // further kernel arguments
+	Files  Files    // further files of the initramfs
+
+	Cloud cloud.Config
+	NICs  []NIC // nil: one public NIC that is there from the start; empty: none
+	// Clock is the event at which the schedule of the cloud begins; "": the first process. A boot takes as long as the
+	// machine's load lets it, so a schedule must not begin with it.
+	Clock report.Kind
+
+	Vendor   string // of the DMI; "": Hetzner
+	Serial   string // of the DMI; "": the cloud's instance id
+	NoRDRAND bool   // the processor has no random numbers
+	Memory   int    // MiB; 0: 320
+
+	// Until ends the boot, when it returns true for what the guest reported so far; it is asked after each report and
+	// each line of the console. nil: until the guest has settled or failed. A machine that reset, powered off, halted
+	// or panicked has ended in any case.
+	Until func(*Verdict) bool
+	// Resets is how often the machine may reset and boot again. 0: a reset ends it.
+	Resets int
+	// Timeout ends the machine whatever it does; 0: one minute.
+	Timeout time.Duration
+}
+
+// NIC is one of the machine's.
+type NIC struct {
+	cloud.NIC               // an empty MAC gets one
+	After     time.Duration // plugged in that long after the event of Scenario.Clock; 0: there from the start
+}

@@ -1,0 +1,136 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// watch takes down what happens until the boot has ended, and ends the machine.
+func (m *machine) watch() *Verdict {
+	v := &Verdict{}
+	timeout := time.NewTimer(m.scenario.Timeout)
+	defer timeout.Stop()
+	end, clock := Died, false      // what is known of the end so far; whether the schedule's clock runs
+	m.ask("qmp_capabilities", nil) // before that QEMU takes no other command
+	for done := false; !done; {
+		var n note
+		select {
+		case n = <-m.notes:
+		case <-timeout.C:
+			end, done = TimedOut, true
+			continue
+		}
+		v.take(n)
+		switch {
+		case n.event != nil && n.event.Kind == m.scenario.Clock && !clock:
+			clock = true
+			m.cloud.Restart()
+			m.plugLater()
+		case n.qmp == "SHUTDOWN" && n.reason == "guest-shutdown":
+			end = PoweredOff
+		case n.qmp == "RESET" && n.reason == "guest-reset":
+			if v.Resets++; v.Resets > m.scenario.Resets {
+				v.Resets--
+				end, done = Reset, true
+			}
+		case n.line != nil && strings.Contains(n.line.Text, "reboot: System halted"):
+			end, done = Halted, true
+		case n.gone:
+			done = true
+		case n.err != nil:
+			end, done = Died, true
+		}
+		if !done && (n.line != nil || n.event != nil) && m.scenario.Until(v) {
+			end, done = Running, true
+		}
+	}
+	v.Took = time.Since(m.started)
+	m.stopTimers()
+	_ = m.qemu.Process.Kill() // or it has ended
+	go func() {
+		m.work.Wait()
+		close(m.notes)
+	}()
+	for n := range m.notes { // what was under way
+		v.take(n)
+	}
+	if end == Reset && panicked(v.Console) {
+		end = Panicked
+	}
+	v.Outcome = end
+	return v
+}
+
+func (v *Verdict) take(n note) {
+	switch {
+	case n.line != nil:
+		v.Console = append(v.Console, *n.line)
+	case n.event != nil:
+		v.Events = append(v.Events, *n.event)
+	case n.err != nil:
+		v.Console = append(v.Console, Line{Guest: -1, Text: n.err.Error()})
+	}
+}
+
+func panicked(console []Line) bool {
+	for _, l := range console {
+		if strings.Contains(l.Text, "Kernel panic - not syncing") {
+			return true
+		}
+	}
+	return false
+}
+
+// plugLater plugs in the NICs that come later, each at its time.
+func (m *machine) plugLater() {
+	for i, nic := range m.scenario.NICs {
+		if nic.After == 0 {
+			continue
+		}
+		m.work.Add(1)
+		m.timers = append(m.timers, time.AfterFunc(nic.After, func() {
+			defer m.work.Done()
+			m.ask("device_add", map[string]string{
+				"driver": "virtio-net-pci", "id": fmt.Sprintf("nic%d", i), "bus": fmt.Sprintf("slot%d", i),
+				"netdev": fmt.Sprintf("net%d", i), "mac": nic.MAC.String(), "romfile": "",
+			})
+		}))
+	}
+}
+
+func (m *machine) stopTimers() {
+	for _, t := range m.timers {
+		if t.Stop() {
+			m.work.Done() // it will not run any more
+		}
+	}
+}
+
+// ask gives the monitor a command, without waiting for what comes of it: QEMU may send events before its answer.
+func (m *machine) ask(command string, arguments any) {
+	m.work.Add(1)
+	go func() {
+		defer m.work.Done()
+		if err := m.monitor.do(command, arguments); err != nil && !errors.Is(err, errMonitorGone) {
+			m.notes <- note{err: err}
+		}
+	}()
+}
+
+// close ends what is left of the machine.
+func (m *machine) close() {
+	if m.qemu != nil && m.qemu.Process != nil {
+		_ = m.qemu.Process.Kill()
+	}
+	for _, c := range m.theirs {
+		_ = c.Close()
+	}
+	for _, c := range m.ours {
+		_ = c.Close()
+	}
+	if m.cloud != nil {
+		_ = m.cloud.Close() // no pcap of our own
+	}
+}

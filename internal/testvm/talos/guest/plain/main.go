@@ -1,0 +1,27 @@
+// Command plain is the /init of an OS that is not Talos: it keeps what its initramfs is given and tells what it
+// finds: the kernel's hostname and the record.
+package main
+
+import (
+	"os"
+
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
+	"github.com/nametag-boot/nametag/internal/testvm/talos/guest/standin"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	log := report.Open("plain")
+	// The network is asked by netlink, mounts and the command line need /proc: an OS of its own mounts it.
+	if err := os.MkdirAll("/proc", 0o755); err != nil {
+		standin.Die(log, err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		standin.Die(log, err)
+	}
+	state := report.Look()
+	log.Write(report.Event{Kind: report.Started, Name: state.Hostname, State: state})
+	log.Write(report.Event{Kind: report.Settled, Name: state.Hostname})
+	standin.Pause()
+}
