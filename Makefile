@@ -1,0 +1,67 @@
+# nametag: two commands do everything. `make demo` shows the main job, `make test` runs every tier.
+# Both install what they need; neither asks for anything to be configured.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := bin
+CACHE := .cache
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# What ships on a node is static, stripped and free of paths.
+NODE_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## bin/nametag (for nodes) and bin/nametagctl (for workstations)
+	$(NODE_BUILD) -o $(BIN)/nametag ./cmd/nametag
+	$(NODE_BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
+
+.PHONY: demo
+demo: ## two boots on an embedded fake Hetzner network: without nametag, then with it
+	@$(NODE_BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
+	@$(BIN)/nametagctl demo
+
+.PHONY: deps
+deps: ## installs the Debian packages that the tests use as independent peers
+	@hack/deps
+
+.PHONY: test
+test: deps build ## every tier: unit, fuzz seeds, network namespaces
+	go vet ./...
+	go test -race -timeout 10m ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for T (default 30s)
+	@hack/fuzz $(or $(T),30s)
+
+.PHONY: bench
+bench: deps build ## whole-process times in the lab, side by side with other clients
+	@go build -o $(BIN)/bare ./internal/bench/bare
+	@go run ./internal/bench -n $(or $(N),20)
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml
+	$(GOLANGCI_LINT) run ./...
+
+$(GOLANGCI_LINT):
+	@mkdir -p $(dir $@)
+	GOBIN=$(abspath $(dir $@)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(dir $@)golangci-lint $@
+
+.PHONY: cross
+cross: ## both commands for both architectures of Hetzner Cloud
+	for arch in amd64 arm64; do \
+	  GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametag ./cmd/nametag; \
+	  GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametagctl ./cmd/nametagctl; \
+	done
+
+.PHONY: clean
+clean: ## removes what was built; the cache of downloads stays
+	rm -rf $(BIN) dist
