@@ -1,0 +1,204 @@
+// Package progress shows a person, or a log, how far a resolve has come: one line per change of state.
+//
+// It renders the events of package identity in three ways: a single live line that keeps itself up to date on a
+// terminal, plain lines, or one JSON object per line. What goes to the writer is progress only, never the answer.
+package progress
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/nametag-boot/nametag/identity"
+)
+
+// A Format is a way to show progress.
+type Format string
+
+// The formats. Auto is Live on a terminal and Plain elsewhere.
+const (
+	Auto  Format = "auto"
+	Live  Format = "live"
+	Plain Format = "plain"
+	JSON  Format = "json"
+	Off   Format = "off"
+)
+
+// ParseFormat returns the format of that name; the error lists the names.
+func ParseFormat(s string) (Format, error) {
+	switch f := Format(s); f {
+	case Auto, Live, Plain, JSON, Off:
+		return f, nil
+	}
+	return Off, fmt.Errorf("%q is no format; choose auto, live, plain, json or off", s)
+}
+
+// tick is how often the live line renews its clock.
+const tick = 100 * time.Millisecond
+
+// A Line shows events on a writer. Its methods may be called from several goroutines.
+type Line struct {
+	format Format
+	began  time.Time
+	stop   chan struct{}
+	done   chan struct{}
+
+	mu    sync.Mutex
+	w     io.Writer
+	width int    // columns of the terminal, with Live
+	last  string // what the live line says
+	shown bool   // the live line stands on the terminal
+}
+
+// New returns a Line that shows events on w. Close it, so that the terminal is left clean.
+func New(w io.Writer, f Format) *Line {
+	l := &Line{w: w, format: f, began: time.Now(), stop: make(chan struct{}), done: make(chan struct{})}
+	file, isFile := w.(*os.File)
+	if f == Auto {
+		l.format = Plain
+		if isFile && term.IsTerminal(int(file.Fd())) {
+			l.format = Live
+		}
+	}
+	if l.format != Live {
+		close(l.done)
+		return l
+	}
+	l.width = 80
+	if isFile {
+		if cols, _, err := term.GetSize(int(file.Fd())); err == nil && cols > 0 {
+			l.width = cols
+		}
+	}
+	go l.keepTime()
+	return l
+}
+
+// keepTime renews the live line's clock until Close.
+func (l *Line) keepTime() {
+	defer close(l.done)
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-t.C:
+			l.mu.Lock()
+			l.draw()
+			l.mu.Unlock()
+		}
+	}
+}
+
+// Show shows one event.
+func (l *Line) Show(e identity.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch l.format {
+	case Live:
+		l.last = Sentence(e)
+		if e.Kind == identity.Named { // worth keeping: it scrolls away like any line
+			l.clear()
+			fmt.Fprintf(l.w, "%s %s\n", clock(e.At), l.last)
+			l.last = "putting the network back"
+			return
+		}
+		l.draw()
+	case Plain:
+		fmt.Fprintf(l.w, "%s %s\n", clock(e.At), Sentence(e))
+	case JSON:
+		l.writeJSON(e)
+	}
+}
+
+// Pause takes the live line away, so that something else can be printed; the next event brings it back.
+func (l *Line) Pause() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clear()
+}
+
+// Close ends the live line. Nothing is written afterwards.
+func (l *Line) Close() {
+	l.mu.Lock()
+	select {
+	case <-l.stop:
+	default:
+		close(l.stop)
+	}
+	l.clear()
+	l.format = Off
+	l.mu.Unlock()
+	<-l.done
+}
+
+// draw writes the live line in place. The caller holds the lock.
+func (l *Line) draw() {
+	if l.format != Live || l.last == "" {
+		return
+	}
+	line := []rune(clock(time.Since(l.began)) + " " + l.last)
+	if len(line) >= l.width {
+		line = append(line[:l.width-2], '…')
+	}
+	fmt.Fprintf(l.w, "\r\x1b[K%s", string(line))
+	l.shown = true
+}
+
+// clear takes the live line away. The caller holds the lock.
+func (l *Line) clear() {
+	if l.shown {
+		fmt.Fprint(l.w, "\r\x1b[K")
+		l.shown = false
+	}
+}
+
+func (l *Line) writeJSON(e identity.Event) {
+	record := struct {
+		Seconds float64 `json:"t"`
+		Event   string  `json:"event"`
+		Path    string  `json:"path,omitempty"`
+		Detail  string  `json:"detail,omitempty"`
+		Error   string  `json:"error,omitempty"`
+	}{Seconds: e.At.Seconds(), Event: e.Kind.String(), Path: e.Path, Detail: e.Detail}
+	if e.Err != nil {
+		record.Error = e.Err.Error()
+	}
+	if line, err := json.Marshal(record); err == nil {
+		fmt.Fprintf(l.w, "%s\n", line)
+	}
+}
+
+// clock is the time since the beginning, in a column of fixed width.
+func clock(d time.Duration) string {
+	return fmt.Sprintf("[%8.3fs]", d.Seconds())
+}
+
+// Sentence is an event in words: `eth0/dhcp: offer: 203.0.113.7 from 172.31.1.1`.
+func Sentence(e identity.Event) string {
+	if e.Link != nil { // the network's own words name its path already
+		return e.Link.String()
+	}
+	var b strings.Builder
+	if e.Path != "" {
+		b.WriteString(e.Path)
+		b.WriteString(": ")
+	}
+	b.WriteString(e.Kind.String())
+	if e.Detail != "" {
+		b.WriteString(": ")
+		b.WriteString(e.Detail)
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	return b.String()
+}
