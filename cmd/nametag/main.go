@@ -1,0 +1,84 @@
+// Command nametag makes a server's name final before its first service starts.
+//
+// On a running system, `nametag resolve` brings up a minimal link by itself, asks the cloud's metadata service who this
+// server is, prints the proven name and undoes what it did to the network.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/nametag-boot/nametag/internal/buildinfo"
+)
+
+// version is set by the linker in a release build.
+var version string
+
+// The exit statuses. They are part of the interface: scripts and units tell outcomes apart by them.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // something else went wrong; the message says what
+	exitUsage       = 2 // the command line is not understood
+	exitTimedOut    = 3 // the bound passed without a valid name
+	exitNotPresent  = 4 // this is not a server of that cloud
+	exitPermission  = 5 // the capabilities for the network are missing
+	exitInterrupted = 6 // SIGINT or SIGTERM came first
+)
+
+const usage = `nametag finds out a server's name before anything else needs it.
+
+Usage:
+  nametag resolve [flags]    find the name over a minimal link of its own, print it
+  nametag version            print the version
+
+Example:
+  nametag resolve --wait 30s --output json
+
+'nametag resolve --help' lists its flags and the exit statuses.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is main without the process: arguments and streams in, exit status out.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return exitUsage
+	}
+	switch args[0] {
+	case "resolve":
+		return report(stderr, runResolve(ctx, args[1:], stdout, stderr))
+	case "version", "--version", "-version":
+		fmt.Fprintln(stdout, buildinfo.Line("nametag", version))
+		return exitOK
+	case "help", "--help", "-help", "-h":
+		fmt.Fprint(stdout, usage)
+		return exitOK
+	default:
+		return report(stderr, &usageError{fmt.Errorf("unknown command %q; 'nametag help' lists them", args[0])})
+	}
+}
+
+// A usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// report says on stderr what went wrong, if anything, and returns the exit status for it.
+func report(stderr io.Writer, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "nametag: %v\n", err)
+	return exitStatus(err)
+}

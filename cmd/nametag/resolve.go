@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/hetzner"
+	"github.com/nametag-boot/nametag/internal/progress"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+const resolveUsage = `nametag resolve finds this server's name and prints it.
+
+It takes a network interface that may be down and bare, brings up a minimal link, asks the metadata service of Hetzner
+Cloud, checks the answer, prints the name on standard output and undoes what it did to the network. Progress goes to
+standard error. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
+
+Usage:
+  nametag resolve [flags]
+
+Flags:
+  --wait VALUE[,KEY=VALUE…]  how long to wait, in the syntax of the kernel argument talos.hostname.wait=
+                             (90s, 2m, forever; keys then, nic, via, keep); default 5m
+  --nic NIC                  a MAC, an interface name or a glob; may be repeated; one named exactly is taken
+                             whatever its kind; default every physical Ethernet NIC
+  --via METHOD               linklocal, dhcp or ipv6; may be repeated; default all
+  --keep WHAT                none: undo everything; network: leave the link, address and routes; default none
+  --host-network             ask over the network the system already has; no link is touched
+  --output FORMAT            hostname: the name alone; json: all that is known; env: shell assignments
+  --log FORMAT               auto: a live line on a terminal, else plain lines; plain; json; off
+  --dmi DIR                  read the machine's DMI facts here; default /sys/class/dmi/id
+
+Exit status:
+  0  the name was found and printed        4  this is not a server of Hetzner Cloud
+  1  another failure, as printed           5  no permission: the capabilities are missing
+  2  bad usage                             6  interrupted by SIGINT or SIGTERM
+  3  timed out without a valid name
+
+Example:
+  hostname "$(nametag resolve --wait 30s)"
+`
+
+// resolveFlags is the command line of `nametag resolve`, understood.
+type resolveFlags struct {
+	policy      procfs.Policy
+	hostNetwork bool
+	output      string
+	log         progress.Format
+	dmiDir      string
+}
+
+// parseResolve reads the flags of `nametag resolve`.
+func parseResolve(args []string) (resolveFlags, error) {
+	var f resolveFlags
+	var logFormat, keep string
+	var nics, via []string
+	wait := "on"
+
+	set := flag.NewFlagSet("resolve", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.StringVar(&wait, "wait", wait, "")
+	set.Func("nic", "", func(s string) error { nics = append(nics, s); return nil })
+	set.Func("via", "", func(s string) error { via = append(via, s); return nil })
+	set.StringVar(&keep, "keep", "", "")
+	set.BoolVar(&f.hostNetwork, "host-network", false, "")
+	set.StringVar(&f.output, "output", "hostname", "")
+	set.StringVar(&logFormat, "log", "auto", "")
+	set.StringVar(&f.dmiDir, "dmi", "", "")
+	if err := set.Parse(args); err != nil {
+		return f, &usageError{err}
+	}
+	if set.NArg() > 0 {
+		return f, &usageError{fmt.Errorf("resolve takes flags only, not %q", set.Arg(0))}
+	}
+
+	// The single flags are the argument's keys by another name: one parser checks both.
+	if keep != "" {
+		wait += ",keep=" + keep
+	}
+	for _, s := range nics {
+		wait += ",nic=" + s
+	}
+	for _, s := range via {
+		wait += ",via=" + s
+	}
+	var err error
+	if f.policy, err = procfs.ParsePolicy(wait); err != nil {
+		return f, &usageError{err}
+	}
+	if f.policy.Mode == procfs.Off {
+		return f, &usageError{errors.New("--wait off: there is nothing to do; give a bound such as 30s, or leave the flag out")}
+	}
+	if f.log, err = progress.ParseFormat(logFormat); err != nil {
+		return f, &usageError{fmt.Errorf("--log: %w", err)}
+	}
+	switch f.output {
+	case "hostname", "json", "env":
+	default:
+		return f, &usageError{fmt.Errorf("--output %s: choose hostname, json or env", f.output)}
+	}
+	return f, nil
+}
+
+// runResolve is `nametag resolve`: flags in, the name on stdout.
+func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f, err := parseResolve(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, resolveUsage)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	if f.policy.Mode == procfs.Bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.policy.Wait)
+		defer cancel()
+	}
+	facts, err := dmi.Read(f.dmiDir)
+	if err != nil {
+		return err
+	}
+
+	line := progress.New(stderr, f.log)
+	var printErr error
+	observe := func(e identity.Event) {
+		// The name is printed the moment it is proven: whoever waits for it need not wait for the link to be undone.
+		if e.Kind == identity.Named && f.output == "hostname" {
+			line.Pause()
+			_, printErr = io.WriteString(stdout, e.Detail+"\n")
+		}
+		line.Show(e)
+	}
+	options := []identity.Option{identity.WithObserver(observe), identity.WithFacts(facts)}
+	if f.hostNetwork {
+		options = append(options, identity.OverHost())
+	} else {
+		links, err := links(f.policy)
+		if err != nil {
+			return err
+		}
+		options = append(options, identity.OverLinks(links))
+	}
+	if f.policy.Keep == procfs.KeepNetwork {
+		options = append(options, identity.KeepLink())
+	}
+
+	id, err := identity.Resolve(ctx, hetzner.Source(), options...)
+	line.Close()
+	if err != nil {
+		return err
+	}
+	if f.output != "hostname" {
+		printErr = write(stdout, f.output, id)
+	}
+	return printErr
+}
+
+// links is the part of the policy that earlynet carries out.
+func links(p procfs.Policy) (earlynet.Config, error) {
+	cfg := earlynet.Config{NICs: p.NICs}
+	for _, name := range p.Via {
+		m, err := earlynet.ParseMethod(name)
+		if err != nil {
+			return cfg, &usageError{err}
+		}
+		cfg.Methods = append(cfg.Methods, m)
+	}
+	return cfg, nil
+}
+
+// exitStatus is the exit status that an error of this command stands for.
+func exitStatus(err error) int {
+	var (
+		usage      *usageError
+		timedOut   *identity.TimeoutError
+		notPresent *identity.NotPresentError
+	)
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &notPresent):
+		return exitNotPresent
+	case errors.Is(err, earlynet.ErrPermission):
+		return exitPermission
+	case errors.As(err, &timedOut) && timedOut.Timeout():
+		return exitTimedOut
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitFailed
+}
