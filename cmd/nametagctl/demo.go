@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/netns"
+)
+
+// The server that the demo boots.
+const (
+	demoHostname   = "example-controlplane-3d3d26d1-69c5k"
+	demoInstanceID = "4711"
+	demoLate       = 3 * time.Second        // how late its metadata service is
+	demoRTT        = 500 * time.Microsecond // as between a server and its hypervisor
+	demoBound      = time.Minute            // no boot of the demo takes longer
+)
+
+const demoLong = `Boot a server twice on a fake Hetzner network whose metadata service is unreachable for the first 3 s.
+
+First as Talos v1.9.1 does it: ask once, invent a name, start the service. Then with nametag. Both boots are real
+processes in namespaces of their own: the hostname is the kernel's, and the service reads it once, when it starts.
+
+The exit status is 0 only when the service of the second boot started under the server's true name.`
+
+func demoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "demo",
+		Short:   "Two boots on a fake Hetzner network: without nametag, then with it",
+		Long:    demoLong,
+		Example: "  nametagctl demo",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return runDemo(os.Stdout) },
+	}
+}
+
+// runDemo shows both boots and judges them.
+func runDemo(out *os.File) error {
+	failed := func(err error) error { return &exitError{exitFailed, fmt.Errorf("demo: %w", err)} }
+	if err := netns.Enter(); err != nil {
+		return failed(err)
+	}
+	c, err := cloud.New(cloud.Config{
+		Server:   cloud.Server{Hostname: demoHostname, InstanceID: demoInstanceID},
+		Link:     cloud.Link{RTT: demoRTT},
+		Metadata: []cloud.Phase{{Until: demoLate, Answer: cloud.Unreachable()}},
+	})
+	if err != nil {
+		return failed(err)
+	}
+	defer c.Close()
+
+	s := newScreen(out)
+	s.printf("A Hetzner server named %s boots twice.\nIts metadata service is unreachable for the first %s.\n",
+		s.bold(demoHostname), demoLate)
+
+	without, err := demoBoot(c, s, bootWithout, "without nametag, as Talos v1.9.1 boots")
+	if err != nil {
+		return failed(err)
+	}
+	with, err := demoBoot(c, s, bootWith, "with nametag")
+	if err != nil {
+		return failed(err)
+	}
+	s.printf("\ndemo: without nametag the service started as %s; with nametag as %s after %.1fs\n",
+		without.service, with.service, with.at.Seconds())
+	if with.service != demoHostname {
+		return failed(fmt.Errorf("the service started as %q, not as %q", with.service, demoHostname))
+	}
+	return nil
+}
+
+// outcome is what came of a boot.
+type outcome struct {
+	service string        // the name that the service started under
+	at      time.Duration // when it started
+}
+
+// demoBoot boots a fresh node on the cloud and shows what it reports.
+func demoBoot(c *cloud.Cloud, s *screen, kind, title string) (outcome, error) {
+	var result outcome
+	node, err := plug(c, netns.Options{Hostname: "(none)"}, cloud.NIC{Name: "eth0"})
+	if err != nil {
+		return result, err
+	}
+	defer node.Close()
+
+	s.printf("\n%s\n", s.bold(title))
+	cmd := exec.Command("/proc/self/exe", "demo-boot", kind) //nolint:noctx // bounded by itself, see demoBound
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	reports, err := cmd.StdoutPipe()
+	if err != nil {
+		return result, err
+	}
+	c.Restart()
+	if err := node.Start(cmd); err != nil {
+		return result, err
+	}
+	s.begin()
+	for scanner := bufio.NewScanner(reports); scanner.Scan(); {
+		var r bootReport
+		if err := json.Unmarshal(scanner.Bytes(), &r); err != nil {
+			complaint.Write(scanner.Bytes())
+			continue
+		}
+		if r.Started != "" {
+			result = outcome{r.Started, r.At}
+		}
+		s.show(r)
+	}
+	s.end()
+	if err := cmd.Wait(); err != nil {
+		return result, fmt.Errorf("the boot %s: %w: %s", title, err, strings.TrimSpace(complaint.String()))
+	}
+	if result.service == "" {
+		return result, fmt.Errorf("the boot %s: its service never started", title)
+	}
+	return result, nil
+}
+
+// screen draws the timeline, with a running clock where it is a terminal.
+type screen struct {
+	w     io.Writer
+	fancy bool
+
+	reports chan bootReport
+	done    chan struct{}
+}
+
+func newScreen(out *os.File) *screen {
+	return &screen{w: out, fancy: term.IsTerminal(int(out.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""}
+}
+
+func (s *screen) printf(format string, args ...any) { fmt.Fprintf(s.w, format, args...) }
+
+// paint puts text in a colour of the terminal (an SGR code), where there is one.
+func (s *screen) paint(code, text string) string {
+	if !s.fancy {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (s *screen) bold(text string) string { return s.paint("1", text) }
+
+// begin starts the clock of a boot.
+func (s *screen) begin() {
+	s.reports, s.done = make(chan bootReport), make(chan struct{})
+	began := time.Now()
+	go func() {
+		defer close(s.done)
+		var tick <-chan time.Time
+		if s.fancy {
+			t := time.NewTicker(100 * time.Millisecond)
+			defer t.Stop()
+			tick = t.C
+		}
+		for {
+			select {
+			case <-tick:
+				s.printf("\r\x1b[K  %s", s.paint("2", fmt.Sprintf("%6.2fs  …", time.Since(began).Seconds())))
+			case r, more := <-s.reports:
+				if s.fancy {
+					s.printf("\r\x1b[K")
+				}
+				if !more {
+					return
+				}
+				s.line(r)
+			}
+		}
+	}()
+}
+
+func (s *screen) show(r bootReport) { s.reports <- r }
+
+func (s *screen) end() {
+	close(s.reports)
+	<-s.done
+}
+
+// line is one line of the timeline: when, who, what.
+func (s *screen) line(r bootReport) {
+	mark, text := " ", r.Text
+	switch {
+	case r.Started == demoHostname:
+		mark, text = s.paint("32;1", "✓"), s.paint("32;1", text)
+	case r.Started != "":
+		mark, text = s.paint("31;1", "✗"), s.paint("31;1", text)
+	case r.Bad:
+		mark, text = s.paint("31;1", "✗"), s.paint("31", text)
+	}
+	s.printf("  %6.2fs  %-9s %s %s\n", r.At.Seconds(), r.Who, mark, text)
+}
+
+var errDemoKind = errors.New("demo-boot is run by demo")

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/hetzner"
+	"github.com/nametag-boot/nametag/internal/progress"
+)
+
+// The two boots of the demo.
+const (
+	bootWithout = "without"
+	bootWith    = "with"
+)
+
+// A bootReport is one thing that happened in a boot, as a JSON line on the standard output of demo-boot.
+type bootReport struct {
+	At      time.Duration `json:"at"`
+	Who     string        `json:"who"`
+	Text    string        `json:"text"`
+	Started string        `json:"started,omitempty"` // the name under which the service started
+	Bad     bool          `json:"bad,omitempty"`
+}
+
+// A booting is one boot of the demo, inside its node.
+type booting struct {
+	began time.Time
+	out   io.Writer
+}
+
+func (b *booting) report(r bootReport) {
+	r.At = time.Since(b.began)
+	if line, err := json.Marshal(r); err == nil {
+		fmt.Fprintf(b.out, "%s\n", line)
+	}
+}
+
+func (b *booting) say(who, format string, args ...any) {
+	b.report(bootReport{Who: who, Text: fmt.Sprintf(format, args...)})
+}
+
+func demoBootCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "demo-boot {without|with}",
+		Hidden: true, // the inside of demo: it sets the hostname of wherever it runs
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if name, err := os.Hostname(); err != nil || name != "(none)" {
+				return &exitError{exitUsage, errDemoKind}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), demoBound)
+			defer cancel()
+			b := &booting{began: time.Now(), out: os.Stdout}
+			var err error
+			switch args[0] {
+			case bootWithout:
+				err = b.withoutNametag(ctx)
+			case bootWith:
+				err = b.withNametag(ctx)
+			default:
+				err = errDemoKind
+			}
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
+			return nil
+		},
+	}
+}
+
+// withoutNametag boots as Talos v1.9.1 does: it asks for the name once, before there is a network, invents one, and
+// starts the service. The true name comes later.
+func (b *booting) withoutNametag(ctx context.Context) error {
+	if _, err := askHostname(ctx); err != nil {
+		b.say("machined", "asks for the hostname once: %v", cause(err))
+	} else {
+		return errors.New("the metadata service answered over a link that is down")
+	}
+	invented := inventName()
+	if err := unix.Sethostname([]byte(invented)); err != nil {
+		return err
+	}
+	b.say("machined", "sets the hostname: %s, invented", invented)
+	service, err := b.startService(ctx)
+	if err != nil {
+		return err
+	}
+
+	network, err := earlynet.Open(ctx, earlynet.Config{
+		NICs:         []string{"eth0"},
+		Methods:      []earlynet.Method{earlynet.DHCP},
+		Destinations: []netip.Addr{netip.MustParseAddr("169.254.169.254")},
+	})
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	select {
+	case path, ok := <-network.Paths():
+		if !ok {
+			return fmt.Errorf("no network: %w", errors.Join(network.Status()...))
+		}
+		b.say("network", "eth0 is up, DHCP gave %s", path.Source)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+
+	// Talos asks again after about 0, 1, 3, 7 s.
+	for wait := time.Second; ; wait *= 2 {
+		name, err := askHostname(ctx)
+		if err == nil {
+			if err := unix.Sethostname([]byte(name)); err != nil {
+				return err
+			}
+			b.say("machined", "sets the hostname: %s, from the metadata service", name)
+			break
+		}
+		b.say("machined", "asks again: %v", cause(err))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	b.report(bootReport{Who: "service", Text: "is still " + service + ": it read the name once", Bad: true})
+	return nil
+}
+
+// withNametag boots with the name first: the service starts when it is final.
+func (b *booting) withNametag(ctx context.Context) error {
+	last := ""
+	observe := func(e identity.Event) {
+		line := progress.Sentence(e)
+		if worthShowing(e) && line != last {
+			b.say("nametag", "%s", line)
+			last = line
+		}
+	}
+	id, err := identity.Resolve(ctx, hetzner.Source(),
+		identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}}), identity.WithObserver(observe))
+	if err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(id.Hostname)); err != nil {
+		return err
+	}
+	b.say("nametag", "sets the hostname: %s; the link is as it was", id.Hostname)
+	_, err = b.startService(ctx)
+	return err
+}
+
+// worthShowing picks the events that tell the story.
+func worthShowing(e identity.Event) bool {
+	switch e.Kind {
+	case identity.Trying, identity.Failed, identity.Named, identity.UndoFailed:
+		return true
+	case identity.Link:
+		return e.Link != nil && (e.Link.Kind == earlynet.LinkUp || e.Link.Kind == earlynet.DHCPAck)
+	}
+	return false
+}
+
+// startService starts the service, a process of its own that reads the hostname once, and reports its name.
+func (b *booting) startService(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "demo-service")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("the service: %w", err)
+	}
+	name := strings.TrimSpace(string(out))
+	b.report(bootReport{Who: "service", Text: "starts as " + name, Started: name})
+	return name, nil
+}
+
+func demoServiceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "demo-service",
+		Hidden: true, // stands in for etcd: says under which name it would join its cluster
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			name, err := os.Hostname()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), name)
+			return nil
+		},
+	}
+}
+
+// askHostname asks the metadata service once, as any program would, over whatever network there is.
+func askHostname(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 800*time.Millisecond)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://169.254.169.254/hetzner/v1/metadata/hostname", http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	transport := &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return "", errors.New(response.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1024))
+	return strings.TrimSpace(string(body)), err
+}
+
+// cause is what the kernel said, without the layers around it.
+func cause(err error) string {
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer"
+	}
+	return err.Error()
+}
+
+// inventName is a name such as Talos invents when it has none.
+func inventName() string {
+	const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+	letters := func() string {
+		b := make([]byte, 3)
+		for i := range b {
+			b[i] = alphabet[rand.IntN(len(alphabet))]
+		}
+		return string(b)
+	}
+	return "talos-" + letters() + "-" + letters()
+}
