@@ -124,7 +124,7 @@ func ifaddrmsg(index int) []byte {
 
 // addAddress adds an address of ours for a limited time.
 func (r rtnl) addAddress(index int, p netip.Prefix, life time.Duration) error {
-	return r.newAddress(netlink.Create|netlink.Excl, index, p, mark, life)
+	return r.newAddress(createExcl, index, p, mark, life)
 }
 
 // extendAddress gives an address a new lifetime. With life ≤ 0 it lasts.

@@ -1,6 +1,103 @@
 package earlynet
 
-// keep makes what the attempt did last.
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// metricKept is the metric of routes that stay, as network managers choose it.
+const metricKept = 1024
+
+// errLeft is what an entry of a ledger returns that leaves its object on
+// purpose, and has said so.
+var errLeft = errors.New("left on purpose")
+
+// keep makes what the path stands on last. What stays looks as a DHCP client
+// of the system would have left it; our own routes are still taken back, the
+// kept ones lead to the same places.
 func (a *attempt) keep() error {
+	r, c := a.nic.net.rtnl, a.nic
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.path.Err() != nil {
+		return &Error{Op: "keep", Interface: a.path.Interface, Method: a.method, Err: a.path.Err()}
+	}
+	failed := func(what string, err error) error {
+		return &Error{Op: "keep " + what, Interface: a.path.Interface, Method: a.method, Err: permission(err)}
+	}
+	if a.life != 0 {
+		left := time.Duration(0) // it lasts
+		if a.lease != nil && a.lease.life != forever {
+			left = a.lease.until(time.Now())
+		}
+		if err := r.extendAddress(c.index, a.prefix, 0, left); err != nil {
+			return failed("address "+a.prefix.String(), err)
+		}
+		a.ledger.drop("address " + a.prefix.String())
+		a.life = 0
+	}
+	for _, rt := range a.lasting() {
+		if err := r.do(unix.RTM_NEWROUTE, createExcl, rt.message()); err != nil && !exists(err) {
+			return failed("route to "+rt.dst.String(), err)
+		}
+	}
+	if a.lease != nil && a.lease.mtu != 0 {
+		if err := r.setMTU(c.index, a.lease.mtu); err != nil {
+			return failed("MTU", err)
+		}
+	}
+	c.kept.Store(true)
+	c.event(a.method, Kept, a.path.Source.String(), nil)
 	return nil
+}
+
+// lasting returns the routes that stay with a kept path: those of the lease,
+// gateways first, and to the destinations that it does not cover.
+func (a *attempt) lasting() []route {
+	if a.method == IPv6 {
+		return nil // fe80::/64 is the kernel's
+	}
+	base := route{index: a.nic.index, source: a.prefix.Addr(), protocol: unix.RTPROT_STATIC, metric: metricKept}
+	to := func(dst netip.Prefix, gateway netip.Addr) route {
+		rt := base
+		rt.dst, rt.gateway = dst, gateway
+		return rt
+	}
+	var rts []route
+	l := a.lease
+	if l == nil {
+		l = &lease{}
+	} else {
+		base.protocol = unix.RTPROT_DHCP
+		for _, g := range l.gateways() {
+			if via, ok := l.via(g); !ok || via.IsValid() {
+				rts = append(rts, to(netip.PrefixFrom(g, 32), netip.Addr{}))
+			}
+		}
+		// What is on the link comes before what is behind it.
+		sorted := slices.Clone(l.routes)
+		slices.SortStableFunc(sorted, func(a, b leaseRoute) int {
+			return btoi(a.gateway.IsValid()) - btoi(b.gateway.IsValid())
+		})
+		for _, r := range sorted {
+			rts = append(rts, to(r.dst, r.gateway))
+		}
+	}
+	for _, d := range a.nic.net.cfg.Destinations {
+		if _, ok := l.via(d); !ok && d.Is4() {
+			rts = append(rts, to(netip.PrefixFrom(d, 32), netip.Addr{}))
+		}
+	}
+	return rts
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

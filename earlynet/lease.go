@@ -1,3 +1,168 @@
 package earlynet
 
-type lease struct{}
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+const (
+	minMTU         = 576              // RFC 2132, section 5.1, leaves 68; nobody means less than RFC 791's 576
+	maxLeaseRoutes = 64               // a reply holds no more of any use
+	defaultLease   = time.Hour        // where a server forgets to say
+	minLease       = 10 * time.Second // shorter ones are a mistake
+	forever        = time.Duration(math.MaxInt64)
+)
+
+// A lease is what a DHCP server gives, as far as it makes sense.
+type lease struct {
+	prefix netip.Prefix // the address, with the length of its subnet
+	server netip.Addr
+	routes []leaseRoute
+	mtu    uint32        // 0: not given
+	life   time.Duration // or forever
+	renew  time.Duration // when to ask again
+	begun  time.Time     // when it was asked for
+}
+
+// A leaseRoute leads to dst: by a gateway, or directly where that is zero.
+type leaseRoute struct {
+	dst     netip.Prefix
+	gateway netip.Addr
+}
+
+// until returns how much of the lease is left.
+func (l *lease) until(now time.Time) time.Duration {
+	if l.life == forever {
+		return forever
+	}
+	return l.life - now.Sub(l.begun)
+}
+
+// via returns the gateway to an address, zero for none, by the longest prefix.
+// ok is false where the lease has no route to it.
+func (l *lease) via(to netip.Addr) (gateway netip.Addr, ok bool) {
+	bits := -1
+	for _, r := range l.routes {
+		if r.dst.Contains(to) && r.dst.Bits() > bits {
+			gateway, bits = r.gateway, r.dst.Bits()
+		}
+	}
+	if gateway == to {
+		return netip.Addr{}, true
+	}
+	return gateway, bits >= 0
+}
+
+// parseLease checks a DHCPOFFER or DHCPACK and takes what it gives.
+func parseLease(m *dhcpv4.DHCPv4, mac net.HardwareAddr, mtu uint32) (*lease, error) {
+	if m.OpCode != dhcpv4.OpcodeBootReply || !bytes.Equal(m.ClientHWAddr, mac) {
+		return nil, errors.New("not for us")
+	}
+	addr, ok := addrOf(m.YourIPAddr)
+	if !ok || !assignable(addr) {
+		return nil, fmt.Errorf("address %v cannot be used", m.YourIPAddr)
+	}
+	server, ok := addrOf(m.ServerIdentifier())
+	if !ok || !assignable(server) {
+		return nil, fmt.Errorf("server %v is none", m.ServerIdentifier())
+	}
+	l := &lease{prefix: netip.PrefixFrom(addr, prefixLength(m)), server: server, life: m.IPAddressLeaseTime(defaultLease)}
+	switch {
+	case l.life >= math.MaxUint32*time.Second: // RFC 2131, section 3.3
+		l.life, l.renew = forever, forever
+	case l.life < minLease:
+		return nil, fmt.Errorf("lease of %v is too short", l.life)
+	default:
+		// T1 as the server says, if it makes sense, or half of the time.
+		l.renew = m.IPAddressRenewalTime(l.life / 2)
+		if l.renew < minLease/2 || l.renew >= l.life {
+			l.renew = l.life / 2
+		}
+	}
+	if v, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && v >= minMTU && uint32(v) < mtu {
+		l.mtu = uint32(v)
+	}
+	if l.prefix.Bits() < 32 {
+		l.routes = append(l.routes, leaseRoute{dst: l.prefix.Masked()})
+	}
+	l.routes = append(l.routes, leaseRoutes(m, addr)...)
+	return l, nil
+}
+
+// leaseRoutes returns the classless routes (option 121), or else a default
+// route (option 3): who understands the first must ignore the second (RFC
+// 3442). What is malformed is as good as absent.
+func leaseRoutes(m *dhcpv4.DHCPv4, own netip.Addr) []leaseRoute {
+	var routes []leaseRoute
+	var classless dhcpv4.Routes
+	if raw := m.Options.Get(dhcpv4.OptionClasslessStaticRoute); len(raw) > 0 && classless.FromBytes(raw) == nil {
+		for _, r := range classless[:min(len(classless), maxLeaseRoutes)] {
+			dst, ok := addrOf(r.Dest.IP)
+			bits, _ := r.Dest.Mask.Size()
+			gateway, gok := addrOf(r.Router)
+			if !ok || !gok || dst.IsMulticast() || dst.IsLoopback() {
+				continue
+			}
+			switch {
+			case gateway.IsUnspecified(), gateway == own: // RFC 3442: on the link
+				gateway = netip.Addr{}
+			case !assignable(gateway):
+				continue
+			}
+			routes = append(routes, leaseRoute{netip.PrefixFrom(dst, bits).Masked(), gateway})
+		}
+		if len(routes) > 0 {
+			return routes
+		}
+	}
+	for _, ip := range m.Router() {
+		if gateway, ok := addrOf(ip); ok && assignable(gateway) && gateway != own {
+			return []leaseRoute{{netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway}}
+		}
+	}
+	return nil
+}
+
+// prefixLength returns the length of the subnet mask, 32 where there is none.
+func prefixLength(m *dhcpv4.DHCPv4) int {
+	mask := m.Options.Get(dhcpv4.OptionSubnetMask)
+	if len(mask) != 4 {
+		return 32
+	}
+	ones, bits := net.IPMask(mask).Size()
+	if bits != 32 || ones < 1 {
+		return 32 // with holes, or the whole Internet on the link
+	}
+	return ones
+}
+
+// assignable reports whether a host can have the address.
+func assignable(a netip.Addr) bool {
+	v := a.As4()
+	return v[0] != 0 && v[0] < 224 && !a.IsLoopback()
+}
+
+func addrOf(ip net.IP) (netip.Addr, bool) {
+	a, ok := netip.AddrFromSlice(ip)
+	a = a.Unmap()
+	return a, ok && a.Is4()
+}
+
+// gateways returns the routers of the lease that are not on its own subnet.
+func (l *lease) gateways() []netip.Addr {
+	var gs []netip.Addr
+	for _, r := range l.routes {
+		if r.gateway.IsValid() && !slices.Contains(gs, r.gateway) {
+			gs = append(gs, r.gateway)
+		}
+	}
+	return gs
+}

@@ -51,7 +51,7 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr) (err
 	defer func() { a.stop(err) }()
 
 	if err = a.address(netip.PrefixFrom(source, 32), addressLife); err != nil {
-		c.fail(PathFailed, err.(*Error))
+		c.refuse(LinkLocal, err)
 		return err
 	}
 	for _, d := range c.net.cfg.Destinations {
@@ -60,7 +60,7 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr) (err
 		}
 		err = a.route(route{dst: netip.PrefixFrom(d, 32), source: source, metric: metricLinkLocal})
 		if err != nil {
-			c.fail(PathFailed, err.(*Error))
+			c.refuse(LinkLocal, err)
 			return err
 		}
 	}

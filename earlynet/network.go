@@ -66,6 +66,7 @@ type Network struct {
 	nics     map[int]*nic
 	order    []*nic // in which they were found
 	ignored  map[int]string
+	gateways map[netip.Addr]struct{}
 	attempts []*attempt // that stand, in the order of their making
 	status   []*Error   // the last per NIC and method
 
@@ -139,6 +140,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
 		nics: make(map[int]*nic), ignored: make(map[int]string),
+		gateways: make(map[netip.Addr]struct{}),
 	}
 	if len(n.methods) == 0 {
 		n.methods = []Method{LinkLocal, DHCP, IPv6}

@@ -2,9 +2,11 @@ package earlynet
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +17,8 @@ type nic struct {
 	net   *Network
 	index int
 
+	kept atomic.Bool // a path over it is to outlive the network
+
 	mu      sync.Mutex
 	link    link
 	present bool
@@ -22,10 +26,10 @@ type nic struct {
 	news    chan struct{} // closed at the next change
 
 	// Of the goroutine run, and of undo after it has ended:
-	ledger     ledger
-	raised     bool // set up by us
-	neighbours map[netip.Addr]bool
-	knew       bool // neighbours were looked at
+	ledger ledger
+	raised bool                // set up by us
+	tuned  bool                // its ARP timers are ours
+	known  map[netip.Addr]bool // its neighbours before us
 }
 
 func newNIC(n *Network, l link) *nic {
@@ -83,6 +87,15 @@ func (c *nic) fail(k EventKind, e *Error) {
 	e.Interface = c.name()
 	c.net.failed(e)
 	c.event(e.Method, k, "", e)
+}
+
+// refuse is fail for what a method could not do.
+func (c *nic) refuse(m Method, err error) {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Op: "make a path", Method: m, Err: err}
+	}
+	c.fail(PathFailed, e)
 }
 
 // run follows the link until it is gone or the network ends.
@@ -161,13 +174,20 @@ func (c *nic) raise(l link) {
 
 // lower sets the link down again, unless somebody else uses it now.
 func (c *nic) lower() error {
+	if c.kept.Load() {
+		c.event(0, LinkLeftUp, "it is kept", nil)
+		return errLeft
+	}
 	why, err := c.foreigner()
 	if err != nil {
 		return err
 	}
 	if why != "" {
 		c.event(0, LinkLeftUp, why, nil)
-		return c.forgetNeighbours()
+		if err := c.forgetNeighbours(); err != nil {
+			return err
+		}
+		return errLeft
 	}
 	return c.net.rtnl.setUp(c.index, false)
 }
@@ -196,6 +216,7 @@ func (c *nic) try(ctx context.Context, m Method) {
 	case LinkLocal:
 		c.linkLocal(ctx)
 	case DHCP:
+		c.dhcp(ctx)
 	case IPv6:
 		c.ipv6(ctx)
 	}
@@ -214,9 +235,8 @@ type attempt struct {
 
 	mu     sync.Mutex
 	path   *Path
-	prefix netip.Prefix // the address; zero: none of ours
-	life   time.Duration
-	kept   bool
+	prefix netip.Prefix  // the address; zero: none of ours
+	life   time.Duration // 0: the address is not ours, or kept
 	losing sync.Once
 	ledger ledger
 	lease  *lease
@@ -273,7 +293,7 @@ func (a *attempt) dropAddress() error {
 func (a *attempt) extend(life time.Duration) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.kept || a.life == 0 {
+	if a.life == 0 {
 		return nil
 	}
 	addrs, err := a.nic.net.rtnl.addresses(a.nic.index)

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"github.com/jsimonetti/rtnetlink/v2"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,7 +61,7 @@ func (rt route) message() *rtnetlink.RouteMessage {
 func (r rtnl) addRoute(rt route) (route, error) {
 	var err error
 	for range metricTries {
-		err = r.do(unix.RTM_NEWROUTE, netlink.Create|netlink.Excl, rt.message())
+		err = r.do(unix.RTM_NEWROUTE, createExcl, rt.message())
 		if !errors.Is(err, unix.EEXIST) {
 			return rt, err
 		}

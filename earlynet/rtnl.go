@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// createExcl makes a request create what is not there, and nothing else.
+const createExcl = netlink.Create | netlink.Excl
+
 // An rtnl is a socket for rtnetlink requests. It is safe for concurrent use;
 // requests are answered one after the other.
 type rtnl struct{ c *netlink.Conn }

@@ -1,6 +1,9 @@
 package earlynet
 
-import "slices"
+import (
+	"errors"
+	"slices"
+)
 
 // A ledger holds how to take back what was done.
 type ledger []entry
@@ -18,6 +21,9 @@ func (l *ledger) undo(c *nic, m Method) []error {
 	var errs []error
 	for _, e := range slices.Backward(*l) {
 		err := e.undo()
+		if errors.Is(err, errLeft) {
+			continue
+		}
 		if err == nil || gone(err) {
 			c.event(m, Undone, e.what, nil)
 			continue
@@ -28,4 +34,9 @@ func (l *ledger) undo(c *nic, m Method) []error {
 	}
 	*l = nil
 	return errs
+}
+
+// drop forgets an entry: what it says is to stay.
+func (l *ledger) drop(what string) {
+	*l = slices.DeleteFunc(*l, func(e entry) bool { return e.what == what })
 }

@@ -1,0 +1,480 @@
+package earlynet
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+)
+
+// Retransmission. RFC 2131, section 4.1, begins with 4 s for the sake of shared
+// links of its time; on a link that nobody else shares a lost packet is missed
+// after milliseconds.
+const (
+	firstInterval  = 75 * time.Millisecond
+	lastInterval   = 4 * time.Second
+	renewInterval  = 60 * time.Second // RFC 2131, section 4.4.5
+	requestTries   = 5                // then another server is looked for
+	maxDHCPMessage = 1500
+)
+
+var (
+	errNoAnswer = errors.New("no answer")
+	errNak      = errors.New("refused by the server")
+)
+
+// dhcp keeps a path from a DHCPv4 lease up until ctx ends.
+func (c *nic) dhcp(ctx context.Context) {
+	if !c.net.wants(netip.Addr.Is4) {
+		return
+	}
+	x := &exchange{nic: c, link: c.current(), rand: c.net.random(c.index), shunned: make(map[netip.Addr]int)}
+	for tries := 0; ctx.Err() == nil; tries++ {
+		began := time.Now()
+		if err := c.dhcpOnce(ctx, x); err == nil || ctx.Err() != nil {
+			continue
+		}
+		if time.Since(began) > lastInterval {
+			tries = 0
+		}
+		pause(ctx, x.interval(tries, lastInterval))
+	}
+}
+
+// dhcpOnce acquires a lease and keeps a path up from it until ctx ends or the
+// lease cannot be used any more; the error says why.
+func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
+	a := c.begin(DHCP)
+	defer func() { a.stop(err) }()
+
+	var l *lease
+	err = x.open(ctx, func(ctx context.Context) error {
+		l, err = x.acquire(ctx)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			c.fail(PathFailed, &Error{Op: "acquire a lease", Method: DHCP, Err: permission(err)})
+		}
+		return err
+	}
+	if err = a.use(x.link, l); err != nil {
+		c.refuse(DHCP, err)
+		return err
+	}
+
+	refresh := time.NewTicker(addressLife / 3)
+	defer refresh.Stop()
+	renew := time.NewTimer(l.renew)
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.lost:
+			err = fmt.Errorf("address %v was removed by somebody else", l.prefix)
+			c.fail(PathFailed, &Error{Op: "keep the path", Method: DHCP, Err: err})
+			return err
+		case <-refresh.C:
+			if err := a.extend(l.until(time.Now())); err != nil {
+				c.fail(PathFailed, &Error{Op: "extend address " + l.prefix.String(), Method: DHCP, Err: permission(err)})
+			}
+		case <-renew.C:
+			err = x.open(ctx, func(ctx context.Context) error {
+				more, err := x.renew(ctx, l)
+				if err == nil {
+					l.life, l.renew, l.begun = more.life, more.renew, more.begun
+				}
+				return err
+			})
+			if err != nil {
+				c.fail(PathFailed, &Error{Op: "renew the lease", Method: DHCP, Err: err})
+				return err
+			}
+			renew.Reset(l.renew)
+		}
+	}
+}
+
+// use puts a lease's address on the link, and a route to each destination.
+func (a *attempt) use(l link, ls *lease) error {
+	source := ls.prefix.Addr()
+	if err := a.address(ls.prefix, ls.until(time.Now())); err != nil {
+		return err
+	}
+	p := &Path{Interface: l.name, Index: l.index, Source: source, Method: DHCP}
+	n := a.nic.net
+	for _, d := range n.cfg.Destinations {
+		if !d.Is4() {
+			continue
+		}
+		gateway, ok := ls.via(d)
+		if !ok && !d.IsLinkLocalUnicast() { // those are on every link (RFC 3927, section 2.6.2)
+			return &Error{
+				Op: "find a route to " + d.String(), Interface: l.name, Method: DHCP,
+				Err: errors.New("the lease has none"),
+			}
+		}
+		// The gateway may be outside of the subnet, as on Hetzner's public
+		// network. The kernel need not be told that it is on the link by a
+		// further route. The MTU goes with the route, so that the link's need
+		// not be changed.
+		err := a.route(route{
+			dst: netip.PrefixFrom(d, 32), gateway: gateway, onLink: true,
+			source: source, metric: metricDHCP, mtu: ls.mtu,
+		})
+		if err != nil {
+			return err
+		}
+		if gateway.IsValid() {
+			n.mu.Lock()
+			n.gateways[gateway] = struct{}{}
+			n.mu.Unlock()
+			if !p.Gateway.IsValid() {
+				p.Gateway = gateway
+			}
+		}
+	}
+	a.mu.Lock()
+	a.lease = ls
+	a.mu.Unlock()
+	a.ready(p, dialVia(l.index, l.name, source, false))
+	return nil
+}
+
+// random returns a source of random numbers that never waits for entropy: Go's
+// runtime seeds itself with what there is.
+func (n *Network) random(salt int) *rand.Rand {
+	seed := n.cfg.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	return rand.New(rand.NewPCG(seed, uint64(salt)))
+}
+
+// An exchange talks to DHCP servers on a link that has no address.
+//
+// It uses a packet socket: one of UDP would need port 68 for itself, which
+// another DHCP client on this machine may hold, and would not see an answer
+// that is sent to an address not yet ours. Closing it takes the kernel a grace
+// period of RCU, 8 to 16 ms, which nobody waits for but the end of Close.
+type exchange struct {
+	nic     *nic
+	link    link
+	rand    *rand.Rand
+	shunned map[netip.Addr]int // servers that offered and did not keep it, how often
+
+	conn  net.PacketConn
+	in    chan *dhcpv4.DHCPv4
+	began time.Time
+	sent  int
+}
+
+// open calls fn with the socket open.
+func (x *exchange) open(ctx context.Context, fn func(context.Context) error) error {
+	filter, err := dhcpFilter()
+	if err != nil {
+		return err
+	}
+	conn, err := packet.Listen(&net.Interface{Index: x.link.index, Name: x.link.name, HardwareAddr: x.link.mac},
+		packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	x.conn, x.in, x.began, x.sent = conn, make(chan *dhcpv4.DHCPv4), time.Now(), 0
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		x.receive(ctx)
+	}()
+	defer func() {
+		cancel()
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+		<-read
+		x.nic.net.closers.Go(func() { _ = conn.Close() })
+	}()
+	return fn(ctx)
+}
+
+// receive passes on every DHCP reply to this link.
+func (x *exchange) receive(ctx context.Context) {
+	buf := make([]byte, maxDHCPMessage)
+	for ctx.Err() == nil {
+		n, _, err := x.conn.ReadFrom(buf)
+		if err != nil {
+			// ENETDOWN is told once; whether the link is gone others decide.
+			pause(ctx, firstInterval)
+			continue
+		}
+		m := parseReply(buf[:n], x.link.mac)
+		if m == nil {
+			continue
+		}
+		select {
+		case x.in <- m:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// parseReply returns the DHCP reply in an IP datagram, or nil. It does not
+// panic, whatever the parser of the options thinks of them: this may be the
+// machine's first process.
+func parseReply(b []byte, mac net.HardwareAddr) (m *dhcpv4.DHCPv4) {
+	defer func() {
+		if recover() != nil {
+			m = nil
+		}
+	}()
+	payload, ok := decodeDatagram(b)
+	if !ok {
+		return nil
+	}
+	m, err := dhcpv4.FromBytes(payload)
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.ClientHWAddr.String() != mac.String() {
+		return nil
+	}
+	return m
+}
+
+// interval returns how long to wait after the nth try, from 0: doubling, give
+// or take a quarter so that machines that start together do not stay together.
+func (x *exchange) interval(n int, limit time.Duration) time.Duration {
+	d := limit
+	if n < 16 {
+		d = min(limit, firstInterval<<n)
+	}
+	return d*3/4 + time.Duration(x.rand.Int64N(int64(d/2)))
+}
+
+// acquire gets a lease from whichever server gives one.
+func (x *exchange) acquire(ctx context.Context) (*lease, error) {
+	for failures := 0; ; failures++ {
+		var xid dhcpv4.TransactionID
+		binary.NativeEndian.PutUint32(xid[:], x.rand.Uint32())
+		offers, err := x.discover(ctx, xid)
+		if err != nil {
+			return nil, err
+		}
+		// Offers that come in while a server is asked are asked for next.
+		for len(offers) > 0 {
+			offer := offers[0]
+			var ack *lease
+			ack, offers, err = x.request(ctx, xid, offer, offers[1:])
+			switch {
+			case err == nil:
+				return ack, nil
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			}
+			x.shunned[offer.server]++
+		}
+		pause(ctx, x.interval(failures, lastInterval))
+	}
+}
+
+// discover asks all servers until one offers something. Those that have let us
+// down before are used only when no other speaks up.
+func (x *exchange) discover(ctx context.Context, xid dhcpv4.TransactionID) ([]*lease, error) {
+	x.nic.event(DHCP, DHCPDiscover, "", nil)
+	var second []*lease
+	for try := 0; ; try++ {
+		if len(second) > 0 {
+			return second, nil
+		}
+		x.send(netip.IPv4Unspecified(), xid, dhcpv4.MessageTypeDiscover)
+		err := x.await(ctx, xid, x.interval(try, lastInterval), func(m *dhcpv4.DHCPv4) bool {
+			offer := x.offer(m)
+			if offer == nil {
+				return false
+			}
+			second = append(second, offer)
+			return x.shunned[offer.server] == 0
+		})
+		switch {
+		case err == nil:
+			slices.Reverse(second) // the good one came last
+			return second, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+		x.nic.fail(PathFailed, x.silence("no offer"))
+	}
+}
+
+// offer returns the offer in a message, or nil.
+func (x *exchange) offer(m *dhcpv4.DHCPv4) *lease {
+	if m.MessageType() != dhcpv4.MessageTypeOffer {
+		return nil
+	}
+	l, err := parseLease(m, x.link.mac, x.link.mtu)
+	if err != nil {
+		x.nic.fail(PathFailed, &Error{Op: "unusable offer", Method: DHCP, Err: err})
+		return nil
+	}
+	x.nic.event(DHCP, DHCPOffer, fmt.Sprintf("%v from %v", l.prefix, l.server), nil)
+	return l
+}
+
+// request asks a server for what it has offered. It returns the further offers
+// that came meanwhile.
+func (x *exchange) request(ctx context.Context, xid dhcpv4.TransactionID, offer *lease, more []*lease) (*lease, []*lease, error) {
+	var ack *lease
+	var failure error
+	asked := time.Now()
+	for try := range requestTries {
+		x.send(netip.IPv4Unspecified(), xid, dhcpv4.MessageTypeRequest,
+			dhcpv4.OptServerIdentifier(offer.server.AsSlice()),
+			dhcpv4.OptRequestedIPAddress(offer.prefix.Addr().AsSlice()))
+		err := x.await(ctx, xid, x.interval(try, lastInterval), func(m *dhcpv4.DHCPv4) bool {
+			if other := x.offer(m); other != nil {
+				if other.server != offer.server {
+					more = append(more, other)
+				}
+				return false
+			}
+			ack, failure = x.verdict(m, offer)
+			return ack != nil || errors.Is(failure, errNak)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil, more, ctx.Err()
+		case err != nil:
+			continue
+		case failure != nil:
+			return nil, more, failure
+		}
+		ack.begun = asked
+		return ack, more, nil
+	}
+	x.nic.fail(PathFailed, x.silence(fmt.Sprintf("no answer from %v to a request for its offer", offer.server)))
+	return nil, more, errNoAnswer
+}
+
+// verdict returns the lease of a DHCPACK for what was offered, or errNak. Of
+// other messages it makes nothing.
+func (x *exchange) verdict(m *dhcpv4.DHCPv4, offer *lease) (*lease, error) {
+	server, _ := addrOf(m.ServerIdentifier())
+	switch m.MessageType() {
+	case dhcpv4.MessageTypeNak:
+		if server != offer.server {
+			return nil, nil // another server's, which nobody has asked
+		}
+		x.nic.fail(DHCPNak, &Error{Op: fmt.Sprintf("%v refused its own offer", server), Method: DHCP, Err: nakReason(m)})
+		return nil, errNak
+	case dhcpv4.MessageTypeAck:
+		l, err := parseLease(m, x.link.mac, x.link.mtu)
+		if err == nil && (l.prefix.Addr() != offer.prefix.Addr() || l.server != offer.server) {
+			err = fmt.Errorf("%v acknowledged %v, but %v offered %v", l.server, l.prefix, offer.server, offer.prefix)
+		}
+		if err != nil {
+			x.nic.fail(PathFailed, &Error{Op: "unusable acknowledgement", Method: DHCP, Err: err})
+			return nil, err
+		}
+		x.nic.event(DHCP, DHCPAck, fmt.Sprintf("%v from %v for %v", l.prefix, l.server, leaseTime(l)), nil)
+		return l, nil
+	}
+	return nil, nil
+}
+
+// nakReason is what the server says, made fit to print.
+func nakReason(m *dhcpv4.DHCPv4) error {
+	if s := m.Message(); s != "" {
+		return fmt.Errorf("%w: %q", errNak, s[:min(len(s), 80)])
+	}
+	return errNak
+}
+
+func leaseTime(l *lease) string {
+	if l.life == forever {
+		return "ever"
+	}
+	return l.life.String()
+}
+
+// renew extends a lease before it ends. All servers are asked, as RFC 2131
+// calls rebinding: the one that gave it is among them.
+func (x *exchange) renew(ctx context.Context, l *lease) (*lease, error) {
+	var xid dhcpv4.TransactionID
+	binary.NativeEndian.PutUint32(xid[:], x.rand.Uint32())
+	var ack *lease
+	var refused error
+	for try := 0; ; try++ {
+		left := l.until(time.Now())
+		if left <= 0 {
+			return nil, x.silence("the lease has ended: no answer")
+		}
+		asked := time.Now()
+		x.send(l.prefix.Addr(), xid, dhcpv4.MessageTypeRequest)
+		err := x.await(ctx, xid, min(left, x.interval(try, renewInterval)), func(m *dhcpv4.DHCPv4) bool {
+			server, _ := addrOf(m.ServerIdentifier())
+			ack, refused = x.verdict(m, &lease{prefix: l.prefix, server: server})
+			return ack != nil || errors.Is(refused, errNak)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err == nil && refused != nil:
+			return nil, refused
+		case err == nil:
+			ack.begun = asked
+			return ack, nil
+		}
+	}
+}
+
+// send broadcasts a message. What the link does not take is a packet lost.
+func (x *exchange) send(from netip.Addr, xid dhcpv4.TransactionID, t dhcpv4.MessageType, opts ...dhcpv4.Option) {
+	x.sent++
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet,
+		TransactionID: xid, NumSeconds: uint16(min(time.Since(x.began)/time.Second, 0xffff)),
+		ClientHWAddr: x.link.mac, ClientIPAddr: from.AsSlice(),
+		// No client identifier (option 61): the lease is to be the one that
+		// the system gets which boots next, and servers tell clients apart by
+		// it where it is sent.
+		Options: dhcpv4.OptionsFromList(append(opts,
+			dhcpv4.OptMessageType(t),
+			dhcpv4.OptMaxMessageSize(maxDHCPMessage),
+			dhcpv4.OptParameterRequestList(
+				dhcpv4.OptionSubnetMask, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRouter,
+				dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionServerIdentifier,
+				dhcpv4.OptionRenewTimeValue),
+		)...),
+	}
+	_, _ = x.conn.WriteTo(encodeDatagram(from, m.ToBytes()), &packet.Addr{HardwareAddr: broadcast})
+}
+
+// await passes replies to take until it has what it wants.
+func (x *exchange) await(ctx context.Context, xid dhcpv4.TransactionID, d time.Duration, take func(*dhcpv4.DHCPv4) bool) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+			return errNoAnswer
+		case m := <-x.in:
+			if m.TransactionID == xid && take(m) {
+				return nil
+			}
+		}
+	}
+}
+
+// silence says how long nobody has answered.
+func (x *exchange) silence(op string) *Error {
+	return &Error{Op: op, Method: DHCP, Tries: x.sent, Elapsed: time.Since(x.began)}
+}
