@@ -11,8 +11,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-# What ships on a node is static, stripped and free of paths.
-NODE_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# What ships is static, stripped and free of paths. The metadata service speaks HTTP/1.1: a node needs no HTTP/2.
+BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+NODE_BUILD := $(BUILD) -tags nethttpomithttp2
 
 .PHONY: help
 help: ## this list
@@ -21,11 +22,11 @@ help: ## this list
 .PHONY: build
 build: ## bin/nametag (for nodes) and bin/nametagctl (for workstations)
 	$(NODE_BUILD) -o $(BIN)/nametag ./cmd/nametag
-	$(NODE_BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
+	$(BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
 
 .PHONY: demo
 demo: ## two boots on an embedded fake Hetzner network: without nametag, then with it
-	@$(NODE_BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
+	@$(BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
 	@$(BIN)/nametagctl demo
 
 .PHONY: deps
@@ -59,7 +60,7 @@ $(GOLANGCI_LINT):
 cross: ## both commands for both architectures of Hetzner Cloud
 	for arch in amd64 arm64; do \
 	  GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametag ./cmd/nametag; \
-	  GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametagctl ./cmd/nametagctl; \
+	  GOARCH=$$arch $(BUILD) -o $(BIN)/$$arch/nametagctl ./cmd/nametagctl; \
 	done
 
 .PHONY: clean
