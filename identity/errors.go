@@ -112,14 +112,21 @@ func (e *NameError) Error() string {
 // unwrap: the time-out of an attempt must not pass for that of the context.
 type silentError struct {
 	after time.Duration
-	err   error // where it was when it was given up; may be nil
+	stage string // where it was when it was given up; may be empty
 }
 
 func (e *silentError) Error() string {
-	if e.err == nil {
+	if e.stage == "" {
 		return fmt.Sprintf("no answer in %s", roughly(e.after))
 	}
-	return fmt.Sprintf("no answer in %s (%s)", roughly(e.after), shorten(e.err.Error(), 200))
+	return fmt.Sprintf("no answer in %s (%s)", roughly(e.after), e.stage)
+}
+
+// silence makes one of what an attempt returned when it was given up for cause.
+// What a source wraps around the cause says how far it had come.
+func silence(after time.Duration, err, cause error) *silentError {
+	stage := strings.TrimSuffix(err.Error(), cause.Error())
+	return &silentError{after: after, stage: shorten(strings.TrimSuffix(stage, ": "), 200)}
 }
 
 // roughly rounds to what a reader wants to know.

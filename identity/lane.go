@@ -17,9 +17,9 @@ type lane struct {
 	mu    sync.Mutex
 	quota quota
 	tries int
-	since time.Time // begin of the oldest attempt that nothing has been heard of; zero: none
+	since time.Time // begin of the first attempt after which nothing was heard; zero: none
 	err   error     // the last one
-	said  string    // its text, when the observer was last told
+	said  string    // its cause, when the observer was last told
 }
 
 // allowance takes from the lane's quota.
@@ -41,18 +41,30 @@ func (l *lane) begin(now time.Time) int {
 }
 
 // fail records an error and reports whether it is news, and after how many tries.
+// It is news when its cause is another than the last one's: which of two
+// requests met it first, and for how long there was silence, is none.
 func (l *lane) fail(err error) (news bool, tries int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.since = time.Time{}
 	l.err = err
-	text := err.Error()
-	if _, silent := errors.AsType[*silentError](err); silent {
-		text = "silent" // for how long is no news
+	cause := "silence"
+	if _, silent := errors.AsType[*silentError](err); !silent {
+		l.since = time.Time{}
+		cause = innermost(err).Error()
 	}
-	news = text != l.said
-	l.said = text
+	news = cause != l.said
+	l.said = cause
 	return news, l.tries
+}
+
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
 }
 
 // gone records that the path has ended. What went wrong before says more.
@@ -70,8 +82,12 @@ func (l *lane) lastError(now time.Time) (PathError, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := PathError{Path: l.name, Tries: l.tries, Err: l.err}
-	if e.Err == nil && !l.since.IsZero() {
-		e.Err = &silentError{after: now.Sub(l.since)}
+	silent, ok := errors.AsType[*silentError](e.Err)
+	if silence := now.Sub(l.since); !l.since.IsZero() && (ok || e.Err == nil) {
+		e.Err = &silentError{after: silence}
+		if ok {
+			e.Err = &silentError{after: silence, stage: silent.stage}
+		}
 	}
 	return e, e.Err != nil
 }

@@ -64,7 +64,8 @@ type resolver struct {
 	facts    dmi.Facts
 	presence Presence
 	log      *timeline
-	tasks    sync.WaitGroup // every goroutine that was started
+	end      context.CancelFunc // of what the network runs under
+	tasks    sync.WaitGroup     // every goroutine that was started
 }
 
 func (r *resolver) resolve(ctx context.Context) (*Identity, error) {
@@ -117,8 +118,9 @@ func (r *resolver) look() {
 	r.log.add(Event{Kind: Facts, Detail: detail, Err: err})
 }
 
-// openNetwork opens it such that ctx ends the opening, but not the network:
-// that is closed in good order, and may have to be kept after ctx has ended.
+// openNetwork opens it such that ctx ends the opening, but not the network.
+// That stands until it is closed: only then are its last words in order, and
+// the winner's link can be kept though ctx has ended meanwhile.
 func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 	cfg := r.network
 	if len(cfg.Destinations) == 0 {
@@ -131,12 +133,20 @@ func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 			theirs(e)
 		}
 	}
-	return r.open(ctx, cfg)
+	opening, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.end = cancel
+	defer context.AfterFunc(ctx, cancel)()
+	net, err := r.open(opening, cfg)
+	if err != nil {
+		cancel()
+	}
+	return net, err
 }
 
 // closeNetwork undoes the network and waits for every goroutine. The closing
 // of its connections is what releases an attempt that does not heed its context.
 func (r *resolver) closeNetwork(net network) error {
+	defer r.end()
 	err := net.Close()
 	if err != nil {
 		r.log.add(Event{Kind: UndoFailed, Err: err})

@@ -100,6 +100,9 @@ func (r *runner) run(ctx, running context.Context) {
 				return
 			}
 			a.cancel(err)
+			if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+				continue // a socket noticed the end before the context did; it says nothing of the path
+			}
 			r.failed(a, err)
 			if r.overdue {
 				r.due(ctx)
@@ -148,7 +151,7 @@ func (r *runner) begin(ctx context.Context) {
 		defer func() {
 			bound.Stop()
 			if cause := context.Cause(ctx); a.err != nil && (errors.Is(cause, errTime) || errors.Is(cause, errReplaced)) {
-				a.err = &silentError{after: time.Since(a.began), err: a.err}
+				a.err = silence(time.Since(a.began), a.err, cause)
 			}
 			results <- a
 		}()
