@@ -57,10 +57,11 @@ type Network struct {
 	closers sync.WaitGroup // packet sockets being closed, which takes the kernel a while
 	ended   chan struct{}  // closed when the tasks have ended and paths is closed
 
+	host *Path // of Host; else nil
+
 	observe sync.Mutex // serialises Observer
 
 	mu       sync.Mutex
-	host     *Path
 	links    map[int]link
 	addrs    map[addrKey]uint32 // to flags
 	nics     map[int]*nic
@@ -115,15 +116,14 @@ func Host(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.host = &Path{Method: HostNetwork}
+	n.host.init(context.Background(), hostDialer())
 	// Without notifications there is still the path.
 	if err := n.subscribe(); err == nil {
 		if err := n.refreshAddresses(); err == nil {
 			n.tasks.Go(n.watch)
 		}
 	}
-	n.host = &Path{Method: HostNetwork}
-	d := hostDialer()
-	n.host.init(context.Background(), d)
 	n.offer(n.host)
 	n.event(Event{Method: HostNetwork, Kind: PathReady})
 	n.finish()
@@ -272,9 +272,7 @@ func (n *Network) close() error {
 	if n.host != nil {
 		n.host.end(closed)
 	}
-	if n.host == nil || n.events != nil {
-		n.rtnl.bound(undoTime)
-	}
+	n.rtnl.bound(undoTime)
 	<-n.ended
 
 	// No other goroutine works on these now. Some attempts may have been made

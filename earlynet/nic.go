@@ -3,11 +3,14 @@ package earlynet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A nic is a link in use. Its goroutine, run, follows the state that the
@@ -203,11 +206,16 @@ func (c *nic) foreigner() (string, error) {
 			return "somebody else's address " + a.prefix.String() + " is on it", nil
 		}
 	}
-	rt, found, err := c.net.rtnl.foreignRoute(c.index)
-	if err != nil || !found {
-		return "", err
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		rts, err := c.net.rtnl.foreignRoutes(c.index, family)
+		if err != nil {
+			return "", err
+		}
+		if len(rts) > 0 {
+			return "somebody else's route to " + rts[0].dst.String() + " is on it", nil
+		}
 	}
-	return "somebody else's route to " + rt.dst.String() + " is on it", nil
+	return "", nil
 }
 
 // try runs one method on the link until ctx ends.
@@ -275,18 +283,45 @@ func (a *attempt) address(p netip.Prefix, life time.Duration) error {
 }
 
 // dropAddress removes the address, if it is still ours.
+//
+// With an interface's last IPv4 address the kernel removes all of its IPv4
+// routes, whoever laid them (fib_inetaddr_event, net/ipv4/fib_frontend.c):
+// those of others are put back.
 func (a *attempt) dropAddress() error {
-	r := a.nic.net.rtnl
-	addrs, err := r.addresses(a.nic.index)
+	r, index := a.nic.net.rtnl, a.nic.index
+	addrs, err := r.addresses(index)
 	if err != nil {
 		return err
 	}
+	last := true
+	var ours bool
 	for _, has := range addrs {
-		if has.prefix == a.prefix && has.ours() {
-			return r.deleteAddress(a.nic.index, a.prefix)
+		switch {
+		case has.prefix == a.prefix:
+			ours = has.ours()
+		case has.prefix.Addr().Is4():
+			last = false
 		}
 	}
-	return nil
+	if !ours {
+		return nil
+	}
+	var others []route
+	if last {
+		if others, err = r.foreignRoutes(index, unix.AF_INET); err != nil {
+			return err
+		}
+	}
+	if err := r.deleteAddress(index, a.prefix); err != nil {
+		return err
+	}
+	var errs []error
+	for _, rt := range others {
+		if err := r.restoreRoute(rt); err != nil && !exists(err) {
+			errs = append(errs, fmt.Errorf("put back the route to %v: %w", rt.dst, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // extend gives the address its full lifetime again, if it is still ours.

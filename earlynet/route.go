@@ -1,8 +1,10 @@
 package earlynet
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
@@ -29,6 +31,7 @@ type route struct {
 	metric   uint32
 	protocol uint8
 	mtu      uint32 // 0: the link's
+	raw      []byte // of one that was found: the whole message
 }
 
 func (rt route) message() *rtnetlink.RouteMessage {
@@ -76,32 +79,44 @@ func (r rtnl) deleteRoute(rt route) error {
 	return r.do(unix.RTM_DELROUTE, 0, rt.message())
 }
 
-// foreignRoute returns a route over an interface that the kernel itself has
-// not laid, if there is one.
-func (r rtnl) foreignRoute(index int) (rt route, found bool, err error) {
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := r.dump(unix.RTM_GETROUTE, &rtnetlink.RouteMessage{
-			Family: family, Attributes: rtnetlink.RouteAttributes{OutIface: uint32(index)},
-		})
-		if err != nil {
-			if family == unix.AF_INET6 && errors.Is(err, unix.EOPNOTSUPP) {
-				break // a kernel without IPv6
-			}
-			return route{}, false, err
+// foreignRoutes returns the routes over an interface that the kernel itself has
+// not laid.
+func (r rtnl) foreignRoutes(index int, family uint8) ([]route, error) {
+	msgs, err := r.dump(unix.RTM_GETROUTE, &rtnetlink.RouteMessage{
+		Family: family, Attributes: rtnetlink.RouteAttributes{OutIface: uint32(index)},
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) && family == unix.AF_INET6 {
+		return nil, nil // a kernel without IPv6
+	}
+	if err != nil {
+		return nil, err
+	}
+	var rts []route
+	for _, m := range msgs {
+		rt, err := parseRoute(m.Data)
+		if err != nil || rt.index != index {
+			continue
 		}
-		for _, m := range msgs {
-			rt, err := parseRoute(m.Data)
-			if err != nil || rt.index != index {
-				continue
-			}
-			switch rt.protocol {
-			case unix.RTPROT_KERNEL, unix.RTPROT_RA, unix.RTPROT_REDIRECT:
-			default:
-				return rt, true, nil
-			}
+		switch rt.protocol {
+		case unix.RTPROT_KERNEL, unix.RTPROT_RA, unix.RTPROT_REDIRECT:
+		default:
+			rt.raw = m.Data
+			rts = append(rts, rt)
 		}
 	}
-	return route{}, false, nil
+	return rts, nil
+}
+
+// restoreRoute lays a route again that foreignRoutes returned.
+func (r rtnl) restoreRoute(rt route) error {
+	if len(rt.raw) < unix.SizeofRtMsg {
+		return unix.EINVAL
+	}
+	b := slices.Clone(rt.raw)
+	// Of the flags, most tell of a state and are refused in a request.
+	flags := binary.NativeEndian.Uint32(b[8:]) & (unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE)
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	return r.do(unix.RTM_NEWROUTE, createExcl, raw(b))
 }
 
 // parseRoute reads as much of an RTM_NEWROUTE message as is needed to say

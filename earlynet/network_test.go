@@ -1,0 +1,660 @@
+package earlynet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A recorder keeps events for a test to look at.
+type recorder struct {
+	mu     sync.Mutex
+	events []Event
+}
+
+func (r *recorder) observe(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// saw reports whether an event of the kind came whose line contains text.
+func (r *recorder) saw(k EventKind, text string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Kind == k && strings.Contains(e.String(), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// firstPick is the address that a NIC takes first.
+func firstPick(t testing.TB, ifname string) netip.Addr {
+	t.Helper()
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addressPicker(ifi.HardwareAddr, []netip.Addr{metadata})()
+}
+
+func TestUndo(t *testing.T) {
+	ctx := context.Background()
+	ll := Config{Methods: []Method{LinkLocal}}
+
+	t.Run("a context that ends while nobody answers DHCP ends the paths, and nothing is left", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		ctx, cancel := context.WithCancel(ctx)
+		var r recorder
+		n := open(t, ctx, Config{Methods: []Method{DHCP}, Observer: r.observe})
+		eventually(t, "the third DISCOVER", func() bool { return r.saw(PathFailed, "no offer after 3 tries") })
+		cancel()
+		if p, ok := <-n.Paths(); ok {
+			t.Errorf("a path from nowhere: %v", p)
+		}
+		var e *Error
+		if st := n.Status(); len(st) != 1 || !errors.As(st[0], &e) || e.Tries < 3 || e.Method != DHCP {
+			t.Errorf("status: %v", st)
+		}
+	})
+
+	t.Run("what was done stays when the context ends, until Close", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		ctx, cancel := context.WithCancel(ctx)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		cancel()
+		for range n.Paths() {
+			t.Error("a further path")
+		}
+		if _, err := ask(context.Background(), p); err != nil {
+			t.Errorf("after the context's end: %v", err)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		ended(t, p)
+		if _, err := ask(context.Background(), p); !errors.Is(err, ErrPathDone) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
+
+	t.Run("Close ends a connection in use and an attempt to connect", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("read: %v", err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := p.DialContext(ctx, "tcp", "169.254.169.250:80"); err == nil {
+				t.Error("connected to nothing")
+			}
+		})
+		time.Sleep(20 * time.Millisecond)
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+	})
+
+	t.Run("an address that is there already is used, and left", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		source := firstPick(t, "eth0")
+		run(t, "ip link set eth0 up; ip addr add "+source.String()+"/32 dev eth0; sleep 0.05")
+		restored(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		if got, err := ask(ctx, p); err != nil || got != source.String() {
+			t.Errorf("the service saw %q, want %v: %v", got, source, err)
+		}
+	})
+
+	t.Run("an address that somebody takes over is left, and the link with it", func(t *testing.T) {
+		plug(t)
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		p := next(t, n)
+		run(t, "ip addr replace "+p.Source.String()+"/32 dev eth0")
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()) || !strings.Contains(a, "forever") {
+			t.Errorf("the address is not as somebody left it: %s", a)
+		}
+		if !r.saw(LinkLeftUp, p.Source.String()) {
+			t.Error("nobody was told that the link is left up")
+		}
+	})
+
+	t.Run("an address that somebody adds keeps the link up, without our neighbours", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		p := next(t, n)
+		if _, err := ask(ctx, p); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "ip addr add 192.0.2.1/24 dev eth0")
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if a := addrs(t, "eth0"); !strings.Contains(a, "192.0.2.1/24") || strings.Contains(a, p.Source.String()) {
+			t.Errorf("addresses: %s", a)
+		}
+		if l := run(t, "ip -o link show eth0"); !strings.Contains(l, "state UP") {
+			t.Errorf("link: %s", l)
+		}
+		if nb := run(t, "ip -4 neigh show dev eth0"); strings.Contains(nb, "169.254.169.254") {
+			t.Errorf("neighbours: %s", nb)
+		}
+		if rt := run(t, "ip route show table all proto "+fmt.Sprint(mark)); rt != "" {
+			t.Errorf("routes: %s", rt)
+		}
+		if !r.saw(LinkLeftUp, "192.0.2.1/24") {
+			t.Error("nobody was told that the link is left up")
+		}
+	})
+
+	t.Run("a route that somebody adds keeps the link up", func(t *testing.T) {
+		plug(t)
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		next(t, n)
+		run(t, "ip route add 198.51.100.0/24 dev eth0")
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if !r.saw(LinkLeftUp, "198.51.100.0/24") || !strings.Contains(run(t, "ip route"), "198.51.100.0/24") {
+			t.Error("the link is not left up with its route")
+		}
+	})
+
+	t.Run("a link that is up before, with a lease in use, is untouched", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		run(t, "ip link set eth0 up; ip addr add 10.9.0.7/24 dev eth0; ip route add default via 10.9.0.1; sleep 0.05")
+		restored(t)
+		n := open(t, ctx, ll)
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("somebody's own route to the service with our metric does not matter", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		run(t, "ip link set eth0 up; sleep 0.05")
+		run(t, fmt.Sprintf("ip route add 169.254.169.254/32 dev eth0 metric %d", metricLinkLocal+index(t, "eth0")))
+		restored(t)
+		n := open(t, ctx, ll)
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("a black-hole route to the service over another NIC does not matter", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		run(t, "ip link add trap0 type veth peer name trap1; ip link set trap0 up; ip link set trap1 up; ip addr add 10.8.0.2/24 dev trap0")
+		t.Cleanup(func() { run(t, "ip link del trap0") })
+		run(t, "ip route add 169.254.169.254/32 via 10.8.0.1 dev trap0; sleep 0.05")
+		restored(t)
+		n := open(t, ctx, ll)
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("what a killed process leaves has a lifetime, and the routes go with the address", func(t *testing.T) {
+		plug(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		a := addrs(t, "eth0")
+		if !strings.Contains(a, "valid_lft 60sec") && !strings.Contains(a, "valid_lft 59sec") {
+			t.Errorf("address: %s", a)
+		}
+		// The kernel removes an address whose time is up as RTM_DELADDR does.
+		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
+		if rt := run(t, "ip route show table all proto "+fmt.Sprint(mark)+" src "+p.Source.String()); strings.Contains(rt, "169.254.169.254") && p.Err() == nil {
+			t.Errorf("routes: %s", rt)
+		}
+	})
+}
+
+func index(t testing.TB, ifname string) int {
+	t.Helper()
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ifi.Index
+}
+
+func TestNIC(t *testing.T) {
+	ctx := context.Background()
+	ll := Config{Methods: []Method{LinkLocal}}
+
+	t.Run("one without carrier becomes a path when it gets it", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		c.run("ip link set cloud0 down")
+		restored(t)
+		n := open(t, ctx, ll)
+		eventually(t, "a status that says so", func() bool {
+			st := n.Status()
+			return len(st) == 1 && strings.Contains(st[0].Error(), "eth0: no carrier")
+		})
+		c.run("ip link set cloud0 up; ip route add 169.254.0.0/16 dev cloud0")
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("one that loses its carrier ends its path, and makes another when it is back", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		c.run("ip link set cloud0 down")
+		ended(t, p)
+		c.run("ip link set cloud0 up; ip route add 169.254.0.0/16 dev cloud0")
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("one that is set down by somebody is left down, and used again when it is up", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		run(t, "ip link set eth0 down")
+		ended(t, p)
+		select {
+		case p := <-n.Paths():
+			t.Fatalf("%v: somebody's decision was not respected", p)
+		case <-time.After(50 * time.Millisecond):
+		}
+		run(t, "ip link set eth0 up")
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("one that is down and up again between two looks gets its routes again", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		n.mu.Lock() // nobody looks
+		run(t, "ip link set eth0 down; ip link set eth0 up")
+		n.mu.Unlock()
+		ended(t, p)
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("one that is removed ends its path and connections, and one that is added later is used", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		p := next(t, n)
+		conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, "ip link del eth0")
+		ended(t, p)
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("the connection is still there")
+		}
+		eventually(t, "NICGone", func() bool { return r.saw(NICGone, "eth0") })
+		c2 := plug(t)
+		c2.serve()
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("one that is renamed goes on", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		p := next(t, n)
+		run(t, "ip link set eth0 name ens3")
+		t.Cleanup(func() { run(t, "ip link del ens3") })
+		eventually(t, "NICRenamed", func() bool { return r.saw(NICRenamed, "ens3: renamed: formerly eth0") })
+		if _, err := ask(ctx, p); err != nil {
+			t.Error(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if l := run(t, "ip -o link show ens3"); !strings.Contains(l, "state DOWN") {
+			t.Errorf("link: %s", l)
+		}
+	})
+
+	t.Run("one that is renamed to the name asked for is used", func(t *testing.T) {
+		c := plugAs(t, "other0")
+		c.serve()
+		n := open(t, ctx, ll)
+		run(t, "ip link set other0 name eth0")
+		t.Cleanup(func() { run(t, "ip link del eth0") })
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("a veth that is not named is ignored, and the reason says what to do", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		var r recorder
+		n := open(t, ctx, Config{NICs: []string{"e*"}, Observer: r.observe})
+		if !r.saw(NICIgnored, "eth0: ignored: a veth, not a physical NIC; name it exactly to use it") {
+			t.Error("nobody was told")
+		}
+		if st := n.Status(); len(st) != 1 || !errors.Is(st[0], ErrNoNIC) {
+			t.Errorf("status: %v", st)
+		}
+	})
+
+	t.Run("one named by its MAC address is used", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		ifi, err := net.InterfaceByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		next(t, open(t, ctx, Config{NICs: []string{ifi.HardwareAddr.String()}, Methods: []Method{LinkLocal}}))
+	})
+
+	t.Run("an address that somebody removes ends the path, and another is made", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		n := open(t, ctx, ll)
+		p := next(t, n)
+		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
+		ended(t, p)
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("another host with our address makes us yield and pick another", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		taken := firstPick(t, "eth0")
+		c.run("ip addr add " + taken.String() + "/32 dev cloud0")
+		restored(t)
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		p := next(t, n)
+		if p.Source == taken {
+			ended(t, p)
+			if !errors.Is(p.Err(), ErrConflict) {
+				t.Errorf("ended by %v", p.Err())
+			}
+			p = next(t, n)
+		}
+		if p.Source == taken || !r.saw(Conflict, taken.String()) {
+			t.Errorf("did not yield %v", taken)
+		}
+		if got, err := ask(ctx, p); err != nil || got != p.Source.String() {
+			t.Errorf("the service saw %q, want %v: %v", got, p.Source, err)
+		}
+		eventually(t, "the address given back", func() bool { return !strings.Contains(addrs(t, "eth0"), taken.String()) })
+	})
+
+	t.Run("the ARP timers are short while it is ours", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		next(t, open(t, ctx, ll))
+		if v := run(t, "cat /proc/sys/net/ipv4/neigh/eth0/retrans_time_ms"); v != "100\n" {
+			t.Errorf("retrans_time_ms: %s", v)
+		}
+	})
+
+	t.Run("lost notifications are made up for", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(t, ctx, cfg)
+		p := next(t, n)
+		if err := n.events.SetReadBuffer(1); err != nil {
+			t.Fatal(err)
+		}
+		n.mu.Lock() // nobody reads
+		run(t, "ip link add storm0 type veth peer name storm1")
+		t.Cleanup(func() { run(t, "ip link del storm0") })
+		run(t, "for i in 1 2 3 4 5 6 7 8; do ip link set storm0 up; ip link set storm0 down; done")
+		run(t, "ip link del eth0")
+		c = plug(t)
+		n.mu.Unlock()
+		c.serve()
+		ended(t, p)
+		if _, err := ask(ctx, next(t, n)); err != nil {
+			t.Error(err)
+		}
+		if !r.saw(NetlinkOverrun, "") {
+			t.Error("no overrun: the test shows nothing")
+		}
+	})
+}
+
+func TestIPv6(t *testing.T) {
+	t.Run("the kernel's fe80:: address becomes a path when nobody contradicts it", func(t *testing.T) {
+		c := plug(t)
+		run(t, "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_dad")
+		c.run("ip -6 addr add fe80::a9fe:a9fe/64 dev cloud0 nodad")
+		var l net.Listener
+		var err error
+		c.inside(func() { l, err = net.Listen("tcp6", "[::]:80") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		restored(t)
+		service := netip.MustParseAddr("fe80::a9fe:a9fe")
+		n := open(t, context.Background(), Config{Destinations: []netip.Addr{service}})
+		p := next(t, n)
+		if p.Method != IPv6 || p.Source.Zone() != "eth0" {
+			t.Errorf("path %v from %v", p, p.Source)
+		}
+		conn, err := p.DialContext(context.Background(), "tcp", "[fe80::a9fe:a9fe]:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	})
+}
+
+func TestPermission(t *testing.T) {
+	t.Run("without the capabilities Open says so at once, and Host works", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			var none [2]unix.CapUserData
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			if err := unix.Capset(&header, &none[0]); err != nil {
+				t.Error(err)
+				return
+			}
+			if n, err := Open(context.Background(), Config{}); !errors.Is(err, ErrPermission) {
+				t.Errorf("Open: %v, %v", n, err)
+			} else {
+				t.Log(err)
+			}
+			n, err := Host(context.Background(), Config{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if p := <-n.Paths(); p.String() != "host" {
+				t.Errorf("path %v", p)
+			}
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		<-done
+	})
+}
+
+func TestHost(t *testing.T) {
+	ctx := context.Background()
+	t.Run("the host's own network is a path, and its changes are told", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		n, err := Host(ctx, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		p := next(t, n)
+		if _, err := ask(ctx, p); err == nil {
+			t.Error("reached over a link that is down")
+		}
+		run(t, "ip link set eth0 up; ip addr add 169.254.7.7/16 dev eth0")
+		select {
+		case <-n.Changes():
+		case <-time.After(5 * time.Second):
+			t.Fatal("no change was told")
+		}
+		if got, err := ask(ctx, p); err != nil || got != "169.254.7.7" {
+			t.Errorf("the service saw %q: %v", got, err)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		ended(t, p)
+		if !strings.Contains(addrs(t, "eth0"), "169.254.7.7") {
+			t.Error("the host's address was touched")
+		}
+	})
+}
+
+func TestKeep(t *testing.T) {
+	ctx := context.Background()
+	t.Run("a kept lease outlives the network with all of its routes", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		c.dnsmasq("--dhcp-option-force=1,255.255.255.255",
+			"--dhcp-option-force=121,172.31.1.1/32,0.0.0.0,0.0.0.0/0,172.31.1.1", "--dhcp-option-force=26,1450")
+		n := open(t, ctx, Config{Methods: []Method{DHCP}})
+		p := next(t, n)
+		if err := n.Keep(p); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		rt := run(t, "ip route show table all dev eth0")
+		for _, want := range []string{"default via 172.31.1.1 proto dhcp", "172.31.1.1 proto dhcp scope link"} {
+			if !strings.Contains(rt, want) {
+				t.Errorf("no %q in\n%s", want, rt)
+			}
+		}
+		if strings.Contains(rt, fmt.Sprintf("proto %d", mark)) {
+			t.Errorf("our own routes are left:\n%s", rt)
+		}
+		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/32") || !strings.Contains(a, "valid_lft 3") {
+			t.Errorf("address: %s", a)
+		}
+		if l := run(t, "ip -o link show eth0"); !strings.Contains(l, "state UP") || !strings.Contains(l, "mtu 1450") {
+			t.Errorf("link: %s", l)
+		}
+		h, err := Host(ctx, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
+			t.Errorf("the service saw %q: %v", got, err)
+		}
+	})
+	t.Run("a kept link-local address outlives the network", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		n := open(t, ctx, Config{Methods: []Method{LinkLocal}})
+		p := next(t, n)
+		if err := n.Keep(p); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/32") || !strings.Contains(a, "forever") {
+			t.Errorf("address: %s", a)
+		}
+		h, err := Host(ctx, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
+			t.Errorf("the service saw %q: %v", got, err)
+		}
+	})
+	t.Run("nothing can be kept of a path that is gone", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		n := open(t, ctx, Config{Methods: []Method{LinkLocal}})
+		p := next(t, n)
+		n.Close()
+		if err := n.Keep(p); !errors.Is(err, ErrPathDone) {
+			t.Errorf("Keep: %v", err)
+		}
+	})
+}
