@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 const linkLocal = "169.254.0.1/16"
@@ -361,7 +362,7 @@ func TestSchedule(t *testing.T) {
 			t.Fatal("none")
 		}
 		last := all[len(all)-1]
-		if last.NIC != "eth7" || last.Source.Addr() != netip.MustParseAddr("169.254.0.1") || last.Method != "GET" ||
+		if last.NIC != "eth7" || last.Source.Addr() != netip.MustParseAddr("169.254.0.1") || last.Method != http.MethodGet ||
 			last.Path != base+"metadata/hostname" || last.Host != "169.254.169.254" || last.At < 300*time.Millisecond {
 			t.Errorf("%+v", last)
 		}
@@ -397,8 +398,33 @@ func TestClose(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Errorf("a second time: %v", err)
 		}
-		h.port.Close()
-		clients.Wait()
+		clients.Wait() // they were reset
+	})
+	t.Run("a port that takes no frame does not hold it up", func(t *testing.T) {
+		c, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := Pipe()
+		stuck := stuckPort{far, make(chan struct{}), make(chan struct{}, 1)}
+		if err := c.Attach(NIC{}, stuck); err != nil {
+			t.Fatal(err)
+		}
+		req := header.ARP(make([]byte, header.ARPSize))
+		req.SetIPv4OverEthernet()
+		req.SetOp(header.ARPRequest)
+		copy(req.ProtocolAddressTarget(), Service.AsSlice())
+		if err := near.WriteFrame(frame(everybody, header.ARPProtocolNumber, req)); err != nil {
+			t.Fatal(err)
+		}
+		<-stuck.writing
+		closed := make(chan error)
+		go func() { closed <- c.Close() }()
+		select {
+		case <-closed:
+		case <-time.After(2 * soon):
+			t.Fatal("it hangs")
+		}
 	})
 	t.Run("attaching to a closed cloud is an error", func(t *testing.T) {
 		c, err := New(Config{})
@@ -411,6 +437,24 @@ func TestClose(t *testing.T) {
 			t.Error("no error")
 		}
 	})
+}
+
+// stuckPort blocks in WriteFrame until it is closed.
+type stuckPort struct {
+	Port
+	closed  chan struct{}
+	writing chan struct{}
+}
+
+func (p stuckPort) WriteFrame([]byte) error {
+	p.writing <- struct{}{}
+	<-p.closed
+	return io.ErrClosedPipe
+}
+
+func (p stuckPort) Close() error {
+	close(p.closed)
+	return p.Port.Close()
 }
 
 func TestConfigErrors(t *testing.T) {

@@ -108,8 +108,6 @@ func plugHost(t testing.TB, c *Cloud, desc NIC, addr string, gateway netip.Addr)
 	return &host{t: t, port: near, stack: s}
 }
 
-func (h *host) dial(timeout time.Duration) (net.Conn, error) { return h.dialTo(Service, timeout) }
-
 func (h *host) dialTo(addr netip.Addr, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

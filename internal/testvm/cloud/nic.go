@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -74,6 +75,8 @@ const (
 	mtuPrivate = 1450
 	// frameMax holds what a sender with segmentation offload may hand over, though a port should have it off.
 	frameMax = 1 << 16
+	// grace is how long the end of the connections may take before the cable is pulled.
+	grace = 100 * time.Millisecond
 )
 
 // nic is an attached NIC: a stack of its own with the service and the gateway on it.
@@ -219,15 +222,25 @@ func (n *nic) gateway() netip.Addr {
 // unplug ends everything without waiting for it.
 func (n *nic) unplug() {
 	n.closing.Do(func() {
-		_ = n.port.Close()
-		n.up.close()
-		n.down.close()
 		for _, l := range n.listeners {
 			_ = l.Close()
 		}
 		if n.stack != nil {
-			n.stack.Close()
+			// This resets what is open, as long as there is a cable to send it over. A port that takes no frame any
+			// more holds it up until the port is closed.
+			reset := make(chan struct{})
+			n.running.Go(func() {
+				n.stack.Close()
+				close(reset)
+			})
+			select {
+			case <-reset:
+			case <-time.After(grace):
+			}
 		}
+		n.up.close()
+		n.down.close()
+		_ = n.port.Close()
 	})
 }
 

@@ -9,9 +9,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +30,14 @@ const (
 func Inside() bool {
 	outside := os.Getenv(envOutside)
 	return outside != "" && outside != currentNetNS()
+}
+
+// Outside is an environment without what marks a process as one of [Main]'s or [Enter]'s, for a child that is to make
+// namespaces of its own.
+func Outside(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		return strings.HasPrefix(kv, envOutside+"=") || strings.HasPrefix(kv, envReady+"=")
+	})
 }
 
 func currentNetNS() string {
@@ -130,7 +140,8 @@ func exitAs(state *os.ProcessState) {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		signal.Reset(ws.Signal())
 		_ = unix.Kill(unix.Getpid(), ws.Signal())
-		os.Exit(128 + int(ws.Signal())) // a signal that does not kill us
+		time.Sleep(time.Second)         // another thread may get it, a moment later
+		os.Exit(128 + int(ws.Signal())) // it is ignored here
 	}
 	os.Exit(state.ExitCode())
 }
