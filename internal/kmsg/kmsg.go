@@ -96,9 +96,13 @@ type line struct {
 
 // Open returns a console on the kernel log; on the console device where that
 // cannot be opened; else on standard error. Close it when done.
-func Open(prefix string) *Console {
-	setting, _ := os.ReadFile("/proc/sys/kernel/printk_devkmsg")
-	return open(prefix, "/dev", strings.TrimSpace(string(setting)) == "on")
+func Open(prefix string) *Console { return OpenIn(prefix, "/dev", "/proc") }
+
+// OpenIn is [Open] where devtmpfs and procfs are mounted elsewhere than on /dev and
+// /proc. Neither has to stay.
+func OpenIn(prefix, dev, proc string) *Console {
+	setting, _ := os.ReadFile(proc + "/sys/kernel/printk_devkmsg")
+	return open(prefix, dev, strings.TrimSpace(string(setting)) == "on")
 }
 
 func open(prefix, dev string, unlimited bool) *Console {
