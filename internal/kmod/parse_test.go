@@ -1,0 +1,175 @@
+package kmod
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMatch(t *testing.T) {
+	for _, tt := range []struct {
+		name, pattern, s string
+		want             bool
+	}{
+		{"itself", "virtio:d1", "virtio:d1", true},
+		{"not less", "virtio:d1", "virtio:d", false},
+		{"not more", "virtio:d", "virtio:d1", false},
+		{"nothing by nothing", "", "", true},
+		{"nothing by stars", "**", "", true},
+		{"a star in the middle", "pci:v00001AF4d*sv*sd*bc02sc*i*", nicPCI, true},
+		{"another vendor", "pci:v00008086d*sv*sd*bc*sc*i*", nicPCI, false},
+		{"a star across slashes", "of:N*T*Ca/b*", "of:Nx/yTzCa/b/c", true},
+		{"a star that must give back", "*ab*abc", "abababc", true},
+		{"a question mark", "v?", "v1", true},
+		{"a question mark by nothing", "v?", "v", false},
+		{"a set", "usb:v[0-9A-F]x", "usb:vAx", true},
+		{"a set without it", "usb:v[0-9A-F]x", "usb:vax", false},
+		{"a negated set", "v[!0-4]", "v5", true},
+		{"a negated set with it", "v[^0-4]", "v3", false},
+		{"a set with a bracket", "v[]]", "v]", true},
+		{"a set with a dash at its end", "v[a-]", "v-", true},
+		{"a set after a star", "input:*k*1[13]0,*", "input:b0k1,110,2", true},
+		{"a bracket that does not close is itself", "v[0-9", "v[0-9", true},
+		{"an empty set is none", "v[]", "v[]", true},
+		{"a backslash takes the star its power", `v\*`, "v*", true},
+		{"a backslash, and no star", `v\*`, "vx", false},
+		{"a backslash at the end is itself", `v\`, `v\`, true},
+		{"dash and underscore are alike", "crypto-sha_512", "crypto_sha-512", true},
+		{"letters are not alike", "virtio:d00000001V*", nicVirtio, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := match(tt.pattern, tt.s); got != tt.want {
+				t.Errorf("match(%q, %q) = %v", tt.pattern, tt.s, got)
+			}
+		})
+	}
+	// Must end: a matcher that backtracks over each star does not.
+	if match(strings.Repeat("*a", 200)+"b", strings.Repeat("a", 4000)) {
+		t.Error("matched")
+	}
+}
+
+// plainly is match without sets, the slow and simple way.
+func plainly(p, s string) bool {
+	switch {
+	case p == "":
+		return s == ""
+	case p[0] == '*':
+		return plainly(p[1:], s) || s != "" && plainly(p, s[1:])
+	case s == "":
+		return false
+	default:
+		return (p[0] == '?' || dash(p[0]) == dash(s[0])) && plainly(p[1:], s[1:])
+	}
+}
+
+func FuzzMatch(f *testing.F) {
+	f.Add("a*b?c", "axxbyc")
+	f.Add("[!a-c]]", "d]")
+	f.Add("*[", "[")
+	f.Fuzz(func(t *testing.T, pattern, s string) {
+		got := match(pattern, s)
+		if len(pattern) < 12 && len(s) < 12 && !strings.ContainsAny(pattern, `[\`) && got != plainly(pattern, s) {
+			t.Fatalf("match(%q, %q) = %v", pattern, s, got)
+		}
+	})
+}
+
+func TestModuleName(t *testing.T) {
+	for file, want := range map[string]string{
+		"kernel/net/virtio_net.ko": "virtio_net", "a/b/virtio-rng.ko.xz": "virtio_rng", "x.ko.zst": "x",
+		"virtio-net": "virtio_net", "/lib/modules/x/8021q.ko.gz": "8021q", ".ko": ".ko", "": ".",
+	} {
+		if got := moduleName(file); got != want {
+			t.Errorf("moduleName(%q) = %q, want %q", file, got, want)
+		}
+	}
+}
+
+func TestParams(t *testing.T) {
+	for _, tt := range []struct{ name, line, want string }{
+		{"none", "quiet ro", ""},
+		{"of another module", "virtio_net2.a=1 xvirtio_net.a=1", ""},
+		{"one with a value", "virtio_net.a=1", "a=1"},
+		{"one without", "virtio_net.a", "a"},
+		{"with a dash in the name", "virtio-net.a=1", "a=1"},
+		{"several, in order", "virtio_net.a=1 quiet\tvirtio_net.b=2,3\n", "a=1 b=2,3"},
+		{"a quoted value", `virtio_net.a="x y" ro`, `a="x y"`},
+		{"quotes around the whole", `"virtio_net.a=x y" ro`, `a="x y"`},
+		{"a quote that does not close", `virtio_net.a="x y`, `a="x y`},
+		{"not behind the two dashes", "virtio_net.a=1 -- virtio_net.b=1", "a=1"},
+		{"no parameter behind the point", "virtio_net. virtio_net.=1", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := params(tt.line, "virtio_net"); got != tt.want {
+				t.Errorf("params(%q) = %q, want %q", tt.line, got, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzParams(f *testing.F) {
+	f.Add(`a.b=c "a.d=e f" a.g="h`)
+	f.Fuzz(func(t *testing.T, line string) {
+		if got := params(line, "a"); len(got) > len(line)+2 {
+			t.Fatalf("params(%q) = %q", line, got)
+		}
+	})
+}
+
+// Whatever the files say, loading ends, panics nowhere, loads a module at most
+// once, and each after what its line says it needs.
+func FuzzModulesFiles(f *testing.F) {
+	f.Add(virtioAlias, virtioDep, "softdep virtio_net pre: virtio_blk")
+	f.Add("alias pci:* a", "a.ko: b.ko\nb.ko: a.ko", "softdep a pre: a")
+	f.Add("alias pci:* a\nalias pci:* b", "a.ko:\n:\n: a.ko\nb.ko: /etc/passwd ../../b.ko", "softdep")
+	f.Add("alias [ a\nalias", "\x00: \xff\n\n\r\n", "softdep a pre:")
+	f.Fuzz(func(t *testing.T, alias, dep, softdep string) {
+		if len(alias)+len(dep)+len(softdep) > 1<<16 {
+			t.Skip()
+		}
+		m := virtioMachine(t)
+		virtioTree(t, m.root)
+		write(t, modulesDir(m.root), map[string]string{"modules.alias": alias, "modules.dep": dep, "modules.softdep": softdep})
+		l := m.loader()
+		_, err := l.Load(soon(t))
+		if err != nil && strings.Contains(err.Error(), "panic") {
+			t.Fatal(err)
+		}
+		loaded := m.kernel.take()
+		for i, name := range loaded {
+			if slices.Contains(loaded[:i], name) {
+				t.Fatalf("%s was loaded twice: %q", name, loaded)
+			}
+		}
+	})
+}
+
+func FuzzResolve(f *testing.F) {
+	f.Add(virtioDep, "virtio_net")
+	f.Add("a.ko: b.ko c.ko\nb.ko: c.ko\nc.ko:", "a")
+	f.Add("a.ko: b.ko\nb.ko: a.ko", "a")
+	f.Fuzz(func(t *testing.T, dep, name string) {
+		m := newMachine(t)
+		write(t, modulesDir(m.root), map[string]string{"modules.dep": dep})
+		r, err := openRoot(m.root, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.close()
+		c, err := findCatalogue(r, release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.resolve(t.Context(), []string{name}); err != nil {
+			return
+		}
+		for _, d := range c.deps {
+			for _, n := range d.needs {
+				if _, known := c.deps[n]; !known {
+					t.Fatalf("%q was not looked up", n)
+				}
+			}
+		}
+	})
+}
