@@ -1,0 +1,98 @@
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// target is the file of a procfs that is covered.
+const target = "cmdline"
+
+// stage is where the tmpfs is mounted for the moment in which its file is made.
+const stage = "/.nametag-handover"
+
+// newTree writes text to a file on a tmpfs of its own and returns that file as a
+// mount that is attached nowhere. A file of the initramfs would not do: the next
+// init deletes those. The tmpfs lives as long as the mount does.
+//
+// The tmpfs is mounted in the open for a moment: before Linux 6.15, open_tree
+// clones nothing that is mounted nowhere.
+func newTree(text string) (fd int, err error) {
+	if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return -1, err
+	}
+	defer func() {
+		if rerr := os.Remove(stage); err == nil && rerr != nil {
+			closeFD(fd)
+			fd, err = -1, rerr
+		}
+	}()
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("nametag", stage, "tmpfs", flags, "mode=0755,size=64k,nr_inodes=8"); err != nil {
+		return -1, &os.PathError{Op: "mount tmpfs", Path: stage, Err: err}
+	}
+	defer func() {
+		if uerr := unix.Unmount(stage, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err == nil && uerr != nil {
+			closeFD(fd)
+			fd, err = -1, &os.PathError{Op: "unmount", Path: stage, Err: uerr}
+		}
+	}()
+	name := stage + "/" + target
+	if err := os.WriteFile(name, []byte(text), 0o444); err != nil {
+		return -1, err
+	}
+	if err := os.Chmod(name, 0o444); err != nil { // as the real one, whatever the umask
+		return -1, err
+	}
+	fd, err = unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return -1, &os.PathError{Op: "open_tree", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// bind mounts the tree onto p's command line and reads it back. Where it is
+// mounted already, that is found and nothing is done.
+func (p procRoot) bind(tree int, text string) error {
+	if p.shows(text) {
+		return nil
+	}
+	if err := unix.MoveMount(tree, "", int(p), target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: procPath + "/" + target, Err: err}
+	}
+	if !p.shows(text) {
+		return errors.Join(errors.New("mounted on "+procPath+"/"+target+", and it reads otherwise"), p.unbind(text))
+	}
+	return nil
+}
+
+// shows reports whether p's command line reads as text.
+func (p procRoot) shows(text string) bool {
+	got, err := p.read(target)
+	return err == nil && string(got) == text
+}
+
+// unbind takes the mount away again, wherever p has been moved to: by a path
+// relative to its root, since a path from ours leads there no longer. It changes
+// the working directory of the process.
+func (p procRoot) unbind(text string) error {
+	if err := unix.Fchdir(int(p)); err != nil {
+		return &os.PathError{Op: "fchdir", Path: procPath, Err: err}
+	}
+	// Twice at most: once by each of the two processes, in the worst of races.
+	for range 2 {
+		if !p.shows(text) {
+			return nil
+		}
+		if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "unmount", Path: procPath + "/" + target, Err: err}
+		}
+	}
+	if p.shows(text) {
+		return fmt.Errorf("%s/%s reads as before after the unmount", procPath, target)
+	}
+	return nil
+}

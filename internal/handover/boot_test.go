@@ -1,0 +1,247 @@
+package handover
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// run boots in fresh namespaces, with a user namespace where asked or needed, and
+// says how it ended.
+func run(t *testing.T, b boot, userns bool) fate {
+	t.Helper()
+	b.Name = cmpOr(b.Name, exampleName)
+	if b.Limits == (Limits{}) {
+		b.Limits = Limits{Mount: 4 * time.Second, Name: 5 * time.Second}
+	}
+	b.Limits.Countdown = -1
+	text, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = append(os.Environ(), envRole+"=nametag", envBoot+"="+string(text), envRoot+"="+t.TempDir())
+	cmd.ExtraFiles = []*os.File{w} // fateFD
+	console, err := os.CreateTemp(t.TempDir(), "console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer console.Close()
+	cmd.Stdout, cmd.Stderr = console, console
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS}
+	if userns || os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		if os.Getenv("CI") == "" {
+			t.Skipf("SKIPPED: a boot needs namespaces of its own, which this machine refuses: %v", err)
+		}
+		t.Fatal(err)
+	}
+	w.Close()
+	// All that could block this is in the pid namespace, and ends with its first process.
+	limit := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
+	defer limit.Stop()
+	fates, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	var f fate
+	for line := range strings.Lines(string(fates)) {
+		f = fate{}
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+	}
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		f.signal = ws.Signal()
+	}
+	said, err := os.ReadFile(console.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.console = string(said)
+	return f
+}
+
+// rightly fails the test unless the first name was the right one, read off the
+// amended line, and nothing was left.
+func rightly(t *testing.T, f fate) {
+	t.Helper()
+	switch {
+	case f.Reached != "machined" || f.Err != "" || f.signal != 0:
+		t.Errorf("the boot came to %q: %q, signal %v", f.Reached, f.Err, f.signal)
+	case f.First != "my-server":
+		t.Errorf("the first name is %q", f.First)
+	case f.Line != "console=ttyS0 quiet talos.platform=hcloud -- init args talos.hostname="+exampleName+"\n":
+		t.Errorf("the command line read %q", f.Line)
+	case len(f.Left) > 0:
+		t.Errorf("left behind: %s", strings.Join(f.Left, "\n"))
+	default:
+		return
+	}
+	t.Logf("way %s %s\n%s", f.Way, f.Why, f.console)
+}
+
+// many is how often each of the plain boots is made.
+func many() int {
+	if testing.Short() {
+		return 3
+	}
+	return 20
+}
+
+func TestBoot(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		boot boot
+		way  Way
+	}{
+		{"strictly, /proc mounted by mount(2)", boot{}, Strict},
+		{"strictly, /proc mounted by move_mount(2)", boot{MoveMnt: true}, Strict},
+		{"strictly, with no time between the mount and the new root", boot{Pause: time.Nanosecond}, Strict},
+		{"strictly, among many threads", boot{Threads: 24, MoveMnt: true}, Strict},
+		{"by watching, as asked", boot{Way: Watch, Pause: 300 * time.Millisecond}, Watch},
+		{"by watching, where ptrace is refused", boot{Seccomp: true, MoveMnt: true, Pause: 300 * time.Millisecond}, Watch},
+	} {
+		for _, userns := range []bool{false, true} {
+			if !userns && os.Getuid() != 0 {
+				continue
+			}
+			name := tt.name
+			if userns {
+				name += ", in a user namespace"
+			}
+			t.Run(name, func(t *testing.T) {
+				var waited time.Duration
+				peak := 0
+				for i := range many() {
+					f := run(t, tt.boot, userns)
+					if rightly(t, f); t.Failed() {
+						t.Fatalf("in boot %d", i+1)
+					}
+					if f.Way != tt.way.String() {
+						t.Fatalf("by %s: %s", f.Way, f.Why)
+					}
+					waited, peak = max(waited, f.Waited), max(peak, f.PeakKB)
+				}
+				t.Logf("%d boots; all gone at most %v after the name was set; peak %d kB a process", many(), waited.Round(time.Millisecond), peak)
+			})
+		}
+	}
+}
+
+func TestChildDies(t *testing.T) {
+	stuck := Limits{Seize: 5 * time.Second, Strict: 500 * time.Millisecond, Mount: 4 * time.Second, Name: 5 * time.Second}
+	for _, tt := range []struct {
+		at, do string
+		way    Way
+		limits Limits
+	}{
+		{at: "prepared", do: "kill tracer"},
+		{at: "committed", do: "kill guardian"},
+		{at: "committed", do: "kill tracer"},
+		{at: "exec", do: "kill guardian"},
+		{at: "exec", do: "kill tracer"},
+		{at: "mounted", do: "kill guardian"},
+		{at: "mounted", do: "kill tracer"},
+		{at: "moved", do: "kill guardian"},
+		{at: "moved", do: "kill tracer"},
+		{at: "committed", do: "stop tracer", limits: stuck},
+		{at: "exec", do: "stop tracer", limits: stuck},
+		{at: "exec", do: "kill guardian", way: Watch},
+		{at: "exec", do: "kill tracer", way: Watch},
+		{at: "moved", do: "kill guardian", way: Watch},
+		{at: "moved", do: "kill tracer", way: Watch},
+	} {
+		t.Run(fmt.Sprintf("%s at %s, %s: the name is right all the same", tt.do, tt.at, tt.way), func(t *testing.T) {
+			for range 3 {
+				rightly(t, run(t, boot{At: tt.at, Do: tt.do, Way: tt.way, Limits: tt.limits, Pause: 300 * time.Millisecond}, false))
+			}
+		})
+	}
+	for _, do := range []string{"kill guardian", "kill tracer guardian", "stop tracer"} {
+		t.Run(do+" before the exec: the caller is told, and nothing is left", func(t *testing.T) {
+			b := boot{At: "prepared", Do: do}
+			if do == "stop tracer" {
+				b.Do = "stop tracer guardian"
+				b.Limits = Limits{Seize: 200 * time.Millisecond}
+			}
+			f := run(t, b, false)
+			if f.Reached != "commit" || !strings.Contains(f.Err, "handover: commit: the guardian") || f.signal != 0 {
+				t.Errorf("%+v", f)
+			}
+			if len(f.Left) > 0 && do != "stop tracer" {
+				t.Errorf("left behind: %v", f.Left)
+			}
+		})
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	ends := map[procfs.Then]syscall.Signal{procfs.Reboot: syscall.SIGHUP, procfs.PowerOff: syscall.SIGINT, procfs.Halt: syscall.SIGINT}
+	quick := Limits{Strict: time.Second, Mount: 500 * time.Millisecond, Name: 2 * time.Second, Exec: 500 * time.Millisecond}
+	for then, signal := range ends {
+		for _, tt := range []struct {
+			name string
+			boot boot
+			says string
+		}{
+			{"the next init never mounts /proc", boot{NoMount: true}, "has not mounted /proc within"},
+			{"the same, while watching", boot{NoMount: true, Way: Watch}, "has not mounted /proc within"},
+			{"the same, with the guardian killed", boot{NoMount: true, At: "exec", Do: "kill guardian"}, "has not mounted /proc within"},
+			{"the new /proc has no command line", boot{Subset: true}, "move_mount /proc/cmdline: no such file"},
+			{"the same, while watching", boot{Subset: true, Way: Watch}, "move_mount /proc/cmdline: no such file"},
+			{"the next init is never executed", boot{NoMount: true, At: "never"}, "has not executed the next init"},
+			{"the watching came too late", boot{Way: Watch, At: "exec", Do: "stop guardian", Continue: "named", Pause: time.Millisecond}, `has named itself "talos-8qy-c5p"`},
+		} {
+			t.Run(then.String()+" when "+tt.name, func(t *testing.T) {
+				tt.boot.Then, tt.boot.Limits = then, quick
+				f := run(t, tt.boot, false)
+				if f.signal != signal {
+					t.Errorf("ended by %v, want %v; %+v", f.signal, signal, f)
+				}
+				if !strings.Contains(f.console, tt.says) || !strings.Contains(f.console, ": "+then.String()+" now") {
+					t.Errorf("the console does not say %q and %s:\n%s", tt.says, then, f.console)
+				}
+			})
+		}
+	}
+	t.Run("continue lets the system boot under a name of its own, and leaves nothing", func(t *testing.T) {
+		f := run(t, boot{Subset: true, Then: procfs.Continue, Limits: quick}, false)
+		// Such a /proc has no cmdline for machined either.
+		if f.Reached != "machined" || f.signal != 0 || !strings.Contains(f.console, "then=continue") {
+			t.Errorf("%+v", f)
+		}
+		f = run(t, boot{Way: Watch, At: "exec", Do: "stop guardian", Continue: "named", Pause: time.Millisecond, Then: procfs.Continue}, false)
+		if f.First != "talos-8qy-c5p" || len(f.Left) > 0 || f.signal != 0 {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("a machine config that names the machine otherwise is no failure", func(t *testing.T) {
+		f := run(t, boot{Config: "chosen", Limits: quick}, false)
+		if f.First != "chosen" || len(f.Left) > 0 || f.signal != 0 {
+			t.Errorf("%+v", f)
+		}
+		if !strings.Contains(f.console, `named itself "chosen" although`) {
+			t.Errorf("the console does not say so:\n%s", f.console)
+		}
+	})
+}

@@ -1,0 +1,39 @@
+package handover
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxHostname is the kernel's limit for its own hostname, __NEW_UTS_LEN.
+const maxHostname = 64
+
+// unnamed is the hostname that the kernel starts with (UTS_NODENAME).
+const unnamed = "(none)"
+
+// SetHostname sets the kernel's hostname, for an operating system that takes what
+// it finds. A name that is longer than the kernel's 64 bytes is cut to its first
+// label. It returns what was set, as the kernel tells it.
+func SetHostname(name string) (string, error) {
+	if len(name) > maxHostname {
+		name = short(name)
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return "", fmt.Errorf("handover: setting the hostname %q: %w", name, err)
+	}
+	if got := hostname(); got != name {
+		return got, fmt.Errorf("handover: set the hostname %q, and the kernel says %q", name, got)
+	}
+	return name, nil
+}
+
+// hostname is the kernel's. It asks uname, not /proc, which a SELinux policy may
+// guard.
+func hostname() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Nodename[:])
+}

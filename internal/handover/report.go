@@ -1,0 +1,73 @@
+package handover
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// A report is what the tracer tells of its work: to the keeper of its own process
+// directly, to the guardian as a line "kind descriptor text".
+type report struct {
+	kind kind
+	proc procRoot // with bound: the new procfs, a descriptor of the sender's process
+	text string
+}
+
+type kind string
+
+const (
+	seized   kind = "seized"   // all threads are traced
+	refused  kind = "refused"  // ptrace is not to be had; nothing is traced
+	execed   kind = "exec"     // the next init runs
+	bound    kind = "bound"    // the file is on the new /proc and reads right
+	released kind = "released" // nothing is traced any more
+	failed   kind = "failed"   // the new /proc is there, the file is not; the thread is held
+	lost     kind = "lost"     // tracing came to an end otherwise
+)
+
+func (r report) String() string {
+	return fmt.Sprintf("%s %d %s", r.kind, r.proc, strings.ReplaceAll(r.text, "\n", "; "))
+}
+
+func parseReport(line string) (report, error) {
+	word, rest, _ := strings.Cut(line, " ")
+	fd, text, _ := strings.Cut(rest, " ")
+	n, err := strconv.Atoi(fd)
+	if err != nil {
+		return report{}, fmt.Errorf("handover: not a report: %q", line)
+	}
+	return report{kind: kind(word), proc: procRoot(n), text: text}, nil
+}
+
+// The words that go the other way.
+const (
+	wordGo   = "go"   // the exec is next
+	wordStop = "stop" // it is not; undo and leave
+	wordDone = "done" // guardian to tracer: all is done, leave
+	// Answers to the first process: a word, the way, and why it is that way.
+	wordReady  = "ready"
+	wordFailed = "failed"
+)
+
+// tell writes one line. The other end may be gone, which shows elsewhere.
+func tell(f *os.File, words ...string) {
+	_, _ = f.WriteString(strings.ReplaceAll(strings.Join(words, " "), "\n", "; ") + "\n")
+}
+
+// hear returns the lines that come from f, closed when its other end is. The
+// goroutine lives as long as f.
+func hear(f *os.File) <-chan string {
+	lines := make(chan string, 16)
+	go func() {
+		defer close(lines)
+		s := bufio.NewScanner(f)
+		s.Buffer(nil, 1<<20) // an order carries a command line
+		for s.Scan() {
+			lines <- s.Text()
+		}
+	}()
+	return lines
+}

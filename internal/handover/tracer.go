@@ -1,0 +1,239 @@
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// first is the process that the next init is executed in.
+const first = 1
+
+// unknown is the number of a system call whose entry was not seen.
+const unknown = ^uint64(0)
+
+// A tracer follows the threads of the first process to the return of the call that
+// mounts /proc. All its methods belong to one thread, locked to its goroutine.
+// Whatever goes wrong, the end of that thread makes the kernel let go of them all.
+type tracer struct {
+	private procRoot
+	tree    int
+	text    string
+	say     func(report) // tells the keeper
+
+	threads map[int]uint64 // those that are traced, and the call that each is in
+	stale   string         // the mount that was on /proc at the exec
+}
+
+// run seizes, follows, mounts and lets go. It returns when nothing is traced any
+// more, and never while the first process has to be held: that is for whoever ends
+// this process.
+func (t *tracer) run() {
+	t.threads = map[int]uint64{}
+	if err := t.seize(); err != nil {
+		t.say(report{kind: refused, text: errors.Join(err, t.release(0)).Error()})
+		return
+	}
+	t.say(report{kind: seized, text: fmt.Sprintf("%d threads", len(t.threads))})
+	found, at, detail, err := t.follow()
+	if errors.Is(err, errNoMount) {
+		t.say(report{kind: lost, text: errors.Join(err, t.release(at)).Error()})
+		return
+	}
+	if err != nil {
+		// The thread that mounted stands still. It may go on when the policy says so.
+		t.say(report{kind: failed, text: err.Error()})
+		select {}
+	}
+	t.say(report{kind: bound, proc: found, text: detail})
+	start := time.Now()
+	n := len(t.threads)
+	if err := t.release(at); err != nil {
+		t.say(report{kind: lost, text: err.Error()})
+		return
+	}
+	t.say(report{kind: released, text: fmt.Sprintf("let go of %d threads in %v", n, time.Since(start).Round(10*time.Microsecond))})
+}
+
+// seize takes every thread of the first process. A thread that an untraced one
+// makes meanwhile is seen in the next round; one that a traced one makes is traced
+// from its birth.
+func (t *tracer) seize() error {
+	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXEC
+	for fresh := true; fresh; {
+		fresh = false
+		tids, err := t.private.threads(first)
+		if err != nil {
+			return err
+		}
+		for _, tid := range tids {
+			if _, ok := t.threads[tid]; ok {
+				continue
+			}
+			switch errno := ptrace(unix.PTRACE_SEIZE, tid, options); errno {
+			case 0:
+			case unix.ESRCH:
+				continue
+			default:
+				if by, err := t.private.tracerOf(first, tid); err != nil || by != unix.Gettid() {
+					return fmt.Errorf("ptrace of the first process: thread %d: %w", tid, errno)
+				}
+			}
+			t.threads[tid] = unknown
+			fresh = true
+		}
+	}
+	return nil
+}
+
+// errNoMount means that the first process cannot be followed any further.
+var errNoMount = errors.New("the first process was lost sight of before it mounted /proc")
+
+// follow lets the first process run up to the return of the call, by whichever of
+// its threads, that makes /proc a procfs, mounts the tree there and returns with
+// that thread still stopped.
+func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
+	resume := unix.PTRACE_CONT // until the exec: our own code, and nothing to see
+	var exec time.Time
+	stops := 0
+	for {
+		tid, status, err := wait(-1)
+		if err != nil {
+			return -1, 0, "", fmt.Errorf("%w: %w", errNoMount, err)
+		}
+		if !status.Stopped() {
+			delete(t.threads, tid)
+			continue
+		}
+		if _, ok := t.threads[tid]; !ok {
+			t.threads[tid] = unknown
+		}
+		stops++
+		switch event(status) {
+		case unix.PTRACE_EVENT_EXEC:
+			if tid != first {
+				break
+			}
+			// The exec has ended the other threads, whatever thread it was made by.
+			clear(t.threads)
+			t.threads[tid] = unknown
+			if exec.IsZero() {
+				resume, exec = unix.PTRACE_SYSCALL, time.Now()
+				t.stale = t.private.stale()
+				t.say(report{kind: execed})
+			}
+		case unix.PTRACE_EVENT_STOP:
+			switch status.StopSignal() {
+			case unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU: // stopped by its own: leave it so
+				ptrace(unix.PTRACE_LISTEN, tid, 0)
+				continue
+			}
+		}
+		if status.StopSignal() == callStop && event(status) == 0 && !exec.IsZero() {
+			mounted, err := t.mounted(tid)
+			if err != nil {
+				return -1, tid, "", err
+			}
+			if mounted {
+				if p, _, ok := t.private.at(t.stale); ok {
+					took := time.Since(exec)
+					if err := p.bind(t.tree, t.text); err != nil {
+						p.close()
+						return -1, tid, "", err
+					}
+					return p, tid, fmt.Sprintf("%v after the exec, at the return of the mount by thread %d, %d stops", took.Round(10*time.Microsecond), tid, stops), nil
+				}
+			}
+		}
+		// ESRCH: killed meanwhile, which wait will tell.
+		ptrace(resume, tid, pending(status))
+	}
+}
+
+// mounted reports whether a thread that is stopped at a system call returns from
+// one that may have mounted something: mount or move_mount, or one whose entry was
+// not seen.
+func (t *tracer) mounted(tid int) (bool, error) {
+	info, errno := call(tid)
+	switch {
+	case errno == unix.ESRCH: // killed meanwhile
+		return false, nil
+	case errno != 0: // EIO before Linux 5.3
+		return false, fmt.Errorf("%w: PTRACE_GET_SYSCALL_INFO: %w", errNoMount, errno)
+	case info.op == unix.PTRACE_SYSCALL_INFO_ENTRY:
+		t.threads[tid] = info.payload[0]
+		return false, nil
+	}
+	nr := t.threads[tid]
+	t.threads[tid] = unknown
+	return info.succeeded() && (nr == unix.SYS_MOUNT || nr == unix.SYS_MOVE_MOUNT || nr == unknown), nil
+}
+
+// release lets go of every thread, of the one that stands still at last, so that
+// it cannot run on, towards an exec that a security policy would refuse to a traced
+// process, while others are still held. It then makes sure that nobody is traced.
+func (t *tracer) release(last int) error {
+	asked := map[int]bool{last: true}
+	for again := true; again; {
+		again = false
+		// Threads that were born traced may not have been seen by wait yet.
+		if tids, err := t.private.threads(first); err == nil {
+			for _, tid := range tids {
+				if _, ok := t.threads[tid]; !ok {
+					t.threads[tid] = unknown
+				}
+			}
+		}
+		for tid := range t.threads {
+			if !asked[tid] {
+				asked[tid], again = true, true
+				t.letGo(tid)
+			}
+		}
+	}
+	if last != 0 {
+		ptrace(unix.PTRACE_DETACH, last, 0)
+	}
+	clear(t.threads)
+	return t.alone()
+}
+
+// letGo stops a thread, since only a stopped one can be detached, and detaches it
+// with the signal that it was about to get.
+func (t *tracer) letGo(tid int) {
+	if ptrace(unix.PTRACE_INTERRUPT, tid, 0) != 0 {
+		return // gone, or never ours
+	}
+	_, status, err := wait(tid)
+	if err != nil || !status.Stopped() {
+		return // gone
+	}
+	if event(status) == unix.PTRACE_EVENT_CLONE {
+		if child, errno := eventMessage(tid); errno == 0 {
+			if _, ok := t.threads[child]; !ok {
+				t.threads[child] = unknown
+			}
+		}
+	}
+	ptrace(unix.PTRACE_DETACH, tid, pending(status))
+}
+
+// alone returns an error if a thread of the first process is still traced by us.
+func (t *tracer) alone() error {
+	tids, err := t.private.threads(first)
+	if err != nil {
+		return err
+	}
+	for _, tid := range tids {
+		by, err := t.private.tracerOf(first, tid)
+		if err != nil {
+			return err
+		}
+		if by == unix.Gettid() {
+			return fmt.Errorf("thread %d of the first process is still traced", tid)
+		}
+	}
+	return nil
+}

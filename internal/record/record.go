@@ -1,0 +1,203 @@
+// Package record writes what is known of this machine's identity to a file that
+// the operating system, and every program on it, can read:
+// /run/nametag/identity.json.
+//
+// # The file
+//
+// One JSON object, UTF-8, ended by a line feed:
+//
+//	{
+//	  "schema": 1,
+//	  "hostname": "my-server.example.com",
+//	  "short_name": "my-server",
+//	  "domain": "example.com",
+//	  "instance_id": "42",
+//	  "region": "eu-central",
+//	  "availability_zone": "hel1-dc2",
+//	  "public_ipv4": "192.0.2.7",
+//	  "private_networks": [
+//	    {
+//	      "id": 7,
+//	      "name": "internal",
+//	      "ip": "10.0.0.2",
+//	      "alias_ips": ["10.0.0.9"],
+//	      "network": "10.0.0.0/16",
+//	      "subnet": "10.0.0.0/24",
+//	      "gateway": "10.0.0.1",
+//	      "mac": "86:00:00:aa:bb:cc"
+//	    }
+//	  ],
+//	  "source": "hetzner",
+//	  "path": {"interface": "eth0", "method": "linklocal", "address": "169.254.7.9"},
+//	  "elapsed_ms": 12.5,
+//	  "boot_id": "7d5ef5a4-…"
+//	}
+//
+// Always there are schema, hostname, short_name, source, path.method and
+// elapsed_ms, the time from the first step to the proven name; what else is not
+// known is left out. hostname is the exact string that the cloud gave, short_name
+// its first label. boot_id is the kernel's; a record that carries another is left
+// over from another boot.
+//
+// Schema 1 will get further members, never lose one or change what one means: a
+// reader ignores what it does not know. Anything else would be schema 2.
+//
+// The file is complete whenever it is there: it is written beside its place and
+// renamed. Its mode is 0644, its folder's 0755.
+package record
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nametag-boot/nametag/identity"
+)
+
+const (
+	// Schema is the version of the file's form.
+	Schema = 1
+	// Path is where the record is, for readers.
+	Path = "/run/nametag/identity.json"
+)
+
+// A Record is the file's content.
+type Record struct {
+	Schema           int              `json:"schema"`
+	Hostname         string           `json:"hostname"`
+	ShortName        string           `json:"short_name"`
+	Domain           string           `json:"domain,omitempty"`
+	InstanceID       string           `json:"instance_id,omitempty"`
+	Region           string           `json:"region,omitempty"`
+	AvailabilityZone string           `json:"availability_zone,omitempty"`
+	PublicIPv4       netip.Addr       `json:"public_ipv4,omitzero"`
+	PrivateNetworks  []PrivateNetwork `json:"private_networks,omitempty"`
+	Source           string           `json:"source"`
+	Way              Way              `json:"path"`
+	ElapsedMS        float64          `json:"elapsed_ms"`
+	BootID           string           `json:"boot_id,omitempty"`
+}
+
+// A PrivateNetwork is one that the machine is attached to.
+type PrivateNetwork struct {
+	ID       int64        `json:"id,omitempty"`
+	Name     string       `json:"name,omitempty"`
+	IP       netip.Addr   `json:"ip,omitzero"`
+	AliasIPs []netip.Addr `json:"alias_ips,omitempty"`
+	Network  netip.Prefix `json:"network,omitzero"`
+	Subnet   netip.Prefix `json:"subnet,omitzero"`
+	Gateway  netip.Addr   `json:"gateway,omitzero"`
+	MAC      string       `json:"mac,omitempty"`
+}
+
+// Way is how the answer came.
+type Way struct {
+	Interface string     `json:"interface,omitempty"`
+	Method    string     `json:"method"`
+	Address   netip.Addr `json:"address,omitzero"`
+}
+
+// From is the record of an identity. The boot id is filled in by [Record.Write].
+func From(id *identity.Identity) Record {
+	r := Record{
+		Schema: Schema, Hostname: id.Hostname, ShortName: id.ShortName(), Domain: id.Domain,
+		InstanceID: id.InstanceID, Region: id.Region, AvailabilityZone: id.AvailabilityZone,
+		PublicIPv4: id.PublicIPv4, Source: id.Source,
+		Way:       Way{Interface: id.Path.Interface, Method: id.Path.Method, Address: id.Path.Address},
+		ElapsedMS: elapsed(id.Timeline),
+	}
+	for _, n := range id.PrivateNetworks {
+		r.PrivateNetworks = append(r.PrivateNetworks, PrivateNetwork{
+			ID: n.ID, Name: n.Name, IP: n.IP, AliasIPs: n.AliasIPs,
+			Network: n.Network, Subnet: n.Subnet, Gateway: n.Gateway, MAC: n.MAC,
+		})
+	}
+	return r
+}
+
+// elapsed is when the name was proven, in milliseconds since the first step.
+func elapsed(timeline []identity.Event) float64 {
+	for _, e := range timeline {
+		if e.Kind == identity.Named {
+			return float64(e.At.Round(time.Microsecond)) / float64(time.Millisecond)
+		}
+	}
+	return 0
+}
+
+// Write puts the record at name, [Path] as a rule, making the folder where it is
+// missing. A reader sees the old file, if there was one, or the new one whole.
+// Nothing is synced: /run is memory.
+func (r Record) Write(name string) (err error) {
+	if r.BootID == "" {
+		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // no /proc, no id
+		r.BootID = strings.TrimSpace(string(id))
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	dir := filepath.Dir(name)
+	if err := makeDir(dir); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	// One fixed name beside the place: there is one writer, and what a writer that
+	// was killed left behind is overwritten rather than collected.
+	temp := filepath.Join(dir, "."+filepath.Base(name)+".new")
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp)
+			err = fmt.Errorf("record: %w", err)
+		}
+	}()
+	if err := os.Remove(temp); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err == nil {
+		err = f.Chmod(0o644) // whatever the umask was
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(temp, name)
+}
+
+// makeDir makes dir with mode 0755 whatever the umask, and leaves one that is
+// there as it is.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+// Read reads a record. One of a schema that this package does not know is an error.
+func Read(name string) (Record, error) {
+	var r Record
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return r, fmt.Errorf("record: %w", err)
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return Record{}, fmt.Errorf("record: %s: %w", name, err)
+	}
+	if r.Schema != Schema {
+		return Record{}, fmt.Errorf("record: %s: schema %d, not %d", name, r.Schema, Schema)
+	}
+	return r, nil
+}

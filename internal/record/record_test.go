@@ -1,0 +1,229 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nametag-boot/nametag/identity"
+)
+
+func example() *identity.Identity {
+	return &identity.Identity{
+		Hostname: "my-server.example.com", Domain: "example.com", InstanceID: "42", Region: "eu-central", AvailabilityZone: "hel1-dc2",
+		PublicIPv4: netip.MustParseAddr("192.0.2.7"), Source: "hetzner",
+		Path: identity.PathInfo{Interface: "eth0", Method: "linklocal", Address: netip.MustParseAddr("169.254.7.9")},
+		PrivateNetworks: []identity.PrivateNetwork{{
+			ID: 7, Name: "internal", IP: netip.MustParseAddr("10.0.0.2"), AliasIPs: []netip.Addr{netip.MustParseAddr("10.0.0.9")},
+			Network: netip.MustParsePrefix("10.0.0.0/16"), Subnet: netip.MustParsePrefix("10.0.0.0/24"),
+			Gateway: netip.MustParseAddr("10.0.0.1"), MAC: "86:00:00:aa:bb:cc",
+		}},
+		Timeline: []identity.Event{{At: 3 * time.Millisecond, Kind: identity.Trying}, {At: 12500 * time.Microsecond, Kind: identity.Named}},
+	}
+}
+
+// golden is schema 1 as users read it: change it only by adding.
+const golden = `{
+  "schema": 1,
+  "hostname": "my-server.example.com",
+  "short_name": "my-server",
+  "domain": "example.com",
+  "instance_id": "42",
+  "region": "eu-central",
+  "availability_zone": "hel1-dc2",
+  "public_ipv4": "192.0.2.7",
+  "private_networks": [
+    {
+      "id": 7,
+      "name": "internal",
+      "ip": "10.0.0.2",
+      "alias_ips": [
+        "10.0.0.9"
+      ],
+      "network": "10.0.0.0/16",
+      "subnet": "10.0.0.0/24",
+      "gateway": "10.0.0.1",
+      "mac": "86:00:00:aa:bb:cc"
+    }
+  ],
+  "source": "hetzner",
+  "path": {
+    "interface": "eth0",
+    "method": "linklocal",
+    "address": "169.254.7.9"
+  },
+  "elapsed_ms": 12.5,
+  "boot_id": "b"
+}
+`
+
+func TestWrite(t *testing.T) {
+	t.Run("the whole identity is there in the documented form", func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "nametag", "identity.json")
+		r := From(example())
+		r.BootID = "b"
+		if err := r.Write(name); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(name)
+		if err != nil || string(got) != golden {
+			t.Errorf("%v\n%s", err, got)
+		}
+		back, err := Read(name)
+		if err != nil || back.Hostname != r.Hostname || back.PrivateNetworks[0].Gateway != r.PrivateNetworks[0].Gateway {
+			t.Errorf("read back: %v, %+v", err, back)
+		}
+	})
+	t.Run("what is not known is left out, and the boot id is the kernel's", func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "identity.json")
+		if err := From(&identity.Identity{Hostname: "a", Source: "s", Path: identity.PathInfo{Method: "host"}}).Write(name); err != nil {
+			t.Fatal(err)
+		}
+		text, _ := os.ReadFile(name)
+		var members map[string]any
+		if err := json.Unmarshal(text, &members); err != nil {
+			t.Fatal(err)
+		}
+		for _, must := range []string{"schema", "hostname", "short_name", "source", "path", "elapsed_ms", "boot_id"} {
+			if _, ok := members[must]; !ok {
+				t.Errorf("%s is missing", must)
+			}
+			delete(members, must)
+		}
+		if len(members) > 0 {
+			t.Errorf("unknown things are told: %v", members)
+		}
+		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if r, _ := Read(name); r.BootID != strings.TrimSpace(string(id)) {
+			t.Errorf("boot id %q", r.BootID)
+		}
+	})
+	t.Run("file and folder are for everyone to read, whatever the umask", func(t *testing.T) {
+		old := syscall.Umask(0o077)
+		defer syscall.Umask(old)
+		name := filepath.Join(t.TempDir(), "nametag", "identity.json")
+		if err := From(example()).Write(name); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]os.FileMode{name: 0o644, filepath.Dir(name): 0o755 | os.ModeDir} {
+			if fi, err := os.Stat(path); err != nil || fi.Mode() != want {
+				t.Errorf("%s: %v, %v", path, fi.Mode(), err)
+			}
+		}
+	})
+	t.Run("a reader never sees half a record", func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "identity.json")
+		if err := From(example()).Write(name); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 300 {
+				if err := From(example()).Write(name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		for range 300 {
+			if _, err := Read(name); err != nil {
+				t.Error(err)
+			}
+		}
+		wg.Wait()
+	})
+	t.Run("what a killed writer left is no obstacle, nor is a link put in its place followed", func(t *testing.T) {
+		dir := t.TempDir()
+		victim := filepath.Join(dir, "victim")
+		if err := os.WriteFile(victim, []byte("keep"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(victim, filepath.Join(dir, ".identity.json.new")); err != nil {
+			t.Fatal(err)
+		}
+		if err := From(example()).Write(filepath.Join(dir, "identity.json")); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(victim); string(got) != "keep" {
+			t.Errorf("the link was followed: %q", got)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 2 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+	t.Run("where it cannot be written, nothing is left and the error says where", func(t *testing.T) {
+		dir := t.TempDir()
+		name := filepath.Join(dir, "identity.json")
+		if err := os.Mkdir(name, 0o755); err != nil { // a rename onto a folder fails
+			t.Fatal(err)
+		}
+		err := From(example()).Write(name)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v", err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 1 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
+func TestRead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "identity.json")
+	if _, err := Read(name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	for _, text := range []string{"", "{", `{"hostname":"a"}`, `{"schema":2,"hostname":"a"}`} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := Read(name); err == nil {
+			t.Errorf("%q was read as %+v", text, r)
+		}
+	}
+}
+
+// TestMountRun mounts in a namespace of its own: it runs itself again there.
+func TestMountRun(t *testing.T) {
+	if os.Getenv("NAMETAG_TEST_MOUNT") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestMountRun$", "-test.v")
+		cmd.Env = append(os.Environ(), "NAMETAG_TEST_MOUNT=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		switch {
+		case errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "":
+			t.Skip("SKIPPED: this needs user namespaces, which this machine refuses")
+		case err != nil:
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	run := filepath.Join(t.TempDir(), "run")
+	for _, want := range []bool{true, false} { // once, and then it is there
+		if mounted, err := MountRun(run); err != nil || mounted != want {
+			t.Fatalf("mounted %v, want %v: %v", mounted, want, err)
+		}
+	}
+	if err := From(example()).Write(filepath.Join(run, "nametag", "identity.json")); err != nil {
+		t.Error(err)
+	}
+	if err := syscall.Unmount(run, 0); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(run); len(left) != 0 {
+		t.Errorf("written below the mount, not on it: %v", left)
+	}
+	if _, err := MountRun(filepath.Join(run, "a", "b")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no parent: %v", err)
+	}
+}
