@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,7 +86,7 @@ func run(t *testing.T, script string, before ...string) *exec.Cmd {
 	t.Cleanup(func() { self.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	args := append(before, "/proc/self/fd/3")
+	args := slices.Concat(before, []string{"/proc/self/fd/3"})
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.ExtraFiles = []*os.File{self}
 	cmd.Env = append(Outside(os.Environ()), envHelper+"="+script)

@@ -141,6 +141,11 @@ func (c *Cable) connect() error {
 			if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 				return fmt.Errorf("ignore outgoing frames: %w", err)
 			}
+			// When the node's end comes up, the kernel gives this end its queue later, by linkwatch, after up to a
+			// second on a busy machine; until then the queue is one that drops everything. So around it.
+			if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+				return fmt.Errorf("bypass the queue: %w", err)
+			}
 			ifr, err := unix.NewIfreq(peerName)
 			if err != nil {
 				return err
