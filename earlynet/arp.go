@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -83,8 +82,8 @@ func arpFilter(ip netip.Addr) ([]bpf.RawInstruction, error) {
 
 // guard asks the link whether another host has the address, then claims it,
 // and watches until ctx ends. It returns an error that wraps [ErrConflict]
-// when another host has it.
-func (c *nic) guard(ctx context.Context, l link, ip netip.Addr) error {
+// when another host has it that is not to be ignored.
+func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, ignore func(mac [6]byte) bool) error {
 	filter, err := arpFilter(ip)
 	if err != nil {
 		return err
@@ -145,7 +144,9 @@ func (c *nic) guard(ctx context.Context, l link, ip netip.Addr) error {
 			return err
 		}
 		if p, ok := parseARP(buf[:n]); ok && p.conflicts(mac, ip, len(claims) == len(announceTimes)) {
-			return fmt.Errorf("%w: %v is at %v", ErrConflict, ip, net.HardwareAddr(p.senderMAC[:]))
+			if !ignore(p.senderMAC) {
+				return &conflictError{ip, p.senderMAC}
+			}
 		}
 	}
 }

@@ -26,11 +26,18 @@ const (
 	renewInterval  = 60 * time.Second // RFC 2131, section 4.4.5
 	requestTries   = 5                // then another server is looked for
 	maxDHCPMessage = 1500
+
+	// A lease that is in use for so long has not led anywhere yet. Where
+	// another server offers one, it is taken instead; the time doubles.
+	firstDoubt = 5 * time.Second
+	lastDoubt  = 60 * time.Second
+	doubtTries = 3
 )
 
 var (
 	errNoAnswer = errors.New("no answer")
 	errNak      = errors.New("refused by the server")
+	errDoubt    = errors.New("another server may do better")
 )
 
 // dhcp keeps a path from a DHCPv4 lease up until ctx ends.
@@ -38,10 +45,13 @@ func (c *nic) dhcp(ctx context.Context) {
 	if !c.net.wants(netip.Addr.Is4) {
 		return
 	}
-	x := &exchange{nic: c, link: c.current(), rand: c.net.random(c.index), shunned: make(map[netip.Addr]int)}
+	x := &exchange{
+		nic: c, link: c.current(), rand: c.net.random(c.index),
+		shunned: make(map[netip.Addr]int), doubt: c.net.doubt,
+	}
 	for tries := 0; ctx.Err() == nil; tries++ {
 		began := time.Now()
-		if err := c.dhcpOnce(ctx, x); err == nil || ctx.Err() != nil {
+		if err := c.dhcpOnce(ctx, x); ctx.Err() != nil || errors.Is(err, errDoubt) {
 			continue
 		}
 		if time.Since(began) > lastInterval {
@@ -77,6 +87,8 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 	defer refresh.Stop()
 	renew := time.NewTimer(l.renew)
 	defer renew.Stop()
+	doubt := time.NewTimer(x.doubt)
+	defer doubt.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -102,6 +114,14 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 				return err
 			}
 			renew.Reset(l.renew)
+		case <-doubt.C:
+			x.doubt = min(2*x.doubt, lastDoubt)
+			if x.another(ctx, l.server) {
+				x.shunned[l.server]++
+				c.fail(PathFailed, &Error{Op: fmt.Sprintf("leave the lease of %v", l.server), Method: DHCP, Err: errDoubt})
+				return errDoubt
+			}
+			doubt.Reset(x.doubt)
 		}
 	}
 }
@@ -172,7 +192,8 @@ type exchange struct {
 	nic     *nic
 	link    link
 	rand    *rand.Rand
-	shunned map[netip.Addr]int // servers that offered and did not keep it, how often
+	shunned map[netip.Addr]int // servers that have let us down, how often
+	doubt   time.Duration      // when to look for another server
 
 	conn  net.PacketConn
 	in    chan *dhcpv4.DHCPv4
@@ -248,6 +269,12 @@ func parseReply(b []byte, mac net.HardwareAddr) (m *dhcpv4.DHCPv4) {
 	return m
 }
 
+// xid returns a new transaction's number.
+func (x *exchange) xid() (id dhcpv4.TransactionID) {
+	binary.NativeEndian.PutUint32(id[:], x.rand.Uint32())
+	return id
+}
+
 // interval returns how long to wait after the nth try, from 0: doubling, give
 // or take a quarter so that machines that start together do not stay together.
 func (x *exchange) interval(n int, limit time.Duration) time.Duration {
@@ -261,8 +288,7 @@ func (x *exchange) interval(n int, limit time.Duration) time.Duration {
 // acquire gets a lease from whichever server gives one.
 func (x *exchange) acquire(ctx context.Context) (*lease, error) {
 	for failures := 0; ; failures++ {
-		var xid dhcpv4.TransactionID
-		binary.NativeEndian.PutUint32(xid[:], x.rand.Uint32())
+		xid := x.xid()
 		offers, err := x.discover(ctx, xid)
 		if err != nil {
 			return nil, err
@@ -284,33 +310,59 @@ func (x *exchange) acquire(ctx context.Context) (*lease, error) {
 	}
 }
 
-// discover asks all servers until one offers something. Those that have let us
-// down before are used only when no other speaks up.
+// discover asks all servers until one offers something, and returns the offers,
+// the best first. Those that have let us down before are used only when no
+// other speaks up.
 func (x *exchange) discover(ctx context.Context, xid dhcpv4.TransactionID) ([]*lease, error) {
 	x.nic.event(DHCP, DHCPDiscover, "", nil)
-	var second []*lease
+	var offers []*lease
 	for try := 0; ; try++ {
-		if len(second) > 0 {
-			return second, nil
-		}
 		x.send(netip.IPv4Unspecified(), xid, dhcpv4.MessageTypeDiscover)
 		err := x.await(ctx, xid, x.interval(try, lastInterval), func(m *dhcpv4.DHCPv4) bool {
 			offer := x.offer(m)
 			if offer == nil {
 				return false
 			}
-			second = append(second, offer)
+			offers = append(offers, offer)
 			return x.shunned[offer.server] == 0
 		})
 		switch {
-		case err == nil:
-			slices.Reverse(second) // the good one came last
-			return second, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case err == nil || len(offers) > 0:
+			slices.SortStableFunc(offers, func(a, b *lease) int { return x.shunned[a.server] - x.shunned[b.server] })
+			return offers, nil
 		}
-		x.nic.fail(PathFailed, x.silence("no offer"))
+		e := x.silence("no offer")
+		e.Interface = x.nic.name()
+		x.nic.net.failed(e)
+		if e.Tries >= 4 && e.Tries&(e.Tries-1) == 0 { // ever more seldom
+			x.nic.event(DHCP, PathFailed, "", e)
+		}
 	}
+}
+
+// another reports whether a server other than that one offers a lease, and has
+// not let us down more often.
+func (x *exchange) another(ctx context.Context, than netip.Addr) bool {
+	err := x.open(ctx, func(ctx context.Context) error {
+		xid := x.xid()
+		for try := range doubtTries {
+			x.send(netip.IPv4Unspecified(), xid, dhcpv4.MessageTypeDiscover)
+			err := x.await(ctx, xid, x.interval(try, lastInterval), func(m *dhcpv4.DHCPv4) bool {
+				if m.MessageType() != dhcpv4.MessageTypeOffer {
+					return false
+				}
+				l, err := parseLease(m, x.link.mac, x.link.mtu)
+				return err == nil && l.server != than && x.shunned[l.server] <= x.shunned[than]
+			})
+			if err == nil || ctx.Err() != nil {
+				return err
+			}
+		}
+		return errNoAnswer
+	})
+	return err == nil
 }
 
 // offer returns the offer in a message, or nil.
@@ -406,8 +458,7 @@ func leaseTime(l *lease) string {
 // renew extends a lease before it ends. All servers are asked, as RFC 2131
 // calls rebinding: the one that gave it is among them.
 func (x *exchange) renew(ctx context.Context, l *lease) (*lease, error) {
-	var xid dhcpv4.TransactionID
-	binary.NativeEndian.PutUint32(xid[:], x.rand.Uint32())
+	xid := x.xid()
 	var ack *lease
 	var refused error
 	for try := 0; ; try++ {

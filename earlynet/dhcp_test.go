@@ -43,7 +43,7 @@ func TestDHCP(t *testing.T) {
 		c.serve()
 		c.dnsmasq()
 		restored(t)
-		n := open(t, ctx, Config{Methods: []Method{DHCP}})
+		n := open(ctx, t, Config{Methods: []Method{DHCP}})
 		p := next(t, n)
 		got, err := ask(ctx, p)
 		if err != nil {
@@ -60,7 +60,7 @@ func TestDHCP(t *testing.T) {
 			"--dhcp-option-force=121,172.31.1.1/32,0.0.0.0,0.0.0.0/0,172.31.1.1",
 			"--dhcp-option=3,10.9.0.99", "--dhcp-option-force=26,1450")
 		restored(t)
-		n := open(t, ctx, Config{Methods: []Method{DHCP}})
+		n := open(ctx, t, Config{Methods: []Method{DHCP}})
 		p := next(t, n)
 		got, err := ask(ctx, p)
 		if err != nil {
@@ -82,7 +82,7 @@ func TestDHCP(t *testing.T) {
 		c.serve()
 		c.dnsmasq()
 		restored(t)
-		n := open(t, ctx, Config{})
+		n := open(ctx, t, Config{})
 		for range 2 {
 			p := next(t, n)
 			if got, err := ask(ctx, p); err != nil || got != p.Source.String() {

@@ -3,6 +3,8 @@ package earlynet
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -86,6 +88,18 @@ func (e *UndoError) Error() string {
 func (e *UndoError) Unwrap() error { return e.Err }
 
 var _, _ error = (*Error)(nil), (*UndoError)(nil)
+
+// A conflictError is an ErrConflict that knows who the other host is.
+type conflictError struct {
+	ip  netip.Addr
+	mac [6]byte
+}
+
+func (e *conflictError) Error() string {
+	return fmt.Sprintf("%v: %v is at %v", ErrConflict, e.ip, net.HardwareAddr(e.mac[:]))
+}
+
+func (e *conflictError) Unwrap() error { return ErrConflict }
 
 // exists reports whether err says that the object is there already.
 func exists(err error) bool { return errors.Is(err, unix.EEXIST) }

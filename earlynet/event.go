@@ -52,6 +52,7 @@ const (
 	CarrierLost                         // the link cannot carry frames any more
 	AddressAdded                        // Detail: the address
 	Conflict                            // another host uses our address; Detail: which
+	ProxyARP                            // a host answers ARP for every address, and is ignored; Detail: its MAC address
 	DHCPDiscover                        // a DHCPDISCOVER was sent for the first time, or anew
 	DHCPOffer                           // Detail: address and server
 	DHCPAck                             // Detail: address, server, lease time
@@ -70,7 +71,7 @@ func (k EventKind) String() string {
 	names := [...]string{
 		NICFound: "found", NICIgnored: "ignored", NICGone: "gone", NICRenamed: "renamed",
 		LinkUp: "link set up", Carrier: "carrier", CarrierLost: "carrier lost",
-		AddressAdded: "address", Conflict: "conflict",
+		AddressAdded: "address", Conflict: "conflict", ProxyARP: "proxy ARP",
 		DHCPDiscover: "discover", DHCPOffer: "offer", DHCPAck: "ack", DHCPNak: "nak",
 		PathReady: "path ready", PathFailed: "path failed", Kept: "kept",
 		Undone: "undone", UndoFailed: "undo failed", LinkLeftUp: "link left up",

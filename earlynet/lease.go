@@ -83,7 +83,7 @@ func parseLease(m *dhcpv4.DHCPv4, mac net.HardwareAddr, mtu uint32) (*lease, err
 	default:
 		// T1 as the server says, if it makes sense, or half of the time.
 		l.renew = m.IPAddressRenewalTime(l.life / 2)
-		if l.renew < minLease/2 || l.renew >= l.life {
+		if l.renew < time.Second || l.renew >= l.life {
 			l.renew = l.life / 2
 		}
 	}

@@ -15,6 +15,10 @@ import (
 const (
 	maxConflicts  = 10
 	conflictPause = 60 * time.Second
+
+	// proxyClaims is how many of our addresses one host may claim before it is
+	// taken for a proxy: two by chance is less than one in four billion.
+	proxyClaims = 2
 )
 
 // linkLocal keeps a link-local path up until ctx ends. The path is given away
@@ -22,18 +26,27 @@ const (
 // conflict is one chance in 65,024 per neighbour, and waiting for its absence
 // to be certain takes seconds. On a conflict the path ends and another address
 // is picked.
+//
+// A router that answers ARP for every address (proxy ARP, as some clouds'
+// gateways do) would conflict with all of them. One host that claims several
+// addresses picked at random is such a router, and is ignored.
 func (c *nic) linkLocal(ctx context.Context) {
 	l := c.current()
 	if !c.net.wants(netip.Addr.Is4) {
 		return
 	}
 	pick := addressPicker(l.mac, c.net.cfg.Destinations)
+	claims := make(map[[6]byte]int)
 	for conflicts := 0; ctx.Err() == nil; {
-		err := c.linkLocalOnce(ctx, l, pick())
+		err := c.linkLocalOnce(ctx, l, pick(), func(mac [6]byte) bool { return claims[mac] >= proxyClaims })
+		var other *conflictError
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, ErrConflict):
+		case errors.As(err, &other):
+			if claims[other.mac]++; claims[other.mac] == proxyClaims {
+				c.event(LinkLocal, ProxyARP, net.HardwareAddr(other.mac[:]).String(), nil)
+			}
 			if conflicts++; conflicts > maxConflicts {
 				pause(ctx, conflictPause)
 			}
@@ -46,7 +59,7 @@ func (c *nic) linkLocal(ctx context.Context) {
 
 // linkLocalOnce keeps a path up from one address until ctx ends or the address
 // cannot be used any more; the error says why.
-func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr) (err error) {
+func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr, ignore func(mac [6]byte) bool) (err error) {
 	a := c.begin(LinkLocal)
 	defer func() { a.stop(err) }()
 
@@ -70,7 +83,7 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr) (err
 	conflict := make(chan error, 1)
 	guard, stop := context.WithCancel(ctx)
 	defer stop()
-	c.net.tasks.Go(func() { conflict <- c.guard(guard, l, source) })
+	c.net.tasks.Go(func() { conflict <- c.guard(guard, l, source, ignore) })
 
 	refresh := time.NewTicker(addressLife / 3)
 	defer refresh.Stop()

@@ -12,7 +12,7 @@ func TestLinkLocal(t *testing.T) {
 		c := plug(t)
 		c.serve()
 		restored(t)
-		n := open(t, ctx, Config{Methods: []Method{LinkLocal}})
+		n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
 		p := next(t, n)
 		got, err := ask(ctx, p)
 		if err != nil {

@@ -2,7 +2,6 @@ package earlynet
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"time"
 
@@ -10,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// subscribe opens the socket on which the kernel tells of changes.
+// subscribe opens the socket on which the kernel tells of changes, in place of
+// the one before.
 func (n *Network) subscribe() error {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
@@ -18,31 +18,52 @@ func (n *Network) subscribe() error {
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.events != nil {
+		_ = n.events.Close()
+	}
 	n.events = c
+	if n.ctx.Err() != nil {
+		_ = c.Close() // unsubscribe may have been before us
+	}
 	return nil
 }
 
-// watch applies what the kernel tells, until the socket is closed.
+// unsubscribe wakes watch, for good if the context has ended.
+func (n *Network) unsubscribe() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.events != nil {
+		_ = n.events.Close()
+	}
+}
+
+// watch applies what the kernel tells, until the context ends.
 func (n *Network) watch() {
 	for n.ctx.Err() == nil {
 		msgs, err := n.events.Receive()
-		switch {
-		case err == nil:
+		if err == nil {
 			for _, m := range msgs {
 				n.apply(m)
 			}
-		case n.ctx.Err() != nil:
+			continue
+		}
+		if n.ctx.Err() != nil {
 			return
-		default:
-			// ENOBUFS: the kernel had more to tell than the socket holds, and
-			// dropped it. The subscription stands; read everything anew.
-			n.event(Event{Kind: NetlinkOverrun, Err: err})
-			if err := n.refresh(); err != nil {
-				n.failed(&Error{Op: "list links", Err: err})
-			}
-			if !errors.Is(err, unix.ENOBUFS) {
-				pause(n.ctx, 100*time.Millisecond) // whatever it is, don't spin
-			}
+		}
+		// ENOBUFS: the kernel had more to tell than the socket holds, and
+		// dropped it; it goes on to drop without a word until the socket has
+		// been read empty (netlink_overrun, net/netlink/af_netlink.c), and what
+		// can be read is old. So begin again: subscribe, then dump.
+		n.event(Event{Kind: NetlinkOverrun, Err: err})
+		err = n.subscribe()
+		if err == nil {
+			err = n.refresh()
+		}
+		if err != nil && n.ctx.Err() == nil {
+			n.failed(&Error{Op: "watch links", Err: err})
+			pause(n.ctx, 100*time.Millisecond) // whatever it is, don't spin
 		}
 	}
 }
@@ -255,14 +276,12 @@ func (n *Network) linkLocal6(index int) (netip.Addr, bool) {
 	return best, best.IsValid()
 }
 
-// pause waits, and reports whether ctx lasted.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits, no longer than ctx lasts.
+func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }

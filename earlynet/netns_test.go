@@ -11,42 +11,15 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/testvm/netns"
 	"golang.org/x/sys/unix"
 )
 
 // TestMain runs the tests inside a network namespace of their own.
-func TestMain(m *testing.M) {
-	const inside = "EARLYNET_TEST_INSIDE"
-	if os.Getenv(inside) != "" {
-		// The kernel's own address is there at once: snapshots do not change by themselves.
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	if err := cmd.Run(); err != nil {
-		if exit, ok := err.(*exec.ExitError); ok {
-			os.Exit(exit.ExitCode())
-		}
-		fmt.Fprintln(os.Stderr, "earlynet: tests need a network namespace of their own:", err)
-		if os.Getenv("CI") == "true" {
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(0)
-}
+func TestMain(m *testing.M) { netns.Main(m) }
 
 var metadata = netip.MustParseAddr("169.254.169.254")
 
@@ -74,6 +47,9 @@ func plug(t testing.TB) *cloud {
 
 func plugAs(t testing.TB, ifname string) *cloud {
 	t.Helper()
+	netns.Require(t)
+	// The kernel's own address is there at once: snapshots do not change by themselves.
+	run(t, "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
 	// A process that holds the other namespace; it dies with its stdin.
 	holder := exec.Command("unshare", "-n", "cat")
 	in, err := holder.StdinPipe()
@@ -85,7 +61,7 @@ func plugAs(t testing.TB, ifname string) *cloud {
 	}
 	t.Cleanup(func() { in.Close(); holder.Wait() })
 	c := &cloud{t: t, ns: fmt.Sprint(holder.Process.Pid)}
-	self, _ := os.Readlink("/proc/self/ns/net")
+	self, _ := os.Readlink("/proc/thread-self/ns/net")
 	eventually(t, "the other namespace", func() bool {
 		other, err := os.Readlink("/proc/" + c.ns + "/ns/net")
 		return err == nil && other != self
@@ -143,7 +119,7 @@ func (c *cloud) serve() {
 func ask(ctx context.Context, p *Path) (string, error) {
 	tr := &http.Transport{DialContext: p.DialContext, DisableKeepAlives: true}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://169.254.169.254/", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://169.254.169.254/", nil)
 	if err != nil {
 		return "", err
 	}
@@ -156,43 +132,18 @@ func ask(ctx context.Context, p *Path) (string, error) {
 	return string(b), err
 }
 
-// snapshot is everything that must be as it was.
-func snapshot(t testing.TB) string {
-	t.Helper()
-	s := run(t, `ip -d -o link | sed -E 's/ (qlen|qdisc|state|numtxqueues|mode|group) [^ ]*//g'; ip -o addr; ip -4 route show table all; ip -6 route show table all; ip rule; ip neigh; cat /proc/sys/net/ipv4/neigh/*/retrans_time_ms /proc/sys/net/ipv4/neigh/*/mcast_solicit; ls /proc/net/packet; cat /proc/net/packet | wc -l`)
-	fds, _ := os.ReadDir("/proc/self/fd")
-	return s + fmt.Sprintf("descriptors %d\n", len(fds))
-}
-
 // restored checks, when the test ends, that nothing is left of it.
 func restored(t testing.TB) {
 	t.Helper()
-	// The poller's own descriptors are made once.
-	if l, err := net.Listen("tcp4", "127.0.0.1:0"); err == nil {
-		l.Close()
+	before, err := netns.Snap()
+	if err != nil {
+		t.Fatal(err)
 	}
-	before := snapshot(t)
 	t.Cleanup(func() {
-		var after string
-		if !within(3*time.Second, func() bool { after = snapshot(t); return after == before }) {
-			t.Errorf("not as it was.\nbefore:\n%s\nafter:\n%s", before, after)
-		}
-		if g := goroutines(); len(g) > 0 {
-			t.Errorf("goroutines are left:\n%s", strings.Join(g, "\n\n"))
+		if diff, err := before.Settle(3 * time.Second); err != nil || diff != "" {
+			t.Errorf("not as it was (%v):\n%s", err, diff)
 		}
 	})
-}
-
-// goroutines returns those that the package has started.
-func goroutines() []string {
-	buf := make([]byte, 1<<20)
-	var left []string
-	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		if strings.Contains(g, "earlynet.(*") && !strings.Contains(g, "_test.go") {
-			left = append(left, g)
-		}
-	}
-	return left
 }
 
 func within(d time.Duration, ok func() bool) bool {
@@ -215,7 +166,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // open opens a network and closes it at the end of the test; a second Close by
 // the test itself is harmless.
-func open(t testing.TB, ctx context.Context, cfg Config) *Network {
+func open(ctx context.Context, t testing.TB, cfg Config) *Network {
 	t.Helper()
 	if cfg.NICs == nil {
 		cfg.NICs = []string{"eth0"}

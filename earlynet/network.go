@@ -45,6 +45,7 @@ type Network struct {
 	cfg       Config
 	selection selection
 	methods   []Method
+	doubt     time.Duration // firstDoubt; shorter in tests
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -99,12 +100,12 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		_ = n.rtnl.close()
 		return nil, &Error{Op: "watch links", Err: err}
 	}
-	if err := n.refresh(); err != nil {
-		_ = n.Close()
-		return nil, &Error{Op: "list links", Err: err}
-	}
+	err = n.refresh()
 	n.tasks.Go(n.watch)
 	n.finish()
+	if err != nil {
+		return nil, errors.Join(&Error{Op: "list links", Err: err}, n.Close())
+	}
 	return n, nil
 }
 
@@ -136,7 +137,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, &Error{Op: "configuration", Err: err}
 	}
 	n := &Network{
-		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods),
+		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods), doubt: firstDoubt,
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
 		nics: make(map[int]*nic), ignored: make(map[int]string),
@@ -153,14 +154,13 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// finish arranges for the end of the tasks when the context ends.
+// finish arranges for the end of the tasks when the context ends. It must be
+// called last: from then on only tasks start tasks.
 func (n *Network) finish() {
 	go func() {
 		defer close(n.ended)
 		<-n.ctx.Done()
-		if n.events != nil {
-			_ = n.events.Close() // wakes watch
-		}
+		n.unsubscribe() // wakes watch
 		n.tasks.Wait()
 		close(n.paths)
 	}()

@@ -59,14 +59,14 @@ func TestUndo(t *testing.T) {
 		restored(t)
 		ctx, cancel := context.WithCancel(ctx)
 		var r recorder
-		n := open(t, ctx, Config{Methods: []Method{DHCP}, Observer: r.observe})
-		eventually(t, "the third DISCOVER", func() bool { return r.saw(PathFailed, "no offer after 3 tries") })
+		n := open(ctx, t, Config{Methods: []Method{DHCP}, Observer: r.observe})
+		eventually(t, "the fourth DISCOVER", func() bool { return r.saw(PathFailed, "no offer after 4 tries") })
 		cancel()
 		if p, ok := <-n.Paths(); ok {
 			t.Errorf("a path from nowhere: %v", p)
 		}
 		var e *Error
-		if st := n.Status(); len(st) != 1 || !errors.As(st[0], &e) || e.Tries < 3 || e.Method != DHCP {
+		if st := n.Status(); len(st) != 1 || !errors.As(st[0], &e) || e.Tries < 4 || e.Method != DHCP {
 			t.Errorf("status: %v", st)
 		}
 	})
@@ -76,7 +76,7 @@ func TestUndo(t *testing.T) {
 		c.serve()
 		restored(t)
 		ctx, cancel := context.WithCancel(ctx)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		cancel()
 		for range n.Paths() {
@@ -98,7 +98,7 @@ func TestUndo(t *testing.T) {
 		c := plug(t)
 		c.serve()
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80")
 		if err != nil {
@@ -128,7 +128,7 @@ func TestUndo(t *testing.T) {
 		source := firstPick(t, "eth0")
 		run(t, "ip link set eth0 up; ip addr add "+source.String()+"/32 dev eth0; sleep 0.05")
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		if got, err := ask(ctx, p); err != nil || got != source.String() {
 			t.Errorf("the service saw %q, want %v: %v", got, source, err)
@@ -140,7 +140,7 @@ func TestUndo(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		p := next(t, n)
 		run(t, "ip addr replace "+p.Source.String()+"/32 dev eth0")
 		if err := n.Close(); err != nil {
@@ -160,7 +160,7 @@ func TestUndo(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		p := next(t, n)
 		if _, err := ask(ctx, p); err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestUndo(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		next(t, n)
 		run(t, "ip route add 198.51.100.0/24 dev eth0")
 		if err := n.Close(); err != nil {
@@ -207,7 +207,7 @@ func TestUndo(t *testing.T) {
 		c.serve()
 		run(t, "ip link set eth0 up; ip addr add 10.9.0.7/24 dev eth0; ip route add default via 10.9.0.1; sleep 0.05")
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		if _, err := ask(ctx, next(t, n)); err != nil {
 			t.Error(err)
 		}
@@ -219,7 +219,7 @@ func TestUndo(t *testing.T) {
 		run(t, "ip link set eth0 up; sleep 0.05")
 		run(t, fmt.Sprintf("ip route add 169.254.169.254/32 dev eth0 metric %d", metricLinkLocal+index(t, "eth0")))
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		if _, err := ask(ctx, next(t, n)); err != nil {
 			t.Error(err)
 		}
@@ -232,7 +232,7 @@ func TestUndo(t *testing.T) {
 		t.Cleanup(func() { run(t, "ip link del trap0") })
 		run(t, "ip route add 169.254.169.254/32 via 10.8.0.1 dev trap0; sleep 0.05")
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		if _, err := ask(ctx, next(t, n)); err != nil {
 			t.Error(err)
 		}
@@ -240,7 +240,7 @@ func TestUndo(t *testing.T) {
 
 	t.Run("what a killed process leaves has a lifetime, and the routes go with the address", func(t *testing.T) {
 		plug(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		a := addrs(t, "eth0")
 		if !strings.Contains(a, "valid_lft 60sec") && !strings.Contains(a, "valid_lft 59sec") {
@@ -272,7 +272,7 @@ func TestNIC(t *testing.T) {
 		c.serve()
 		c.run("ip link set cloud0 down")
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		eventually(t, "a status that says so", func() bool {
 			st := n.Status()
 			return len(st) == 1 && strings.Contains(st[0].Error(), "eth0: no carrier")
@@ -287,7 +287,7 @@ func TestNIC(t *testing.T) {
 		c := plug(t)
 		c.serve()
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		c.run("ip link set cloud0 down")
 		ended(t, p)
@@ -301,7 +301,7 @@ func TestNIC(t *testing.T) {
 		c := plug(t)
 		c.serve()
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		run(t, "ip link set eth0 down")
 		ended(t, p)
@@ -320,7 +320,7 @@ func TestNIC(t *testing.T) {
 		c := plug(t)
 		c.serve()
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		n.mu.Lock() // nobody looks
 		run(t, "ip link set eth0 down; ip link set eth0 up")
@@ -337,7 +337,7 @@ func TestNIC(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		p := next(t, n)
 		conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80")
 		if err != nil {
@@ -362,7 +362,7 @@ func TestNIC(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		p := next(t, n)
 		run(t, "ip link set eth0 name ens3")
 		t.Cleanup(func() { run(t, "ip link del ens3") })
@@ -381,7 +381,7 @@ func TestNIC(t *testing.T) {
 	t.Run("one that is renamed to the name asked for is used", func(t *testing.T) {
 		c := plugAs(t, "other0")
 		c.serve()
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		run(t, "ip link set other0 name eth0")
 		t.Cleanup(func() { run(t, "ip link del eth0") })
 		if _, err := ask(ctx, next(t, n)); err != nil {
@@ -393,7 +393,7 @@ func TestNIC(t *testing.T) {
 		plug(t)
 		restored(t)
 		var r recorder
-		n := open(t, ctx, Config{NICs: []string{"e*"}, Observer: r.observe})
+		n := open(ctx, t, Config{NICs: []string{"e*"}, Observer: r.observe})
 		if !r.saw(NICIgnored, "eth0: ignored: a veth, not a physical NIC; name it exactly to use it") {
 			t.Error("nobody was told")
 		}
@@ -409,14 +409,14 @@ func TestNIC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next(t, open(t, ctx, Config{NICs: []string{ifi.HardwareAddr.String()}, Methods: []Method{LinkLocal}}))
+		next(t, open(ctx, t, Config{NICs: []string{ifi.HardwareAddr.String()}, Methods: []Method{LinkLocal}}))
 	})
 
 	t.Run("an address that somebody removes ends the path, and another is made", func(t *testing.T) {
 		c := plug(t)
 		c.serve()
 		restored(t)
-		n := open(t, ctx, ll)
+		n := open(ctx, t, ll)
 		p := next(t, n)
 		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
 		ended(t, p)
@@ -434,7 +434,7 @@ func TestNIC(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		p := next(t, n)
 		if p.Source == taken {
 			ended(t, p)
@@ -455,7 +455,7 @@ func TestNIC(t *testing.T) {
 	t.Run("the ARP timers are short while it is ours", func(t *testing.T) {
 		plug(t)
 		restored(t)
-		next(t, open(t, ctx, ll))
+		next(t, open(ctx, t, ll))
 		if v := run(t, "cat /proc/sys/net/ipv4/neigh/eth0/retrans_time_ms"); v != "100\n" {
 			t.Errorf("retrans_time_ms: %s", v)
 		}
@@ -467,7 +467,7 @@ func TestNIC(t *testing.T) {
 		var r recorder
 		cfg := ll
 		cfg.Observer = r.observe
-		n := open(t, ctx, cfg)
+		n := open(ctx, t, cfg)
 		p := next(t, n)
 		if err := n.events.SetReadBuffer(1); err != nil {
 			t.Fatal(err)
@@ -504,7 +504,7 @@ func TestIPv6(t *testing.T) {
 		t.Cleanup(func() { l.Close() })
 		restored(t)
 		service := netip.MustParseAddr("fe80::a9fe:a9fe")
-		n := open(t, context.Background(), Config{Destinations: []netip.Addr{service}})
+		n := open(context.Background(), t, Config{Destinations: []netip.Addr{service}})
 		p := next(t, n)
 		if p.Method != IPv6 || p.Source.Zone() != "eth0" {
 			t.Errorf("path %v from %v", p, p.Source)
@@ -592,7 +592,7 @@ func TestKeep(t *testing.T) {
 		c.serve()
 		c.dnsmasq("--dhcp-option-force=1,255.255.255.255",
 			"--dhcp-option-force=121,172.31.1.1/32,0.0.0.0,0.0.0.0/0,172.31.1.1", "--dhcp-option-force=26,1450")
-		n := open(t, ctx, Config{Methods: []Method{DHCP}})
+		n := open(ctx, t, Config{Methods: []Method{DHCP}})
 		p := next(t, n)
 		if err := n.Keep(p); err != nil {
 			t.Fatal(err)
@@ -627,7 +627,7 @@ func TestKeep(t *testing.T) {
 	t.Run("a kept link-local address outlives the network", func(t *testing.T) {
 		c := plug(t)
 		c.serve()
-		n := open(t, ctx, Config{Methods: []Method{LinkLocal}})
+		n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
 		p := next(t, n)
 		if err := n.Keep(p); err != nil {
 			t.Fatal(err)
@@ -650,7 +650,7 @@ func TestKeep(t *testing.T) {
 	t.Run("nothing can be kept of a path that is gone", func(t *testing.T) {
 		plug(t)
 		restored(t)
-		n := open(t, ctx, Config{Methods: []Method{LinkLocal}})
+		n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
 		p := next(t, n)
 		n.Close()
 		if err := n.Keep(p); !errors.Is(err, ErrPathDone) {
