@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -17,7 +19,8 @@ const deepest = 64
 // catalogue is a directory of modules made by depmod, for one kernel release.
 type catalogue struct {
 	root *root
-	dir  string // within root, such as "/lib/modules/6.12.5-talos"
+	open func(name string) (io.ReadCloser, error) // one of depmod's files
+	dir  string                                   // within root, such as "/lib/modules/6.12.5-talos"
 	deps map[string]dep
 	soft map[string][]string // modules.softdep, what comes before; nil until read
 	done map[string]error    // modules that were loaded, or not
@@ -34,6 +37,7 @@ func findCatalogue(r *root, release string) (*catalogue, error) {
 	var others []string
 	for _, modules := range []string{"/lib/modules", "/usr/lib/modules"} {
 		c := &catalogue{root: r, dir: path.Join(modules, release), done: map[string]error{}, deps: map[string]dep{}}
+		c.open = func(name string) (io.ReadCloser, error) { return r.open(path.Join(c.dir, name)) }
 		f, err := r.open(path.Join(c.dir, "modules.dep"))
 		if err == nil {
 			return c, f.Close()
@@ -71,12 +75,12 @@ func (c *catalogue) resolvePath(file string) string {
 	return path.Join(c.dir, file)
 }
 
-// read calls fn with each line of a file of the catalogue.
-func (c *catalogue) read(ctx context.Context, name string, fn func(line []byte)) error {
-	f, err := c.root.open(c.resolvePath(name))
+// read calls fn with each line of a file of the catalogue until it returns false.
+func (c *catalogue) read(ctx context.Context, name string, fn func(line []byte) bool) error {
+	f, err := c.open(name)
 	if err == nil {
 		err = eachLine(ctx, f, fn)
-		err = errors.Join(err, f.Close())
+		_ = f.Close() // only ever read
 	}
 	if err != nil {
 		return &Error{
@@ -91,19 +95,25 @@ func (c *catalogue) read(ctx context.Context, name string, fn func(line []byte))
 // of modules.alias ("alias PATTERN MODULE").
 func (c *catalogue) claims(ctx context.Context, devices []Device) (map[string][]string, error) {
 	found := map[string][]string{}
-	err := c.read(ctx, "modules.alias", func(line []byte) {
-		fields := bytes.Fields(line)
-		if len(fields) != 3 || string(fields[0]) != "alias" {
-			return
+	err := c.read(ctx, "modules.alias", func(line []byte) bool {
+		// Tens of thousands of lines, so nothing is allocated for one that fits not.
+		rest, ok := bytes.CutPrefix(line, []byte("alias "))
+		if !ok {
+			return true
+		}
+		pattern, module, ok := bytes.Cut(rest, []byte(" "))
+		if !ok {
+			return true
 		}
 		for _, d := range devices {
-			if match(string(fields[1]), d.Modalias) {
-				name := moduleName(string(fields[2]))
+			if match(pattern, d.Modalias) {
+				name := moduleName(string(module))
 				if !slices.Contains(found[d.Modalias], name) {
 					found[d.Modalias] = append(found[d.Modalias], name)
 				}
 			}
 		}
+		return true
 	})
 	return found, err
 }
@@ -128,27 +138,30 @@ func (c *catalogue) resolve(ctx context.Context, names []string) error {
 		if depth > deepest {
 			return &Error{Op: "read", File: c.label("modules.dep"), Err: fmt.Errorf("dependencies more than %d deep", deepest)}
 		}
-		err := c.read(ctx, "modules.dep", func(line []byte) {
+		asked := slices.Collect(maps.Keys(want))
+		var scratch []byte
+		err := c.read(ctx, "modules.dep", func(line []byte) bool {
 			file, needs, ok := bytes.Cut(line, []byte(":"))
 			if !ok {
-				return
+				return true
 			}
-			name := moduleName(string(file))
-			if !want[name] || c.deps[name].file != "" {
-				return
+			scratch = appendModuleName(scratch[:0], file)
+			if !want[string(scratch)] {
+				return true
 			}
 			d := dep{file: c.resolvePath(string(file))}
 			for _, n := range bytes.Fields(needs) {
 				d.needs = append(d.needs, moduleName(string(n)))
 			}
-			c.deps[name] = d
+			c.deps[string(scratch)] = d
+			delete(want, string(scratch))
+			return len(want) > 0
 		})
 		if err != nil {
 			return err
 		}
-		asked := want
-		want = map[string]bool{}
-		for name := range asked {
+		clear(want)
+		for _, name := range asked {
 			d, ok := c.deps[name]
 			if !ok {
 				c.deps[name] = dep{} // not there; do not look again
@@ -168,10 +181,10 @@ func (c *catalogue) readSoftdeps(ctx context.Context) error {
 		return nil
 	}
 	soft := map[string][]string{}
-	err := c.read(ctx, "modules.softdep", func(line []byte) {
+	err := c.read(ctx, "modules.softdep", func(line []byte) bool {
 		fields := strings.Fields(string(line))
 		if len(fields) < 3 || fields[0] != "softdep" {
-			return
+			return true
 		}
 		pre := false
 		for _, f := range fields[2:] {
@@ -186,6 +199,7 @@ func (c *catalogue) readSoftdeps(ctx context.Context) error {
 				}
 			}
 		}
+		return true
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -196,10 +210,17 @@ func (c *catalogue) readSoftdeps(ctx context.Context) error {
 
 // moduleName makes the name of a module of its file's: the part before the first
 // ".ko", with _ for -, as the kernel has it.
-func moduleName(file string) string {
-	name := path.Base(strings.TrimSpace(file))
-	if i := strings.Index(name, ".ko"); i > 0 {
-		name = name[:i]
+func moduleName(file string) string { return string(appendModuleName(nil, []byte(file))) }
+
+// appendModuleName appends what moduleName returns to buf.
+func appendModuleName(buf, file []byte) []byte {
+	file = bytes.TrimSpace(file)
+	file = file[bytes.LastIndexByte(file, '/')+1:]
+	if i := bytes.Index(file, []byte(".ko")); i > 0 {
+		file = file[:i]
 	}
-	return strings.ReplaceAll(name, "-", "_")
+	for _, c := range file {
+		buf = append(buf, dash(c))
+	}
+	return buf
 }

@@ -6,7 +6,7 @@ package kmod
 // matches a slash, and a bracket that does not close stands for itself.
 //
 // It takes time in proportion to the product of the lengths at worst.
-func match(pattern, s string) bool {
+func match[P string | []byte](pattern P, s string) bool {
 	p, i := 0, 0
 	star, from := -1, 0 // where to go on after a mismatch: one byte more for the last star
 	for i < len(s) {
@@ -36,7 +36,7 @@ func match(pattern, s string) bool {
 
 // matchOne matches one byte with the first element of the pattern and returns
 // the length of that element, or 0 if it does not match.
-func matchOne(pattern string, c byte) int {
+func matchOne[P string | []byte](pattern P, c byte) int {
 	switch pattern[0] {
 	case '?':
 		return 1
@@ -70,7 +70,7 @@ func dash(c byte) byte {
 
 // matchSet matches c with the set that the pattern begins with, and returns the
 // set's length, or 0 if it is none.
-func matchSet(pattern string, c byte) (n int, ok bool) {
+func matchSet[P string | []byte](pattern P, c byte) (n int, ok bool) {
 	i, negated, found := 1, false, false
 	if i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^') {
 		negated = true

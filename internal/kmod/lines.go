@@ -17,8 +17,9 @@ const (
 )
 
 // eachLine calls fn with each line of r, without the space around it. The line is valid
-// during the call only. Lines that are empty or begin with # are left out.
-func eachLine(ctx context.Context, r io.Reader, fn func(line []byte)) error {
+// during the call only. Lines that are empty or begin with # are left out. It ends
+// when fn returns false.
+func eachLine(ctx context.Context, r io.Reader, fn func(line []byte) bool) error {
 	limited := &io.LimitedReader{R: r, N: longestFile + 1}
 	br := bufio.NewReaderSize(limited, longestLine)
 	for n, end := 0, false; !end; n++ {
@@ -36,8 +37,8 @@ func eachLine(ctx context.Context, r io.Reader, fn func(line []byte)) error {
 			return err
 		}
 		line = bytes.TrimSpace(line)
-		if len(line) > 0 && line[0] != '#' {
-			fn(line)
+		if len(line) > 0 && line[0] != '#' && !fn(line) {
+			return nil
 		}
 	}
 	return nil

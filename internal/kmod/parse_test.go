@@ -1,6 +1,8 @@
 package kmod
 
 import (
+	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +80,7 @@ func FuzzMatch(f *testing.F) {
 func TestModuleName(t *testing.T) {
 	for file, want := range map[string]string{
 		"kernel/net/virtio_net.ko": "virtio_net", "a/b/virtio-rng.ko.xz": "virtio_rng", "x.ko.zst": "x",
-		"virtio-net": "virtio_net", "/lib/modules/x/8021q.ko.gz": "8021q", ".ko": ".ko", "": ".",
+		"virtio-net": "virtio_net", "/lib/modules/x/8021q.ko.gz": "8021q", ".ko": ".ko", "": "", "dir/": "",
 	} {
 		if got := moduleName(file); got != want {
 			t.Errorf("moduleName(%q) = %q, want %q", file, got, want)
@@ -149,18 +151,8 @@ func FuzzResolve(f *testing.F) {
 	f.Add(virtioDep, "virtio_net")
 	f.Add("a.ko: b.ko c.ko\nb.ko: c.ko\nc.ko:", "a")
 	f.Add("a.ko: b.ko\nb.ko: a.ko", "a")
-	f.Fuzz(func(t *testing.T, dep, name string) {
-		m := newMachine(t)
-		write(t, modulesDir(m.root), map[string]string{"modules.dep": dep})
-		r, err := openRoot(m.root, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.close()
-		c, err := findCatalogue(r, release)
-		if err != nil {
-			t.Fatal(err)
-		}
+	f.Fuzz(func(t *testing.T, text, name string) {
+		c := catalogueOf(map[string]string{"modules.dep": text})
 		if err := c.resolve(t.Context(), []string{name}); err != nil {
 			return
 		}
@@ -172,4 +164,40 @@ func FuzzResolve(f *testing.F) {
 			}
 		}
 	})
+}
+
+func FuzzClaims(f *testing.F) {
+	f.Add(virtioAlias)
+	f.Add("alias pci:v*d*sv*sd*bc0[23]sc* a\nalias * b\nalias [ c\nalias pci:* d e\nalias")
+	f.Fuzz(func(t *testing.T, text string) {
+		c := catalogueOf(map[string]string{"modules.alias": text})
+		claims, err := c.claims(t.Context(), []Device{{Modalias: nicPCI}, {Modalias: nicVirtio}})
+		if err != nil {
+			return
+		}
+		for modalias, modules := range claims {
+			if modalias != nicPCI && modalias != nicVirtio || len(modules) == 0 {
+				t.Fatalf("%q claims %q", modules, modalias)
+			}
+			for i, m := range modules {
+				if slices.Contains(modules[:i], m) {
+					t.Fatalf("%q twice in %q", m, modules)
+				}
+			}
+		}
+	})
+}
+
+// catalogueOf has files in memory.
+func catalogueOf(files map[string]string) *catalogue {
+	return &catalogue{
+		root: &root{},
+		deps: map[string]dep{},
+		open: func(name string) (io.ReadCloser, error) {
+			if text, ok := files[name]; ok {
+				return io.NopCloser(strings.NewReader(text)), nil
+			}
+			return nil, fs.ErrNotExist
+		},
+	}
 }
