@@ -29,7 +29,7 @@ const (
 	Metadata Kind = "metadata" // one attempt at the platform's metadata ended; Name: the hostname, Text: the error
 	Network  Kind = "network"  // an interface was configured; Name: which; Text: the lease
 	Config   Kind = "config"   // the machine's configuration arrived
-	Service  Kind = "service"  // services were started; Name: the node's name as they got it
+	Service  Kind = "service"  // services were started; Name: the node's name as they got it; State
 	Member   Kind = "member"   // etcd answered; Name: its member's name
 	ProcFS   Kind = "procfs"   // a mount -t proc in a new user namespace; Text: "ok" or the error
 	Settled  Kind = "settled"  // the boot is over; State: what is left

@@ -3,6 +3,7 @@ package report
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // State is what a process of the guest finds around itself.
@@ -26,6 +29,9 @@ type State struct {
 	Processes   []string `json:"processes,omitempty"` // "PID NAME", other than this one and the kernel's threads
 	Tracers     []string `json:"tracers,omitempty"`   // "TID by PID", of this process' threads
 	Record      string   `json:"record,omitempty"`    // /run/nametag/identity.json
+	Vendor      string   `json:"vendor,omitempty"`    // of the DMI, as far as there is a /sys
+	Serial      string   `json:"serial,omitempty"`
+	NoRandom    bool     `json:"norandom,omitempty"` // the kernel's random numbers are not ready: getrandom(2) would wait
 }
 
 // Look takes the state, of what of /proc and /sys is there.
@@ -36,11 +42,19 @@ func Look() *State {
 	s.CommandLine = strings.TrimSpace(string(cmdline))
 	record, _ := os.ReadFile("/run/nametag/identity.json")
 	s.Record = string(record)
+	s.Vendor, s.Serial = dmi("sys_vendor"), dmi("product_serial")
+	_, err := unix.Getrandom(make([]byte, 1), unix.GRND_NONBLOCK)
+	s.NoRandom = errors.Is(err, unix.EAGAIN)
 	s.network()
 	s.mounts()
 	s.Processes = processes()
 	s.Tracers = Tracers()
 	return s
+}
+
+func dmi(name string) string {
+	b, _ := os.ReadFile("/sys/class/dmi/id/" + name)
+	return strings.TrimSpace(string(b))
 }
 
 func (s *State) network() {
@@ -156,6 +170,7 @@ func (s *State) String() string {
 		{"routes", s.Routes},
 		{"processes", s.Processes},
 		{"tracers", s.Tracers},
+		{"args", s.Args},
 		{"env", s.Env},
 	} {
 		if len(list.items) > 0 {

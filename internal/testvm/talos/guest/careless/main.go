@@ -16,6 +16,7 @@ import (
 )
 
 func main() {
+	runtime.LockOSThread() // the first thread is the one that is traced, and the one that must exec
 	log := report.Open("careless")
 	var err error
 	if len(os.Args) > 2 && os.Args[1] == "child" {
@@ -73,12 +74,7 @@ func run(what string) error {
 // child is what stays.
 func child(what string) error {
 	if what == "tracer" {
-		runtime.LockOSThread()
-		const seize = 0x4206 // PTRACE_SEIZE
-		if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, seize, 1, 0, 0, 0, 0); errno != 0 {
-			return errno
-		}
-		standin.Pause()
+		return trace()
 	}
 	// A file over /proc/cmdline, as soon as the next process has a /proc, and never taken away.
 	if err := os.WriteFile("/amended", []byte("talos.hostname=careless\n"), 0o644); err != nil {
@@ -90,4 +86,37 @@ func child(what string) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// trace holds the first thread of PID 1, through every exec, and never lets go.
+func trace() error {
+	const seize = 0x4206 // PTRACE_SEIZE
+	if err := ptrace(seize, 0); err != nil {
+		return err
+	}
+	for {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(1, &status, unix.WALL, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// A signal of its own, such as the Go runtime's SIGURG, waits for us; a ptrace event has a number above it.
+		deliver := status.StopSignal()
+		if status>>16 != 0 {
+			deliver = 0
+		}
+		if err := ptrace(unix.PTRACE_CONT, uintptr(deliver)); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+}
+
+func ptrace(request, data uintptr) error {
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, request, 1, 0, data, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -54,7 +54,7 @@ func boot(log *report.Writer) error {
 	}
 	ctx := context.Background() // PID 1 has no end but the machine's
 	go drivers(ctx)
-	network := newNetwork(log)
+	network := newNetwork(log, names)
 	go network.run(ctx)
 
 	platform, configured := make(chan struct{}), make(chan struct{})
@@ -78,7 +78,7 @@ func boot(log *report.Writer) error {
 
 	<-configured
 	name := names.wait()
-	log.Write(report.Event{Kind: report.Service, Name: name})
+	log.Write(report.Event{Kind: report.Service, Name: name, State: report.Look()})
 	if err := startEtcd(ctx, name, log); err != nil {
 		return err
 	}

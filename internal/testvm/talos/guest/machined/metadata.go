@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -52,16 +53,19 @@ func userData(ctx context.Context, log *report.Writer) string {
 	}
 }
 
-// get makes one attempt, on a connection of its own. Its time is short, so that an attempt that began before the
-// service was there does not come through after it: the bug must not depend on the kernel's SYN timer.
+// get makes one attempt, on a connection of its own. Its time to connect is less than the second after which the
+// kernel sends a SYN again: an attempt that began before the service was there must not come through after all.
 func get(ctx context.Context, path string) (int, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 	if err != nil {
 		return 0, "", err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       (&net.Dialer{Timeout: 700 * time.Millisecond}).DialContext,
+	}}
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, "", err

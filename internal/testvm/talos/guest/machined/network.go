@@ -21,12 +21,13 @@ import (
 // network configures every Ethernet NIC by DHCP, each as it comes.
 type network struct {
 	log   *report.Writer
+	names *hostnames
 	once  sync.Once
 	ready chan struct{} // closed with the first lease
 }
 
-func newNetwork(log *report.Writer) *network {
-	return &network{log: log, ready: make(chan struct{})}
+func newNetwork(log *report.Writer, names *hostnames) *network {
+	return &network{log: log, names: names, ready: make(chan struct{})}
 }
 
 // wait blocks until there is a network.
@@ -85,7 +86,7 @@ func (n *network) lease(ctx context.Context, l net.Interface) (string, error) {
 		return "", err
 	}
 	defer client.Close() //nolint:errcheck // a socket
-	lease, err := client.Request(ctx, dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute))
+	lease, err := client.Request(ctx, dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionHostName))
 	if err != nil {
 		return "", err
 	}
@@ -130,6 +131,9 @@ func (n *network) lease(ctx context.Context, l net.Interface) (string, error) {
 			return "", fmt.Errorf("route %v: %w", r, err)
 		}
 		text += fmt.Sprintf(", %s via %s", r.Dest, r.Router)
+	}
+	if name := ack.HostName(); name != "" {
+		n.names.set(layerOperator, name)
 	}
 	return text, nil
 }

@@ -13,13 +13,15 @@ import (
 
 func main() {
 	log := report.Open("plain")
-	// The network is asked by netlink, mounts and the command line need /proc: an OS of its own mounts it.
-	if err := os.MkdirAll("/proc", 0o755); err != nil {
-		standin.Die(log, err)
+	for _, fs := range []struct{ kind, on string }{{"proc", "/proc"}, {"sysfs", "/sys"}} { // to look at
+		if err := os.MkdirAll(fs.on, 0o755); err != nil {
+			standin.Die(log, err)
+		}
+		if err := unix.Mount(fs.kind, fs.on, fs.kind, 0, ""); err != nil {
+			standin.Die(log, err)
+		}
 	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		standin.Die(log, err)
-	}
+	standin.FromEnvironment().Hook("init", log)
 	state := report.Look()
 	log.Write(report.Event{Kind: report.Started, Name: state.Hostname, State: state})
 	log.Write(report.Event{Kind: report.Settled, Name: state.Hostname})
