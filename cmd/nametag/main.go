@@ -12,7 +12,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/nametag-boot/nametag/internal/boot"
 	"github.com/nametag-boot/nametag/internal/buildinfo"
+	"github.com/nametag-boot/nametag/internal/handover"
 )
 
 // version is set by the linker in a release build.
@@ -33,6 +35,7 @@ const usage = `nametag finds out a server's name before anything else needs it.
 
 Usage:
   nametag resolve [flags]    find the name over a minimal link of its own, print it
+  nametag init [flags]       be the first process of the initramfs; the default as process 1
   nametag version            print the version
 
 Example:
@@ -42,10 +45,31 @@ Example:
 `
 
 func main() {
+	switch {
+	case handover.IsChild():
+		os.Exit(handover.ChildMain())
+	case boot.IsWorker():
+		os.Exit(boot.WorkerMain())
+	case os.Getpid() == 1 && !asksForCommand(os.Args):
+		firstProcess()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// asksForCommand tells process 1 of a container, which was given a command, from that of a machine, which was given the
+// words on the kernel command line that the kernel did not know.
+func asksForCommand(args []string) bool {
+	if len(args) < 2 {
+		return false
+	}
+	switch args[1] {
+	case "resolve", "version", "help", "--help", "--version":
+		return true
+	}
+	return false
 }
 
 // run is main without the process: arguments and streams in, exit status out.
@@ -57,6 +81,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "resolve":
 		return report(stderr, runResolve(ctx, args[1:], stdout, stderr))
+	case "init":
+		return report(stderr, runInit(args[1:], stdout))
 	case "version", "--version", "-version":
 		fmt.Fprintln(stdout, buildinfo.Line("nametag", version))
 		return exitOK

@@ -11,6 +11,7 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
+	"github.com/nametag-boot/nametag/internal/links"
 	"github.com/nametag-boot/nametag/internal/progress"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -142,11 +143,11 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if f.hostNetwork {
 		options = append(options, identity.OverHost())
 	} else {
-		links, err := links(f.policy)
+		cfg, err := links.FromPolicy(f.policy)
 		if err != nil {
-			return err
+			return &usageError{err}
 		}
-		options = append(options, identity.OverLinks(links))
+		options = append(options, identity.OverLinks(cfg))
 	}
 	if f.policy.Keep == procfs.KeepNetwork {
 		options = append(options, identity.KeepLink())
@@ -161,19 +162,6 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		printErr = write(stdout, f.output, id)
 	}
 	return printErr
-}
-
-// links is the part of the policy that earlynet carries out.
-func links(p procfs.Policy) (earlynet.Config, error) {
-	cfg := earlynet.Config{NICs: p.NICs}
-	for _, name := range p.Via {
-		m, err := earlynet.ParseMethod(name)
-		if err != nil {
-			return cfg, &usageError{err}
-		}
-		cfg.Methods = append(cfg.Methods, m)
-	}
-	return cfg, nil
 }
 
 // exitStatus is the exit status that an error of this command stands for.

@@ -1,0 +1,70 @@
+package boot
+
+import (
+	"fmt"
+
+	goprocfs "github.com/siderolabs/go-procfs/procfs"
+
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// nextParameter is the kernel argument that chooses the next init.
+const nextParameter = "nametag.init"
+
+// The platform that Talos calls Hetzner Cloud, and the argument that says so.
+const (
+	platformParameter = "talos.platform"
+	platformHetzner   = "hcloud"
+)
+
+// A decision is what follows from the kernel command line.
+type decision struct {
+	wait   bool
+	policy procfs.Policy
+	why    string // not waiting: why not, for the console; empty where nobody asked for it
+	given  bool   // the platform is given, and is Hetzner
+	talos  bool   // the command line is a Talos' own
+	next   string // the next init that the command line chooses; empty: none
+}
+
+// decide reads the command line. On an error the decision counts all the same: it is to wait by the default policy.
+func decide(line string) (decision, error) {
+	args := goprocfs.NewCmdline(line)
+	c, err := procfs.Parse(args)
+	d := decision{policy: c.Policy, wait: c.Present && c.Policy.Mode != procfs.Off}
+	if err != nil {
+		d.wait = true
+	}
+	if next := args.Get(nextParameter).First(); next != nil {
+		d.next = *next
+	}
+	d.talos = args.Get(platformParameter).First() != nil
+	d.given = c.Platform == platformHetzner
+	if !d.wait {
+		return d, err
+	}
+	switch {
+	case c.Hostname != "":
+		d.wait, d.why = false, fmt.Sprintf("%s%s names this node: nothing to find out", c.HostnameFrom, c.Hostname)
+	case c.Platform != "" && !d.given:
+		d.wait, d.why = false, fmt.Sprintf("%s=%s is not Hetzner Cloud (%s): nothing to find out", platformParameter, c.Platform, platformHetzner)
+	}
+	return d, err
+}
+
+// The inits that nametag stands in front of.
+const (
+	initPath   = "/init"
+	behindPath = "/init.next" // where the original is when nametag is /init
+)
+
+// nextInit is the init to execute after us: the one that was asked for, else /init.next where we are /init, else /init.
+func nextInit(asked, self string) string {
+	switch {
+	case asked != "":
+		return asked
+	case self == initPath:
+		return behindPath
+	}
+	return initPath
+}

@@ -1,0 +1,333 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/handover"
+	"github.com/nametag-boot/nametag/internal/kmsg"
+	"github.com/nametag-boot/nametag/internal/record"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// Options are what the caller of [Init] may choose. The zero value is right for what the kernel runs.
+type Options struct {
+	// Next is the init to execute after us. Empty: the one that the kernel argument nametag.init= names, else /init.next
+	// where we are /init ourselves, else /init.
+	Next string
+	// Args are the arguments for it, without its own name.
+	Args []string
+}
+
+// countdown stands before a reboot, power-off or halt for which the wait has not counted down already.
+const countdown = 3 * time.Second
+
+// workerGrace is how long after the policy's bound the worker may still be busy putting the network back.
+const workerGrace = 5 * time.Second
+
+// Init is the first process' work. It does not return: it ends in the next init, or in what the policy says.
+func Init(o Options) {
+	b := &boot{options: o, began: time.Now(), self: os.Args[0]}
+	b.deafen()
+	b.guarded(b.run)
+	b.stay("nothing is left to do")
+}
+
+type boot struct {
+	options  Options
+	self     string
+	began    time.Time
+	decision decision
+	places   places
+	console  *kmsg.Console // nil until there is something to say
+}
+
+// deafen takes the signals that Go would end the process by. They are caught, not ignored: an ignored signal would stay
+// so in the next init.
+func (b *boot) deafen() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
+}
+
+// guarded runs f, and if it panics, carries the policy out.
+func (b *boot) guarded(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			b.openConsole()
+			b.console.Errorf("panic: %v: this is a bug in nametag, please report it with these lines", p)
+			for line := range strings.Lines(string(debug.Stack())) {
+				b.console.Errorf("%s", strings.TrimSpace(line))
+			}
+			b.guarded(func() { b.giveUp("an internal failure", countdown) })
+		}
+	}()
+	f()
+}
+
+// run is the boot, in order.
+func (b *boot) run() {
+	line, err := commandLine()
+	if err != nil {
+		b.openConsole()
+		b.console.Errorf("cannot read the kernel command line: %v; booting on: nobody asked to wait, as far as I can tell", err)
+		b.execNext(nil)
+		return
+	}
+	d, mistake := decide(line)
+	b.decision = d
+	if !d.wait {
+		if d.why != "" {
+			b.openConsole()
+			b.console.Noticef("%s", d.why)
+		}
+		b.execNext(nil)
+		return
+	}
+
+	b.openConsole()
+	if mistake != nil {
+		b.console.Errorf("%v; going by the default policy, %s", mistake, d.policy)
+	}
+	if err := b.checkNext(); err != nil {
+		b.giveUp(err.Error(), countdown)
+		return
+	}
+	if b.places, err = mountPlaces(ownRoot); err != nil {
+		b.giveUp(fmt.Sprintf("cannot mount what is needed: %v", err), countdown)
+		return
+	}
+	b.console.Noticef("finding out this node's name: %s", d.policy)
+	r, err := b.findName(line)
+	switch {
+	case err != nil:
+		b.giveUp(err.Error(), countdown)
+	case r.Identity != nil:
+		b.handOver(line, r)
+	case r.Elsewhere:
+		b.console.Noticef("%s: nothing to find out", r.Why)
+		b.execNext(nil)
+	default:
+		b.giveUp(r.Why, 0) // the wait has counted down
+	}
+}
+
+// findName has the worker find the name. An error means that the worker failed, as opposed to the search.
+func (b *boot) findName(line string) (result, error) {
+	ctx := context.Background()
+	if policy := b.decision.policy; policy.Mode == procfs.Bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, b.began.Add(policy.Wait+workerGrace))
+		defer cancel()
+	}
+	question, err := json.Marshal(order{
+		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
+	})
+	if err != nil {
+		return result{}, err
+	}
+	var answer, complaint bytes.Buffer
+	worker := exec.CommandContext(ctx, b.places.self())
+	worker.Args = []string{workerName}
+	worker.Env = []string{"GOTRACEBACK=single"}
+	worker.Stdin, worker.Stdout, worker.Stderr = bytes.NewReader(question), &answer, &complaint
+	worker.WaitDelay = time.Second
+	err = worker.Run()
+
+	var r result
+	if jerr := json.Unmarshal(answer.Bytes(), &r); jerr == nil && (r.Identity != nil || r.Why != "") {
+		return r, nil
+	}
+	for said := range strings.Lines(complaint.String()) {
+		b.console.Errorf("worker: %s", strings.TrimSpace(said))
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return r, fmt.Errorf("the worker ended without an answer: %w", err)
+}
+
+// handOver gives the name to the operating system and executes it.
+func (b *boot) handOver(line string, r result) {
+	id := r.Identity
+	began := time.Now()
+	if err := identity.ValidateHostname(id.Hostname); err != nil {
+		b.giveUp(fmt.Sprintf("the worker's name: %v", err), countdown)
+		return
+	}
+	var h *handover.Handover
+	how := "as the kernel's hostname and in " + record.Path
+	if b.decision.talos || exists(talosImage) {
+		var err error
+		h, err = handover.Prepare(context.Background(), handover.Config{
+			Hostname: id.Hostname, CommandLine: line, Then: b.decision.policy.Then, Console: b.console, Executable: b.places.self(),
+		})
+		if err != nil {
+			b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
+			return
+		}
+		way, why := h.Way()
+		how = fmt.Sprintf("on Talos' command line (%s)", way)
+		if why != "" {
+			b.console.Warnf("the strict way is not to be had: %s", why)
+		}
+	} else if err := b.giveToAnyOS(id); err != nil {
+		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
+		return
+	}
+	total, handing := time.Since(b.began), time.Since(began)
+	b.console.Noticef("%s (instance %s, by %s/%s) goes on %s after %s: drivers %s, network %s, handover %s, the rest %s",
+		id.Hostname, id.InstanceID, id.Path.Interface, id.Path.Method, how, ms(total),
+		ms(r.Drivers), ms(r.Network), ms(handing), ms(total-r.Drivers-r.Network-handing))
+	b.execNext(h)
+}
+
+// giveToAnyOS sets the kernel's hostname and writes the record. The hostname is what counts: without the record the boot
+// goes on.
+func (b *boot) giveToAnyOS(id *identity.Identity) error {
+	if _, err := handover.SetHostname(id.Hostname); err != nil {
+		return err
+	}
+	_, err := record.MountRun("/run")
+	if err == nil {
+		err = record.From(id).Write(record.Path)
+	}
+	if err != nil {
+		b.console.Warnf("no record: %v", err)
+	}
+	return nil
+}
+
+// talosImage is the root file system that a Talos initramfs carries.
+const talosImage = "/rootfs.sqsh"
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// next is the init that is executed after us.
+func (b *boot) next() string {
+	asked := b.options.Next
+	if asked == "" {
+		asked = b.decision.next
+	}
+	return nextInit(asked, b.self)
+}
+
+// checkNext says why the next init could not be executed, before anybody waits for a name that nobody would get.
+func (b *boot) checkNext() error {
+	path := b.next()
+	next, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("there is no next init: %w; check the image, or %s=", err, nextParameter)
+	case next.Mode()&0o111 == 0 || next.IsDir():
+		return fmt.Errorf("the next init %s is not executable; check the image, or %s=", path, nextParameter)
+	}
+	if us, err := os.Stat(b.self); err == nil && os.SameFile(us, next) {
+		return fmt.Errorf("the next init %s is nametag itself; check %s=", path, nextParameter)
+	}
+	return nil
+}
+
+// execNext becomes the next init. It returns only if that failed, after the policy.
+func (b *boot) execNext(h *handover.Handover) {
+	err := b.checkNext()
+	if uerr := b.leave(); uerr != nil {
+		b.openConsole()
+		b.console.Warnf("%v", uerr) // none of it is where the next init mounts
+	}
+	if err == nil && h != nil {
+		err = h.Commit(context.Background())
+	}
+	if err == nil {
+		path := b.next()
+		err = unix.Exec(path, append([]string{path}, b.options.Args...), os.Environ())
+		err = fmt.Errorf("cannot execute %s: %w; check the image", path, err)
+	}
+	if h != nil {
+		err = errors.Join(err, h.Close())
+	}
+	b.openConsole()
+	if !b.decision.wait || b.decision.policy.Then == procfs.Continue {
+		b.stay(err.Error()) // there is nothing to go on with
+	}
+	b.giveUp(err.Error(), countdown)
+}
+
+// giveUp carries the policy out. It returns only where that is to boot on, and that failed.
+func (b *boot) giveUp(why string, countdown time.Duration) {
+	b.openConsole()
+	if err := b.leave(); err != nil {
+		b.console.Warnf("%v", err)
+	}
+	then := b.decision.policy.Then
+	switch {
+	case !b.decision.wait:
+		b.console.Errorf("%s; booting on: nobody asked to wait, as far as I can tell", why)
+		b.execNext(nil)
+	case then == procfs.Halt:
+		b.stay(why)
+	default:
+		if err := handover.Enforce(context.Background(), then, b.console, countdown, why); err != nil {
+			b.stay(fmt.Sprintf("%s, and then: %v", why, err))
+		}
+		b.execNext(nil) // then=continue
+	}
+}
+
+// sayAgain is how often a machine that stays says why.
+const sayAgain = time.Minute
+
+// stay keeps the machine where it is, and keeps saying why. It does not return.
+func (b *boot) stay(why string) {
+	b.openConsole()
+	for {
+		b.console.Errorf("staying here since %s: %s; reset the machine when that is mended", time.Since(b.began).Round(time.Second), why)
+		time.Sleep(sayAgain)
+	}
+}
+
+// leave takes away what was mounted.
+func (b *boot) leave() error {
+	if b.places.root == "" {
+		return nil
+	}
+	err := b.places.unmount()
+	b.places = places{}
+	return err
+}
+
+// openConsole opens the console, without anything being mounted, if it is not open yet.
+func (b *boot) openConsole() {
+	if b.console != nil {
+		return
+	}
+	if dev, err := detached("devtmpfs"); err == nil {
+		defer unix.Close(dev) //nolint:errcheck // not a file with content
+		if fd, err := unix.Openat(dev, "kmsg", unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err == nil {
+			b.console = kmsg.New(os.NewFile(uintptr(fd), "/dev/kmsg"), kmsg.Format{Prefix: "nametag", Kernel: true, Unlimited: unlimited()})
+			return
+		}
+	}
+	b.console = kmsg.Open("nametag")
+}
+
+// unlimited reports whether the kernel drops no lines of ours: printk.devkmsg=on, which Talos has on its command line.
+func unlimited() bool {
+	setting, err := readProc("sys/kernel/printk_devkmsg")
+	return err == nil && strings.TrimSpace(setting) == "on"
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
