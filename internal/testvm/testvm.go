@@ -26,7 +26,7 @@ import (
 )
 
 // settle is how long what a test began may take to end.
-const settle = 2 * time.Second
+const settle = 3 * time.Second
 
 // Lab is a node and its cloud.
 type Lab struct {

@@ -131,6 +131,8 @@ func (d *direction) decide(bits int) fate {
 func (d *direction) send(frame []byte) {
 	d.mu.Lock()
 	if d.closed {
+		d.count.Sent++
+		d.count.Lost++
 		d.mu.Unlock()
 		return
 	}

@@ -169,6 +169,10 @@ func (s Snapshot) link(b []byte, names map[uint32]string) error {
 		}
 	})
 	names[index] = name
+	if flags&unix.IFF_UP == 0 {
+		// Linkwatch sets the state of a link that went down, up to a second later or more; it says nothing then.
+		operstate = 0
+	}
 	s.add("link %d %s %s flags %#x operstate %d mtu %d master %d qlen %d promiscuity %d",
 		index, name, mac, flags, operstate, mtu, master, queue, promiscuity)
 	return err
