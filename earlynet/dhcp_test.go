@@ -9,7 +9,7 @@ import (
 
 // dnsmasq starts an independent DHCP server on the cloud's side. It gives
 // 10.9.0.50 to 10.9.0.60.
-func (c *cloud) dnsmasq(options ...string) {
+func (c *peer) dnsmasq(options ...string) {
 	c.t.Helper()
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
 		c.t.Skip("dnsmasq is missing: install dnsmasq-base")

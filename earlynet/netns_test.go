@@ -33,19 +33,19 @@ func run(t testing.TB, line string) string {
 	return string(out)
 }
 
-// A cloud is another namespace, joined by a veth: eth0 here, cloud0 there.
-type cloud struct {
+// A peer is another namespace, joined by a veth: eth0 here, cloud0 there.
+type peer struct {
 	t  testing.TB
 	ns string
 }
 
 // plug makes eth0, down and bare, and the other side with the metadata address.
-func plug(t testing.TB) *cloud {
+func plug(t testing.TB) *peer {
 	t.Helper()
 	return plugAs(t, "eth0")
 }
 
-func plugAs(t testing.TB, ifname string) *cloud {
+func plugAs(t testing.TB, ifname string) *peer {
 	t.Helper()
 	netns.Require(t)
 	// The kernel's own address is there at once: snapshots do not change by themselves.
@@ -60,7 +60,7 @@ func plugAs(t testing.TB, ifname string) *cloud {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close(); holder.Wait() })
-	c := &cloud{t: t, ns: fmt.Sprint(holder.Process.Pid)}
+	c := &peer{t: t, ns: fmt.Sprint(holder.Process.Pid)}
 	self, _ := os.Readlink("/proc/thread-self/ns/net")
 	eventually(t, "the other namespace", func() bool {
 		other, err := os.Readlink("/proc/" + c.ns + "/ns/net")
@@ -73,13 +73,13 @@ func plugAs(t testing.TB, ifname string) *cloud {
 }
 
 // run runs a command line on the cloud's side.
-func (c *cloud) run(line string) string {
+func (c *peer) run(line string) string {
 	c.t.Helper()
 	return run(c.t, "nsenter -t "+c.ns+" -n /bin/sh -ec '"+line+"'")
 }
 
 // inside calls fn on a thread in the cloud's namespace.
-func (c *cloud) inside(fn func()) {
+func (c *peer) inside(fn func()) {
 	c.t.Helper()
 	done := make(chan error)
 	go func() {
@@ -100,7 +100,7 @@ func (c *cloud) inside(fn func()) {
 }
 
 // serve answers HTTP on port 80 with the client's address.
-func (c *cloud) serve() {
+func (c *peer) serve() {
 	var l net.Listener
 	var err error
 	c.inside(func() { l, err = net.Listen("tcp4", "0.0.0.0:80") })

@@ -452,6 +452,37 @@ func TestNIC(t *testing.T) {
 		eventually(t, "the address given back", func() bool { return !strings.Contains(addrs(t, "eth0"), taken.String()) })
 	})
 
+	t.Run("a router that answers ARP for every address does not keep us from having one", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		ifi, err := net.InterfaceByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pick := addressPicker(ifi.HardwareAddr, []netip.Addr{metadata})
+		for range 8 {
+			c.run("ip addr add " + pick().String() + "/32 dev cloud0")
+		}
+		restored(t)
+		var r recorder
+		cfg := ll
+		cfg.Observer = r.observe
+		n := open(ctx, t, cfg)
+		var p *Path
+		eventually(t, "a path that lasts", func() bool {
+			p = next(t, n)
+			select {
+			case <-p.Done():
+				return false
+			case <-time.After(200 * time.Millisecond):
+				return true
+			}
+		})
+		if !r.saw(ProxyARP, "") {
+			t.Error("nobody was told")
+		}
+	})
+
 	t.Run("the ARP timers are short while it is ours", func(t *testing.T) {
 		plug(t)
 		restored(t)
