@@ -14,44 +14,47 @@ const target = "cmdline"
 // stage is where the tmpfs is mounted for the moment in which its file is made.
 const stage = "/.nametag-handover"
 
-// newTree writes text to a file on a tmpfs of its own and returns that file as a
-// mount that is attached nowhere. A file of the initramfs would not do: the next
-// init deletes those. The tmpfs lives as long as the mount does.
+// newTree makes an empty file on a tmpfs of its own. It returns the file as a mount
+// that is attached nowhere, and open for writing. A file of the initramfs would not
+// do: the next init deletes those. The tmpfs lives as long as the mount does.
 //
 // The tmpfs is mounted in the open for a moment: before Linux 6.15, open_tree
 // clones nothing that is mounted nowhere.
-func newTree(text string) (fd int, err error) {
+func newTree() (tree int, f *os.File, err error) {
 	if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return -1, err
+		return -1, nil, err
 	}
-	defer func() {
-		if rerr := os.Remove(stage); err == nil && rerr != nil {
-			closeFD(fd)
-			fd, err = -1, rerr
-		}
-	}()
+	tree, f, err = onStage()
+	if rerr := os.Remove(stage); err == nil && rerr != nil {
+		closeFD(tree)
+		f.Close()
+		return -1, nil, rerr
+	}
+	return tree, f, err
+}
+
+func onStage() (tree int, f *os.File, err error) {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := unix.Mount("nametag", stage, "tmpfs", flags, "mode=0755,size=64k,nr_inodes=8"); err != nil {
-		return -1, &os.PathError{Op: "mount tmpfs", Path: stage, Err: err}
+		return -1, nil, &os.PathError{Op: "mount tmpfs", Path: stage, Err: err}
 	}
-	defer func() {
-		if uerr := unix.Unmount(stage, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err == nil && uerr != nil {
-			closeFD(fd)
-			fd, err = -1, &os.PathError{Op: "unmount", Path: stage, Err: uerr}
-		}
-	}()
+	// Lazily, since the file is open. It cannot fail for a mount that was just made.
+	defer func() { _ = unix.Unmount(stage, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) }()
 	name := stage + "/" + target
-	if err := os.WriteFile(name, []byte(text), 0o444); err != nil {
-		return -1, err
-	}
-	if err := os.Chmod(name, 0o444); err != nil { // as the real one, whatever the umask
-		return -1, err
-	}
-	fd, err = unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
-		return -1, &os.PathError{Op: "open_tree", Path: name, Err: err}
+		return -1, nil, err
 	}
-	return fd, nil
+	if err := f.Chmod(0o444); err != nil { // as the real one, whatever the umask
+		f.Close()
+		return -1, nil, err
+	}
+	tree, err = unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		f.Close()
+		return -1, nil, &os.PathError{Op: "open_tree", Path: name, Err: err}
+	}
+	return tree, f, nil
 }
 
 // bind mounts the tree onto p's command line and reads it back. Where it is

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -130,7 +131,7 @@ func TestBoot(t *testing.T) {
 				name += ", in a user namespace"
 			}
 			t.Run(name, func(t *testing.T) {
-				var waited time.Duration
+				var waited, prepare, commit time.Duration
 				peak := 0
 				for i := range many() {
 					f := run(t, tt.boot, userns)
@@ -141,15 +142,17 @@ func TestBoot(t *testing.T) {
 						t.Fatalf("by %s: %s", f.Way, f.Why)
 					}
 					waited, peak = max(waited, f.Waited), max(peak, f.PeakKB)
+					prepare, commit = max(prepare, f.Prepare), max(commit, f.Commit)
 				}
-				t.Logf("%d boots; all gone at most %v after the name was set; peak %d kB a process", many(), waited.Round(time.Millisecond), peak)
+				t.Logf("%d boots; at most: Prepare %v, Commit %v, all gone %v after the name was set, %d kB a process",
+					many(), prepare.Round(time.Millisecond), commit.Round(10*time.Microsecond), waited.Round(time.Millisecond), peak)
 			})
 		}
 	}
 }
 
 func TestChildDies(t *testing.T) {
-	stuck := Limits{Seize: 5 * time.Second, Strict: 500 * time.Millisecond, Mount: 4 * time.Second, Name: 5 * time.Second}
+	stuck := Limits{Silence: 1200 * time.Millisecond, Mount: 10 * time.Second, Name: 5 * time.Second}
 	for _, tt := range []struct {
 		at, do string
 		way    Way
@@ -164,6 +167,7 @@ func TestChildDies(t *testing.T) {
 		{at: "mounted", do: "kill tracer"},
 		{at: "moved", do: "kill guardian"},
 		{at: "moved", do: "kill tracer"},
+		{at: "prepared", do: "stop tracer", limits: stuck},
 		{at: "committed", do: "stop tracer", limits: stuck},
 		{at: "exec", do: "stop tracer", limits: stuck},
 		{at: "exec", do: "kill guardian", way: Watch},
@@ -177,22 +181,54 @@ func TestChildDies(t *testing.T) {
 			}
 		})
 	}
-	for _, do := range []string{"kill guardian", "kill tracer guardian", "stop tracer"} {
+	for _, do := range []string{"kill guardian", "kill tracer guardian", "stop guardian"} {
 		t.Run(do+" before the exec: the caller is told, and nothing is left", func(t *testing.T) {
-			b := boot{At: "prepared", Do: do}
-			if do == "stop tracer" {
-				b.Do = "stop tracer guardian"
-				b.Limits = Limits{Seize: 200 * time.Millisecond}
-			}
-			f := run(t, b, false)
+			f := run(t, boot{At: "prepared", Do: do, Limits: Limits{Seize: 500 * time.Millisecond}}, false)
 			if f.Reached != "commit" || !strings.Contains(f.Err, "handover: commit: the guardian") || f.signal != 0 {
 				t.Errorf("%+v", f)
 			}
-			if len(f.Left) > 0 && do != "stop tracer" {
+			if len(f.Left) > 0 {
 				t.Errorf("left behind: %v", f.Left)
 			}
 		})
 	}
+}
+
+func TestBeforeTheName(t *testing.T) {
+	t.Run("an early end leaves nothing", func(t *testing.T) {
+		if f := run(t, boot{Early: true}, false); f.Reached != "commit" || f.Err != "" || len(f.Left) > 0 || f.console != "" {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("a guardian that was killed shows when there is a name", func(t *testing.T) {
+		f := run(t, boot{Early: true, At: "started", Do: "kill guardian"}, false)
+		if !strings.Contains(f.Err, "handover: prepare: the guardian has ended") || len(f.Left) > 0 {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("without the tracer it is done by watching", func(t *testing.T) {
+		f := run(t, boot{Early: true, At: "started", Do: "kill tracer"}, false)
+		if f.Err != "" || f.Way != "watch" || !strings.Contains(f.Why, "tracer has ended") || len(f.Left) > 0 {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("a hostname that is the name already does not end it early", func(t *testing.T) {
+		rightly(t, run(t, boot{Preset: "my-server"}, false))
+	})
+	t.Run("a name that is no hostname is refused", func(t *testing.T) {
+		for _, name := range []string{"a b", "a\nb", "a=\"b", "-a", "a..b", strings.Repeat("a", 64)} {
+			f := run(t, boot{Name: name}, false)
+			if !strings.Contains(f.Err, "handover: prepare: ") || f.Reached != "commit" {
+				t.Errorf("%q: %+v", name, f)
+			}
+		}
+	})
+	t.Run("only the first process can hand over", func(t *testing.T) {
+		var e *Error
+		if _, err := Start(Config{}); !errors.As(err, &e) || e.Op != "start" {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestPolicy(t *testing.T) {

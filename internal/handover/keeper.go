@@ -2,7 +2,6 @@ package handover
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,8 +14,8 @@ import (
 )
 
 const (
-	// slack is how long the tracer may be silent after the new /proc was seen.
-	slack = 2 * time.Second
+	// heartbeat is how often the guardian asks whether the tracer is there.
+	heartbeat = 500 * time.Millisecond
 	// tick is how often the hostname is looked at; a change gives no event that could
 	// be waited for without opening a file that a security policy guards.
 	tick = 20 * time.Millisecond
@@ -24,9 +23,6 @@ const (
 	// line has been read by then, and pods may want a procfs of their own.
 	grace = 30 * time.Second
 )
-
-// standing is the tracer's first report: it can take over from here on.
-const standing kind = "standing"
 
 // A keeper keeps the order: it knows how far things are, does what the tracer does
 // not, and carries the policy out. There is one in each of the two processes, and
@@ -54,10 +50,12 @@ type keeper struct {
 	tracer *os.Process // the guardian's child, nil in the tracer's own keeper
 	ended  chan struct{}
 	other  *os.File // words for the tracer
+	beats  <-chan time.Time
+	heard  time.Time // the tracer's last report
 }
 
 // startTracer starts the second process.
-func (k *keeper) startTracer(life *os.File) (err error) {
+func (k *keeper) startTracer(executable string, life *os.File) error {
 	in, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -69,21 +67,18 @@ func (k *keeper) startTracer(life *os.File) (err error) {
 		return err
 	}
 	defer out.Close()
-	text, err := json.Marshal(k.order)
-	if err == nil {
-		k.tracer, err = spawn(k.Executable, roleTracer, os.Stderr, in, out, life, k.files[0], k.files[1])
-	}
+	k.tracer, err = spawn(executable, roleTracer, os.Stderr, in, out, life, k.files[0], k.files[1])
 	if err != nil {
 		w.Close()
 		r.Close()
 		return err
 	}
 	k.other, k.ended = w, make(chan struct{})
+	k.beats = time.NewTicker(heartbeat).C
 	go func() {
 		defer close(k.ended)
 		_, _ = k.tracer.Wait()
 	}()
-	go tell(w, string(text))
 	lines, reports := hear(r), make(chan report, 16)
 	k.reports = reports
 	go func() {
@@ -115,6 +110,37 @@ func (k *keeper) settle() {
 	}
 }
 
+// commitTracer makes sure that the tracer, too, has seen the moment before the exec.
+func (k *keeper) commitTracer() {
+	tell(k.other, wordGo)
+	limit := after(k.Limits.Silence)
+	for k.reports != nil {
+		select {
+		case r, ok := <-k.reports:
+			k.note(r, ok)
+			if r.kind == alive && r.text == wordGo {
+				return
+			}
+		case <-limit:
+			k.kill()
+			k.fallBack(fmt.Sprintf("the tracer has said nothing for %v", k.Limits.Silence))
+		}
+	}
+}
+
+// pulse asks the tracer for a sign of life, and takes over from one that gave none.
+// A stuck tracer would hold the first process for good.
+func (k *keeper) pulse() error {
+	if k.reports == nil || k.bound && k.released {
+		return nil
+	}
+	tell(k.other, wordPing)
+	if silent := time.Since(k.heard); silent > k.Limits.Silence {
+		return k.takeOver(fmt.Sprintf("the tracer has given no sign of life for %v", silent.Round(time.Millisecond)))
+	}
+	return nil
+}
+
 // note takes a report, or the end of them, to the books.
 func (k *keeper) note(r report, ok bool) {
 	if !ok {
@@ -122,6 +148,7 @@ func (k *keeper) note(r report, ok bool) {
 		k.fallBack("the tracer has ended before its time")
 		return
 	}
+	k.heard = time.Now()
 	switch r.kind {
 	case refused:
 		k.fallBack(r.text)
@@ -151,13 +178,12 @@ func (k *keeper) adopt(r report, pid int) {
 	k.bound, k.found = true, r.proc
 	if pid != 0 {
 		// The link leads to the same mount, wherever that is.
-		fd, err := k.own.open(strconv.Itoa(pid)+"/fd/"+strconv.Itoa(int(r.proc)), unix.O_PATH|unix.O_DIRECTORY)
-		if err == nil {
+		k.found = -1
+		link := strconv.Itoa(pid) + "/fd/" + strconv.Itoa(int(r.proc))
+		if fd, err := k.own.open(link, unix.O_PATH|unix.O_DIRECTORY); err == nil && procRoot(fd).shows(k.Text) {
 			k.found = procRoot(fd)
 		} else if p, _, ok := k.own.at(k.stale); ok {
 			k.found = p
-		} else {
-			k.found = -1
 		}
 	}
 	k.console.Infof("handover: the name is on the command line, %s", r.text)
@@ -169,7 +195,7 @@ func (k *keeper) fallBack(why string) {
 		return
 	}
 	k.Way, k.why = Watch, why
-	if k.execed {
+	if k.late != nil || k.execed { // before, the caller is told
 		k.console.Warnf("handover: %s; watching the mount table instead", why)
 	}
 }
@@ -215,10 +241,12 @@ func (k *keeper) give() error {
 			k.note(r, ok)
 		case <-sights:
 			if k.Way == Strict && silent == nil && k.sees() {
-				silent = after(slack)
+				silent = after(k.Limits.Silence)
 			}
 		case <-silent:
-			err = k.takeOver(fmt.Sprintf("the tracer is silent %v after /proc was mounted", slack))
+			err = k.takeOver(fmt.Sprintf("the tracer has done nothing for %v after /proc was mounted", k.Limits.Silence))
+		case <-k.beats:
+			err = k.pulse()
 		case <-strict:
 			err = k.takeOver(fmt.Sprintf("the tracer has not come to the mount of /proc within %v", k.Limits.Strict))
 		case <-looks.C:
@@ -282,10 +310,14 @@ func (k *keeper) look() error {
 	again, now, ok := k.own.at(k.stale)
 	k.proven = ok && now == id
 	again.close()
-	if k.other != nil {
-		tell(k.other, report{kind: bound, proc: p}.String())
+	how := "too late to be sure that nobody has read it"
+	if k.proven {
+		how = inTime
 	}
-	k.console.Infof("handover: the name is on the command line, put there at the sight of the new /proc, before the new root: %v", k.proven)
+	if k.other != nil {
+		tell(k.other, report{kind: bound, proc: p, text: how}.String())
+	}
+	k.console.Infof("handover: the name is on the command line, put there at the sight of the new /proc, %s", how)
 	return nil
 }
 
@@ -294,8 +326,11 @@ func (k *keeper) takeOver(why string) error {
 	if k.Way == Watch {
 		return nil
 	}
-	k.freeze() // so that it is not half done by each
-	err := k.look()
+	var err error
+	if k.execed {
+		k.freeze() // so that it is not half done by each
+		err = k.look()
+	}
 	k.kill()
 	k.fallBack(why)
 	return err
@@ -321,6 +356,7 @@ func (k *keeper) kill() {
 	if k.tracer == nil {
 		return
 	}
+	k.reports = nil
 	_ = k.tracer.Kill()
 	select {
 	case <-k.ended:

@@ -31,6 +31,7 @@ func (w Way) String() string {
 // Limits bounds the waits. A field that is zero stands for its default.
 type Limits struct {
 	Seize     time.Duration // until every thread is traced, and for each answer: 5 s
+	Silence   time.Duration // without a sign of life, until the tracer is ended: 5 s
 	Exec      time.Duration // from Commit until the exec: 30 s
 	Strict    time.Duration // from the exec until the tracer is given up for Watch: 20 s
 	Mount     time.Duration // from the exec until the next init is given up: 1 min
@@ -44,6 +45,7 @@ func (l Limits) orDefaults() Limits {
 		value time.Duration
 	}{
 		{&l.Seize, 5 * time.Second},
+		{&l.Silence, 5 * time.Second},
 		{&l.Exec, 30 * time.Second},
 		{&l.Strict, 20 * time.Second},
 		{&l.Mount, time.Minute},
@@ -60,14 +62,13 @@ func (l Limits) orDefaults() Limits {
 // An order is all that the two processes are told, as one line of JSON on their
 // first pipe. Nothing in it is secret.
 type order struct {
-	Name       string // as it stands on the line
-	Text       string // the amended command line
-	Before     string // the kernel's hostname now
-	Then       procfs.Then
-	Way        Way
-	Limits     Limits
-	Console    kmsg.Format
-	Executable string
+	Name    string // as it stands on the line
+	Text    string // the amended command line
+	Before  string // the kernel's hostname now
+	Then    procfs.Then
+	Way     Way
+	Limits  Limits
+	Console kmsg.Format
 }
 
 // The descriptors that both processes are born with, beside the console on 0, 1
@@ -83,7 +84,8 @@ const (
 // childName is what tells these processes from any other use of the binary.
 const childName = "nametag-handover"
 
-// The roles, the processes' only argument.
+// The roles, which are the processes' first argument; the second is this program's
+// path, for the guardian to start the tracer by.
 const (
 	roleGuardian = "guardian"
 	roleTracer   = "tracer"

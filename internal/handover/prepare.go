@@ -15,11 +15,8 @@ import (
 	"github.com/nametag-boot/nametag/procfs"
 )
 
-// Config is what [Prepare] needs to know.
+// Config is what [Start] needs to know.
 type Config struct {
-	// Hostname is the exact string that the cloud gave, domain included: any other
-	// spelling would be replaced by it later, which is a change of name.
-	Hostname string
 	// CommandLine is the kernel's. Empty: it is read.
 	CommandLine string
 	// Then is what is done where the name cannot be given.
@@ -37,13 +34,15 @@ type Config struct {
 	Limits Limits
 }
 
-// A Handover is prepared, and done when this process executes the next init. It is
-// used from one goroutine.
+// A Handover is started, prepared with a name, committed, and done when this
+// process executes the next init. It is used from one goroutine.
 type Handover struct {
-	way    Way
-	why    string
-	limits Limits
+	order order
+	line  string // the command line as it is
+	way   Way
+	why   string
 
+	file     *os.File // what will be on /proc/cmdline
 	guardian *os.Process
 	in, life *os.File // to the guardian, to the tracer; an exec closes them, which is what they tell
 	out      *os.File
@@ -51,9 +50,9 @@ type Handover struct {
 }
 
 // Error is what went wrong before the next init was executed. The name was not
-// given, nothing is left, and what to do is the caller's policy.
+// given, and what to do is the caller's policy.
 type Error struct {
-	Op  string // "prepare", "start", "commit"
+	Op  string // "start", "prepare" or "commit"
 	Err error
 }
 
@@ -62,85 +61,58 @@ func (e *Error) Error() string { return "handover: " + e.Op + ": " + e.Err.Error
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Prepare makes all that is needed to give the name to a Talos that is executed in
-// this process next, which must be process 1, and starts the two processes that do
-// it. When it returns without an error, they are ready and hold what they need.
+// Start makes all that does not need the name and starts the two processes that
+// will give it, without waiting for them. It is meant to be called while there is
+// something else to wait for, such as the network. The process must be the first
+// of its pid namespace, and stay in its root and mount namespace.
 //
-// What follows is the caller's: unmount /dev, /proc and /sys, call
-// [Handover.Commit], and execute the next init; or call [Handover.Close].
-//
-// Nothing is left of it in the folder tree. The kernel's hostname is set back to
-// "(none)" where it is the name already: the processes take the mount away when the
-// hostname becomes the name, and must see that happen.
-func Prepare(ctx context.Context, cfg Config) (*Handover, error) {
-	h, err := prepare(ctx, cfg)
-	if err != nil {
-		return nil, &Error{Op: "prepare", Err: err}
+// What follows is [Handover.Prepare] once there is a name, the unmounting of what
+// the next init mounts itself, [Handover.Commit], and the exec. Where there is no
+// exec after all, [Handover.Close]. Nothing is left in the folder tree.
+func Start(cfg Config) (*Handover, error) {
+	h := &Handover{line: cfg.CommandLine}
+	h.order = order{Then: cfg.Then, Way: cfg.Way, Limits: cfg.Limits.orDefaults()}
+	executable := cfg.Executable
+	if executable == "" {
+		executable = procPath + "/self/exe"
+	}
+	if err := h.start(executable, cfg.Console); err != nil {
+		h.end()
+		return nil, &Error{Op: "start", Err: err}
 	}
 	return h, nil
 }
 
-func prepare(ctx context.Context, cfg Config) (h *Handover, err error) {
+func (h *Handover) start(executable string, console *kmsg.Console) error {
+	if pid := os.Getpid(); pid != first {
+		return fmt.Errorf("this is process %d, and the next init will not be executed in it", pid)
+	}
 	own, err := private()
 	if err != nil {
-		return nil, fmt.Errorf("a procfs of our own: %w", err)
+		return fmt.Errorf("a procfs of our own: %w", err)
 	}
 	defer own.close()
-	line := cfg.CommandLine
-	if line == "" {
+	if h.line == "" {
 		b, err := own.read(target)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		line = string(b)
+		h.line = string(b)
 	}
-	o := order{Name: cfg.Hostname, Then: cfg.Then, Way: cfg.Way, Limits: cfg.Limits.orDefaults(), Executable: cfg.Executable}
-	if o.Executable == "" {
-		o.Executable = procPath + "/self/exe"
-	}
-	if o.Text, err = amend(line, cfg.Hostname); err != nil {
-		return nil, err
-	}
-	if named(hostname(), cfg.Hostname) {
-		if err := unix.Sethostname([]byte(unnamed)); err != nil {
-			return nil, os.NewSyscallError("sethostname", err)
-		}
-	}
-	o.Before = hostname()
-	tree, err := newTree(o.Text)
-	if err != nil {
-		return nil, err
-	}
-	defer closeFD(tree)
-	console, format, err := cfg.Console.Spare()
-	if err != nil {
-		console, format = os.Stderr, kmsg.Format{Prefix: "nametag", Unlimited: true}
-	} else {
-		defer console.Close()
-	}
-	o.Console = format
-	return start(ctx, o, console, own, tree)
-}
-
-// start starts the guardian and waits for its word.
-func start(ctx context.Context, o order, console *os.File, own procRoot, tree int) (*Handover, error) {
-	h := &Handover{limits: o.Limits}
-	if err := h.start(o, console, own, tree); err != nil {
-		h.end()
-		return nil, err
-	}
-	if err := h.await(ctx, 2*o.Limits.Seize); err != nil {
-		h.end()
-		return nil, err
-	}
-	return h, nil
-}
-
-func (h *Handover) start(o order, console *os.File, own procRoot, tree int) error {
-	text, err := json.Marshal(o)
+	tree, f, err := newTree()
 	if err != nil {
 		return err
 	}
+	defer closeFD(tree)
+	h.file = f
+	speak, format, err := console.Spare()
+	if err != nil {
+		speak, format = os.Stderr, kmsg.Format{Prefix: "nametag", Unlimited: true}
+	} else {
+		defer speak.Close()
+	}
+	h.order.Console = format
+
 	// The guardian's ends are closed here in any case, so that its end shows as theirs.
 	var in, life, out, treeFile, procFile *os.File
 	defer func() {
@@ -164,19 +136,59 @@ func (h *Handover) start(o order, console *os.File, own procRoot, tree int) erro
 	if procFile, err = dup(int(own), procPath); err != nil {
 		return err
 	}
-	h.guardian, err = spawn(o.Executable, roleGuardian, console, in, out, life, treeFile, procFile)
+	h.guardian, err = spawn(executable, roleGuardian, speak, in, out, life, treeFile, procFile)
+	return err
+}
+
+// Prepare takes the name, the exact string that the cloud gave, domain included:
+// any other spelling would be replaced by it later, which is a change of name. When
+// it returns nil, both processes are ready and hold what they need. It is called
+// once.
+//
+// The kernel's hostname is set back to "(none)" where it is the name already: the
+// mount is taken away when the hostname becomes the name, and that must be seen to
+// happen.
+func (h *Handover) Prepare(ctx context.Context, name string) error {
+	if err := h.prepare(ctx, name); err != nil {
+		return &Error{Op: "prepare", Err: err}
+	}
+	return nil
+}
+
+func (h *Handover) prepare(ctx context.Context, name string) (err error) {
+	if h.file == nil {
+		return errors.New("called before, or after Close")
+	}
+	o := h.order
+	o.Name = name
+	if o.Text, err = amend(h.line, name); err != nil {
+		return err
+	}
+	if named(hostname(), name) {
+		if err := unix.Sethostname([]byte(unnamed)); err != nil {
+			return os.NewSyscallError("sethostname", err)
+		}
+	}
+	o.Before = hostname()
+	_, err = h.file.WriteString(o.Text)
+	err = errors.Join(err, h.file.Close())
+	h.file = nil
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
 	// From a goroutine: a command line may be longer than a pipe is deep, and the
 	// guardian may be dead. The end of the pipe ends it.
 	go tell(h.in, string(text))
-	return nil
+	return h.await(ctx, 2*o.Limits.Seize)
 }
 
 // spawn starts this program in a role.
 func spawn(executable, role string, console *os.File, files ...*os.File) (*os.Process, error) {
-	return os.StartProcess(executable, []string{childName, role}, &os.ProcAttr{
+	return os.StartProcess(executable, []string{childName, role, executable}, &os.ProcAttr{
 		// Two are enough, the traced and the traceless part; a trace of all goroutines
 		// would drown the one line of a panic on a console.
 		Env:   []string{"GOMAXPROCS=2", "GOTRACEBACK=none"},
@@ -229,9 +241,8 @@ func (h *Handover) Way() (Way, string) { return h.way, h.why }
 // and makes sure that the two processes are still there: after the exec, the policy
 // is theirs. On an error it is the caller's, who calls Close.
 func (h *Handover) Commit(ctx context.Context) error {
-	tell(h.life, wordGo)
 	tell(h.in, wordGo)
-	if err := h.await(ctx, h.limits.Seize); err != nil {
+	if err := h.await(ctx, h.order.Limits.Seize); err != nil {
 		return &Error{Op: "commit", Err: err}
 	}
 	return nil
@@ -259,7 +270,7 @@ func (h *Handover) end() {
 			defer close(gone)
 			_, _ = h.guardian.Wait()
 		}()
-		timer := time.NewTimer(h.limits.Seize)
+		timer := time.NewTimer(h.order.Limits.Seize)
 		defer timer.Stop()
 		select {
 		case <-gone:
@@ -269,7 +280,7 @@ func (h *Handover) end() {
 		}
 		h.guardian = nil
 	}
-	for _, f := range []**os.File{&h.in, &h.life, &h.out} {
+	for _, f := range []**os.File{&h.file, &h.in, &h.life, &h.out} {
 		if *f != nil {
 			(*f).Close()
 			*f = nil

@@ -19,6 +19,8 @@ type report struct {
 type kind string
 
 const (
+	standing kind = "standing" // the process is there and can take over
+	alive    kind = "alive"    // the answer to a word, which is its text
 	seized   kind = "seized"   // all threads are traced
 	refused  kind = "refused"  // ptrace is not to be had; nothing is traced
 	execed   kind = "exec"     // the next init runs
@@ -42,11 +44,16 @@ func parseReport(line string) (report, error) {
 	return report{kind: kind(word), proc: procRoot(n), text: text}, nil
 }
 
+// inTime is the text of bound where the guardian has mounted, and proven that nobody
+// read the command line before.
+const inTime = "in time"
+
 // The words that go the other way.
 const (
 	wordGo   = "go"   // the exec is next
 	wordStop = "stop" // it is not; undo and leave
 	wordDone = "done" // guardian to tracer: all is done, leave
+	wordPing = "ping" // guardian to tracer: are you there?
 	// Answers to the first process: a word, the way, and why it is that way.
 	wordReady  = "ready"
 	wordFailed = "failed"

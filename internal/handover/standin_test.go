@@ -43,9 +43,11 @@ type boot struct {
 	NoMount  bool          // /init never mounts /proc
 	Seccomp  bool          // ptrace is refused, as under yama scope 3
 	Config   string        // a name that the machine config gives, above the command line
-	At       string        // where Do happens: prepared, committed, exec, mounted, moved
+	At       string        // where Do happens: started (with Early), prepared, committed, exec, mounted, moved
 	Do       string        // "kill" or "stop", then the roles: "kill guardian", "stop tracer"
 	Continue string        // where what was stopped goes on: "named"
+	Early    bool          // there is no exec: Start, what Do says, Close
+	Preset   string        // the kernel's hostname before
 	Then     procfs.Then
 	Limits   Limits
 }
@@ -59,6 +61,8 @@ type fate struct {
 	Line     string   // the command line that it read
 	Left     []string // what was left in the end: processes, mounts, tracers, a refused pod
 	Waited   time.Duration
+	Prepare  time.Duration // what the calls took
+	Commit   time.Duration
 	PeakKB   int // the larger of the two processes' peak memory
 
 	signal  syscall.Signal // that ended process 1: SIGHUP for a reboot, SIGINT for a power-off or halt
@@ -119,6 +123,7 @@ type standIn struct {
 	pids struct {
 		Guardian, Tracer int
 		Way, Why         string
+		Prepare, Commit  time.Duration
 	}
 }
 
@@ -153,6 +158,9 @@ func (s *standIn) at(moment string) {
 			s.tell()
 		}
 	}
+	if sig == unix.SIGSTOP {
+		time.Sleep(50 * time.Millisecond) // until the last thread stands
+	}
 }
 
 // nametag is the helper up to the exec of /init.
@@ -161,7 +169,7 @@ func (s *standIn) nametag() error {
 	if err := enter(root); err != nil {
 		return fmt.Errorf("making an initramfs: %w", err)
 	}
-	if err := unix.Sethostname([]byte(unnamed)); err != nil {
+	if err := unix.Sethostname([]byte(cmpOr(s.boot.Preset, unnamed))); err != nil {
 		return err
 	}
 	if s.boot.Seccomp {
@@ -174,26 +182,37 @@ func (s *standIn) nametag() error {
 	if err != nil {
 		return err
 	}
-	h, err := Prepare(context.Background(), Config{
-		Hostname: s.boot.Name, CommandLine: "console=ttyS0 quiet talos.platform=hcloud -- init args\n",
-		Then: s.boot.Then, Console: console, Way: s.boot.Way, Limits: s.boot.Limits,
+	h, err := Start(Config{
+		CommandLine: "console=ttyS0 quiet talos.platform=hcloud -- init args\n",
+		Then:        s.boot.Then, Console: console, Way: s.boot.Way, Limits: s.boot.Limits,
 	})
 	if err != nil {
 		return err
 	}
+	if s.boot.Early {
+		return s.early(h)
+	}
+	time.Sleep(50 * time.Millisecond) // the network
+	start := time.Now()
+	if err := h.Prepare(context.Background(), s.boot.Name); err != nil {
+		return errors.Join(err, h.Close())
+	}
 	after, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || !bytes.Equal(before, after) {
-		return fmt.Errorf("Prepare has left a mount (%w):\n%s", err, after)
+		return fmt.Errorf("there is a mount left (%w):\n%s", err, after)
 	}
 	if left, _ := filepath.Glob("/.nametag*"); len(left) > 0 {
-		return fmt.Errorf("Prepare has left %v", left)
+		return fmt.Errorf("there is %v left", left)
 	}
+	s.pids.Prepare = time.Since(start)
 	s.pids.Guardian, s.pids.Tracer = find(roleGuardian), find(roleTracer)
 	s.at("prepared")
 	if err := unix.Unmount("/proc", 0); err != nil { // busy if we, or they, had anything open there
 		return fmt.Errorf("unmounting /proc: %w", err)
 	}
+	start = time.Now()
 	err = h.Commit(context.Background())
+	s.pids.Commit = time.Since(start)
 	way, why := h.Way()
 	s.pids.Way, s.pids.Why = way.String(), why
 	if err != nil {
@@ -213,6 +232,29 @@ func (s *standIn) nametag() error {
 		h.Close()
 		return err
 	}
+	return nil
+}
+
+// early ends it before there is a name.
+func (s *standIn) early(h *Handover) error {
+	for find(roleGuardian) == 0 || find(roleTracer) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if s.boot.Do != "" {
+		s.pids.Guardian, s.pids.Tracer = find(roleGuardian), find(roleTracer)
+		s.at("started")
+		if err := h.Prepare(context.Background(), s.boot.Name); err == nil {
+			way, why := h.Way()
+			s.fate.Way, s.fate.Why = way.String(), why
+		} else {
+			s.fate.Err = err.Error()
+		}
+	}
+	if err := h.Close(); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond) // an orphan's last moment
+	s.fate.Left = s.processes()
 	return nil
 }
 
@@ -312,7 +354,7 @@ func copyFile(from, to string) error {
 
 // init is Talos' /init.
 func (s *standIn) init() error {
-	s.fate.Way, s.fate.Why = s.pids.Way, s.pids.Why
+	s.fate.Way, s.fate.Why, s.fate.Prepare, s.fate.Commit = s.pids.Way, s.pids.Why, s.pids.Prepare, s.pids.Commit
 	s.at("exec")
 	if s.boot.NoMount {
 		s.tell()
@@ -425,7 +467,7 @@ func noise(threads int) (stop func()) {
 
 // machined reads its name, sets it, and looks at what it was left with.
 func (s *standIn) machined() error {
-	s.fate.Way, s.fate.Why = s.pids.Way, s.pids.Why
+	s.fate.Way, s.fate.Why, s.fate.Prepare, s.fate.Commit = s.pids.Way, s.pids.Why, s.pids.Prepare, s.pids.Commit
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
@@ -541,7 +583,7 @@ func globs(pattern string) []string {
 func find(role string) int {
 	for _, dir := range globs("/proc/[0-9]*") {
 		text, _ := os.ReadFile(dir + "/cmdline")
-		if string(text) == childName+"\x00"+role+"\x00" {
+		if strings.HasPrefix(string(text), childName+"\x00"+role+"\x00") {
 			pid, _ := strconv.Atoi(filepath.Base(dir))
 			return pid
 		}
