@@ -127,11 +127,11 @@ func TestWhatTheUsualToolsMake(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := exec.LookPath(args[0]); err != nil {
-				t.Skipf("%s is not installed", args[0])
+				missing(t, "apt-get install xz-utils zstd gzip: %v", err)
 			}
 			file, err := exec.Command(args[0], append(args[1:], "-c", name)...).Output()
 			if err != nil {
-				t.Skipf("%s: %v", line, err)
+				t.Fatalf("%s: %v", line, err)
 			}
 			if err := os.WriteFile(name, file, 0o600); err != nil {
 				t.Fatal(err)

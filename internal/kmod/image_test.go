@@ -184,22 +184,18 @@ func (h halfReal) initModule(b []byte, p string) error     { return h.fake.initM
 // realImage makes a squashfs of a tree, or skips the test and says why.
 func realImage(t *testing.T, tree, image string) {
 	t.Helper()
-	skip := t.Skipf
-	if os.Getenv("CI") == "true" {
-		skip = t.Fatalf
-	}
 	if os.Geteuid() != 0 {
-		skip("mounting an image through a loop device takes root")
+		missing(t, "mounting an image through a loop device takes root")
 	}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		skip("mounting an image through a loop device: %v", err)
+		missing(t, "mounting an image through a loop device: %v", err)
 	}
 	if fs, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(fs), "squashfs") {
-		skip("this kernel has no squashfs (%v)", err)
+		missing(t, "this kernel has no squashfs (%v)", err)
 	}
 	mksquashfs, err := exec.LookPath("mksquashfs")
 	if err != nil {
-		skip("apt-get install squashfs-tools: %v", err)
+		missing(t, "apt-get install squashfs-tools: %v", err)
 	}
 	if out, err := exec.Command(mksquashfs, tree, image, "-quiet", "-no-progress", "-noappend").CombinedOutput(); err != nil {
 		t.Fatalf("mksquashfs: %v\n%s", err, out)
