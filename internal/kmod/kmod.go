@@ -24,10 +24,9 @@
 // github.com/pmorjan/kmod is small and good at its job, which is modprobe on a
 // system that runs. Here it would not do: it matches aliases as plain text, while
 // those of devices are patterns; it opens files by path, so the image would have
-// to be mounted somewhere and its symbolic links would lead out of it; it fails
-// without modules.builtin or /proc/modules; it drops the errors of dependencies;
-// it panics on an empty line in modules.dep, which in PID 1 stops the machine;
-// and it knows neither contexts nor bounds.
+// to be mounted somewhere and its symbolic links would lead out of it; it drops
+// the errors of dependencies; it panics on an empty line in modules.dep, which in
+// PID 1 stops the machine; and it knows neither contexts nor bounds.
 package kmod
 
 import (
