@@ -18,12 +18,13 @@ type FakeNet struct {
 	Reports []error
 	Broken  error // what Close returns
 
-	mu     sync.Mutex
-	Kept   []string
-	Config earlynet.Config
-	opened int
-	closed int
-	live   map[string]context.CancelFunc
+	mu      sync.Mutex
+	Kept    []string
+	Config  earlynet.Config
+	Opening context.Context // that it was opened with
+	opened  int
+	closed  int
+	live    map[string]context.CancelFunc
 }
 
 func NewFakeNet() *FakeNet {
@@ -83,11 +84,11 @@ func (n *FakeNet) Close() error {
 // Over makes Resolve use n.
 func Over(n *FakeNet) Option {
 	return func(c *config) {
-		c.open = func(_ context.Context, cfg earlynet.Config) (network, error) {
+		c.open = func(ctx context.Context, cfg earlynet.Config) (network, error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.opened++
-			n.Config = cfg
+			n.Config, n.Opening = cfg, ctx
 			return n, nil
 		}
 	}

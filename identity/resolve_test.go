@@ -367,6 +367,64 @@ func TestContext(t *testing.T) {
 	})
 }
 
+func TestLifetimes(t *testing.T) {
+	scenario(t, "the network outlives the context until it is closed, and no longer", func(l *lab) {
+		l.OnClose = func() {
+			if err := l.Opening.Err(); err != nil {
+				l.Errorf("its context has ended before: %v", err)
+			}
+		}
+		id, err := l.resolve(time.Second, New())
+		l.timedOut(id, err, time.Second)
+		if l.Opening.Err() == nil {
+			l.Error("its context has not ended")
+		}
+	})
+	scenario(t, "an attempt's context stays open for More, and ends with it", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		var attempt context.Context
+		src := New(func(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
+			attempt = ctx
+			return identity.Answer{Hostname: "my-server", More: func(context.Context, *identity.Identity) error { return attempt.Err() }}, nil
+		})
+		id, err := identity.Resolve(l.Context(), src, identity.WithFacts(dmi.Facts{}), identity.Over(l.FakeNet))
+		if err != nil {
+			l.Fatal(err)
+		}
+		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.Completed || last.Err != nil {
+			l.Errorf("the last event is %v", last)
+		}
+		if attempt.Err() == nil {
+			l.Error("it was never released")
+		}
+	})
+	scenario(t, "a refused answer's context ends at once", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		var first context.Context
+		src := New(func(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
+			first = ctx
+			return identity.Answer{Hostname: "my_server"}, nil
+		}, func(context.Context, *earlynet.Path) (identity.Answer, error) {
+			if first.Err() == nil {
+				l.Error("it is open still")
+			}
+			return identity.Answer{Hostname: "my-server"}, nil
+		})
+		id, err := l.resolve(time.Minute, src)
+		l.named(id, err, "my-server", 0, time.Second)
+	})
+	scenario(t, "the observer hears nothing after Resolve has returned", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
+		l.named(id, err, "my-server", 0, 0)
+		before := len(l.events)
+		l.Config.Observer(earlynet.Event{Kind: earlynet.Undone})
+		if len(l.events) != before {
+			l.Errorf("it heard %v", l.events[before:])
+		}
+	})
+}
+
 func TestPanics(t *testing.T) {
 	boom := errors.New("boom")
 	scenario(t, "in one attempt: the next one counts", func(l *lab) {
@@ -449,6 +507,21 @@ func TestFloods(t *testing.T) {
 		id, err := l.resolve(2*time.Minute, src)
 		l.named(id, err, "my-server", later, later)
 	})
+	for range 10 { // as often as chance needs to show that it is no chance
+		scenario(t, "attempts that fail together are one failure to the back-off", func(l *lab) {
+			l.Up("eth0", earlynet.DHCP)
+			end := time.Now().Add(time.Second) // three attempts are in flight by then
+			src := New(func(context.Context, *earlynet.Path) (identity.Answer, error) {
+				if now := time.Now(); now.Before(end) {
+					time.Sleep(end.Sub(now))
+					return identity.Answer{}, errRefused
+				}
+				return identity.Answer{Hostname: "my-server"}, nil
+			})
+			id, err := l.resolve(time.Minute, src)
+			l.named(id, err, "my-server", time.Second, 1100*time.Millisecond)
+		})
+	}
 	scenario(t, "Retry-After is honoured, by changes too", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		time.AfterFunc(time.Second, l.Change)

@@ -11,11 +11,14 @@ import (
 )
 
 // cannedConn gives bytes and swallows what it is told.
-type cannedConn struct{ r *bytes.Reader }
+type cannedConn struct {
+	r      *bytes.Reader
+	closed bool
+}
 
 func (c *cannedConn) Read(b []byte) (int, error)     { return c.r.Read(b) }
 func (*cannedConn) Write(b []byte) (int, error)      { return len(b), nil }
-func (*cannedConn) Close() error                     { return nil }
+func (c *cannedConn) Close() error                   { c.closed = true; return nil }
 func (*cannedConn) LocalAddr() net.Addr              { return nil }
 func (*cannedConn) RemoteAddr() net.Addr             { return nil }
 func (*cannedConn) SetDeadline(time.Time) error      { return nil }
@@ -37,7 +40,7 @@ func FuzzGuard(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		g := &guard{dial: func(context.Context, string, string) (net.Conn, error) {
-			return &cannedConn{bytes.NewReader(answer)}, nil
+			return &cannedConn{r: bytes.NewReader(answer)}, nil
 		}}
 		defer g.Close()
 		resp, err := g.RoundTrip(mustRequest(t, "http://169.254.169.254/hetzner/v1/metadata/hostname"))

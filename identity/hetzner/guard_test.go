@@ -1,6 +1,7 @@
 package hetzner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -114,4 +115,19 @@ func TestConnect(t *testing.T) {
 				t.Errorf("the second is open still: %v", err)
 			}
 		})
+}
+
+func TestClosedGuard(t *testing.T) {
+	t.Run("an exchange that ends after Close leaves no connection", func(t *testing.T) {
+		conn := &cannedConn{r: bytes.NewReader([]byte("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmy-server"))}
+		g := &guard{dial: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+		g.Close()
+		resp, err := g.RoundTrip(mustRequest(t, "http://169.254.169.254/hetzner/v1/metadata/hostname"))
+		if err != nil || !conn.closed {
+			t.Errorf("got %v, closed: %v", err, conn.closed)
+		}
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+	})
 }

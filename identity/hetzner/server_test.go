@@ -67,7 +67,12 @@ func (s *rawServer) accept() {
 		s.conns[conn] = struct{}{}
 		s.mu.Unlock()
 		s.work.Go(func() {
-			defer conn.Close()
+			defer func() {
+				_ = conn.Close()
+				s.mu.Lock()
+				delete(s.conns, conn)
+				s.mu.Unlock()
+			}()
 			r := bufio.NewReader(conn)
 			for {
 				req, err := http.ReadRequest(r)
@@ -121,6 +126,13 @@ func (s *rawServer) count() (requests, connections int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.requests), s.accepted
+}
+
+// open is how many connections are.
+func (s *rawServer) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
 }
 
 func (s *rawServer) endpoint() string {
