@@ -67,4 +67,7 @@ func fatal(t *testing.T, v *qemu.Verdict, want string) {
 	if e, _ := v.First(report.Fatal); !strings.Contains(e.Text, want) {
 		t.Errorf("the boot ended as %v with %q, not with %q", v.Outcome, e.Text, want)
 	}
+	if !v.Said(want) {
+		t.Errorf("the console does not say %q", want)
+	}
 }

@@ -37,8 +37,6 @@ type OS struct {
 	Packing string
 	// Platform is talos.platform=; "": hcloud; "-": no such argument.
 	Platform string
-	// NoDrivers leaves the virtio modules out.
-	NoDrivers bool
 }
 
 // Plain is an OS that is not Talos: an /init that only tells the kernel's hostname and the record. Its virtio modules
@@ -72,13 +70,11 @@ func (o OS) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) 
 			"lib64":         {Link: "usr/lib64"},
 		}
 	}
-	if !o.NoDrivers {
-		modules, err := d.Modules(drivers...)
-		if err != nil {
-			return qemu.Initramfs{}, err
-		}
-		root.Add(modules.Tree(at))
+	modules, err := d.Modules(drivers...)
+	if err != nil {
+		return qemu.Initramfs{}, err
 	}
+	root.Add(modules.Tree(at))
 	if o.Etcd {
 		libraries := filepath.Join(d.Root, "lib/x86_64-linux-gnu")
 		root.Add(qemu.Files{

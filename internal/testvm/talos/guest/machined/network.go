@@ -96,6 +96,9 @@ func (n *network) lease(ctx context.Context, l net.Interface) (string, error) {
 	}
 	defer conn.Close()                       //nolint:errcheck // a socket
 	index, ack := uint32(l.Index), lease.ACK //nolint:gosec // an index is positive
+	if name := ack.HostName(); name != "" {
+		n.names.set(layerOperator, name) // before the address, with which the platform's name could come first
+	}
 	ones, _ := ack.SubnetMask().Size()
 	err = conn.Address.New(&rtnetlink.AddressMessage{
 		Family: unix.AF_INET, PrefixLength: uint8(ones), Index: index, //nolint:gosec // at most 32
@@ -131,9 +134,6 @@ func (n *network) lease(ctx context.Context, l net.Interface) (string, error) {
 			return "", fmt.Errorf("route %v: %w", r, err)
 		}
 		text += fmt.Sprintf(", %s via %s", r.Dest, r.Router)
-	}
-	if name := ack.HostName(); name != "" {
-		n.names.set(layerOperator, name)
 	}
 	return text, nil
 }
