@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +25,7 @@ type State struct {
 	Env         []string `json:"env,omitempty"`
 	Links       []string `json:"links,omitempty"`     // "eth0 up", "eth1 down", loopback left out
 	Addresses   []string `json:"addresses,omitempty"` // "eth0 10.0.0.2/32", loopback's left out
-	Routes      []string `json:"routes,omitempty"`    // IPv4, "eth0 172.31.1.1/32", "eth0 0.0.0.0/0"
+	Routes      []string `json:"routes,omitempty"`    // "eth0 172.31.1.1/32", "eth0 0.0.0.0/0", of all tables but local
 	Mounts      []string `json:"mounts,omitempty"`    // "TYPE ON", all of them
 	Processes   []string `json:"processes,omitempty"` // "PID NAME", other than this one and the kernel's threads
 	Tracers     []string `json:"tracers,omitempty"`   // "TID by PID", of this process' threads
@@ -73,29 +74,35 @@ func (s *State) network() {
 			s.Addresses = append(s.Addresses, l.Name+" "+a.String())
 		}
 	}
-	// Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask …, addresses as little-endian hex.
-	routes, _ := os.ReadFile("/proc/net/route")
-	for i, line := range strings.Split(string(routes), "\n") {
-		f := strings.Fields(line)
-		if i == 0 || len(f) < 8 {
-			continue
-		}
-		to, ok1 := hexIPv4(f[1])
-		mask, ok2 := hexIPv4(f[7])
-		if ok1 && ok2 {
-			m := mask.As4()
-			ones, _ := net.IPMask(m[:]).Size()
-			s.Routes = append(s.Routes, f[0]+" "+netip.PrefixFrom(to, ones).String())
-		}
-	}
+	s.Routes = routes()
 }
 
-func hexIPv4(s string) (netip.Addr, bool) {
-	v, err := strconv.ParseUint(s, 16, 32)
+// routes is asked by netlink and not read from /proc, which is not there yet where it matters most.
+func routes() []string {
+	conn, err := rtnetlink.Dial(nil)
 	if err != nil {
-		return netip.Addr{}, false
+		return nil
 	}
-	return netip.AddrFrom4([4]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}), true
+	defer conn.Close() //nolint:errcheck // a socket
+	all, _ := conn.Route.List()
+	var found []string
+	for _, r := range all {
+		if r.Table == unix.RT_TABLE_LOCAL {
+			continue // the kernel's own, which come and go with the addresses
+		}
+		on, err := net.InterfaceByIndex(int(r.Attributes.OutIface))
+		if err != nil || on.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		to, ok := netip.AddrFromSlice(r.Attributes.Dst)
+		if !ok { // a default route has none
+			if to = netip.IPv4Unspecified(); r.Family == unix.AF_INET6 {
+				to = netip.IPv6Unspecified()
+			}
+		}
+		found = append(found, on.Name+" "+netip.PrefixFrom(to, int(r.DstLength)).String())
+	}
+	return found
 }
 
 func (s *State) mounts() {

@@ -34,8 +34,8 @@ func main() {
 }
 
 func boot(arguments standin.Arguments, log *report.Writer) error {
-	// Nothing but the arguments can be looked at yet: there is no /proc.
-	log.Write(report.Event{Kind: report.Started, State: &report.State{Args: os.Args, Env: os.Environ()}})
+	// There is no /proc yet, or one that should not be there: the network is all that can be looked at.
+	log.Write(report.Event{Kind: report.Started, State: report.Look()})
 	arguments.Hook("init", log)
 	for _, fs := range []struct{ kind, on string }{{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}} {
 		arguments.Hook(strings.TrimPrefix(fs.on, "/"), log)
