@@ -30,7 +30,7 @@ type EventKind uint8
 
 // The kinds of events.
 const (
-	Facts      EventKind = iota + 1 // what the firmware says, and what follows from it
+	Platform   EventKind = iota + 1 // what the firmware says, and what follows from it
 	Link                            // the network below: a card, an address, an offer, an undo
 	Trying                          // a path is there, and its first attempt begins
 	Failed                          // an attempt failed otherwise than the one before it
@@ -42,7 +42,7 @@ const (
 )
 
 var kindNames = [...]string{
-	Facts: "facts", Link: "link", Trying: "trying", Failed: "failed", Named: "named",
+	Platform: "platform", Link: "link", Trying: "trying", Failed: "failed", Named: "named",
 	Completed: "completed", UndoFailed: "undo-failed", LeftBehind: "left-behind", Folded: "folded",
 }
 

@@ -115,7 +115,7 @@ func (r *resolver) look() {
 	if r.presence == Yes && r.facts.Serial == "" {
 		detail += "; no serial can be read, so the instance id is not cross-checked"
 	}
-	r.log.add(Event{Kind: Facts, Detail: detail, Err: err})
+	r.log.add(Event{Kind: Platform, Detail: detail, Err: err})
 }
 
 // openNetwork opens it such that ctx ends the opening, but not the network.

@@ -248,7 +248,7 @@ func TestResolve(t *testing.T) {
 		src.Presence = identity.Yes
 		id, err := l.resolve(time.Minute, src, identity.WithFacts(dmi.Facts{Vendor: "Hetzner"}))
 		l.named(id, err, "my-server", 0, 0)
-		if first := l.events[0]; first.Kind != identity.Facts || !strings.Contains(first.Detail, "not cross-checked") {
+		if first := l.events[0]; first.Kind != identity.Platform || !strings.Contains(first.Detail, "not cross-checked") {
 			l.Errorf("the first event is %v", first)
 		}
 	})
@@ -529,6 +529,15 @@ func TestFloods(t *testing.T) {
 		id, err := l.resolve(time.Minute, src)
 		l.named(id, err, "my-server", 7*time.Second, 11*time.Second)
 	})
+	scenario(t, "Retry-After is honoured though its attempt was just to make room", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(Silence(), func(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
+			<-ctx.Done() // the answer comes in at this very moment
+			return identity.Answer{}, later(7 * time.Second)
+		}, Silence(), Answer("my-server", "42"))
+		id, err := l.resolve(time.Minute, src)
+		l.named(id, err, "my-server", 7*time.Second, 15*time.Second)
+	})
 	scenario(t, "Retry-After is honoured within bounds", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		id, err := l.resolve(time.Hour, New(Fail(later(24*time.Hour)), Answer("my-server", "42")))
@@ -548,7 +557,7 @@ func TestFloods(t *testing.T) {
 		if got := len(id.Timeline); got > 200 {
 			l.Errorf("%d events", got)
 		}
-		if first, last := id.Timeline[0], id.Timeline[len(id.Timeline)-1]; first.Kind != identity.Facts || last.Kind != identity.Named {
+		if first, last := id.Timeline[0], id.Timeline[len(id.Timeline)-1]; first.Kind != identity.Platform || last.Kind != identity.Named {
 			l.Errorf("from %v to %v", first, last)
 		}
 		folded, before := 0, time.Duration(0)

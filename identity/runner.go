@@ -150,7 +150,9 @@ func (r *runner) begin(ctx context.Context) {
 		a.err = errLeft // stands if Fetch ends the goroutine instead of returning
 		defer func() {
 			bound.Stop()
-			if cause := context.Cause(ctx); a.err != nil && (errors.Is(cause, errTime) || errors.Is(cause, errReplaced)) {
+			cause := context.Cause(ctx)
+			_, told := errors.AsType[retryLater](a.err) // then it is an answer, if a late one
+			if a.err != nil && !told && (errors.Is(cause, errTime) || errors.Is(cause, errReplaced)) {
 				a.err = silence(time.Since(a.began), a.err, cause)
 			}
 			results <- a
@@ -186,11 +188,12 @@ func (r *runner) failed(a *attempt, err error) {
 		}
 		r.log.add(Event{Kind: Failed, Path: r.lane.name, Detail: detail, Err: err})
 	}
-	if a.replaced {
+	_, silent := errors.AsType[*silentError](err)
+	if a.replaced && silent {
 		return // its successor is about to begin
 	}
 	r.overdue = false
-	if _, silent := errors.AsType[*silentError](err); !silent {
+	if !silent {
 		r.hedges = 0
 	}
 	now := time.Now()
