@@ -30,17 +30,32 @@ demo: ## two boots on an embedded fake Hetzner network: without nametag, then wi
 	@$(BIN)/nametagctl demo
 
 .PHONY: deps
-deps: ## installs the Debian packages that the tests use as independent peers
+deps: ## installs and fetches what the tests use: Debian packages, QEMU, a kernel for it
 	@hack/deps
+	@hack/vm-deps
+
+# The packages whose tests boot virtual machines. They have the machine to themselves.
+VM_PACKAGES := ./internal/boot ./internal/testvm/qemu/... ./internal/testvm/talos/...
 
 .PHONY: test
-test: deps build ## every tier: unit, fuzz seeds, network namespaces
+test: deps test-unit test-vm ## every tier: unit, fuzz seeds, network namespaces, virtual machines
+
+.PHONY: test-unit
+test-unit: ## all tiers but the virtual machines
 	go vet ./...
-	go test -race -timeout 10m ./...
+	go test -race -timeout 10m $$(go list ./... | grep -vxF "$$(go list $(VM_PACKAGES))")
+
+.PHONY: test-vm
+test-vm: ## the tier of virtual machines
+	go test -timeout 15m $(VM_PACKAGES)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for T (default 30s)
 	@hack/fuzz $(or $(T),30s)
+
+.PHONY: stress
+stress: deps ## N boots (default 50) by each way of the handover, all with the right first name
+	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/boot
 
 .PHONY: bench
 bench: deps build ## whole-process times in the lab, side by side with other clients

@@ -108,12 +108,32 @@ func (b *boot) run() {
 		return
 	}
 	b.console.Noticef("finding out this node's name: %s", d.policy)
-	r, err := b.findName(line)
+	found, err := b.startWorker(line)
+	if err != nil {
+		b.giveUp(err.Error(), countdown)
+		return
+	}
+	// While the worker waits for the network: what the handover needs before there is a name.
+	var h *handover.Handover
+	var noHandover error
+	if b.toTalos() {
+		h, noHandover = handover.Start(handover.Config{
+			CommandLine: line, Then: d.policy.Then, Console: b.console, Executable: b.places.self(),
+		})
+	}
+	r, err := found()
+	if r.Identity != nil && noHandover == nil {
+		b.handOver(h, r)
+		return
+	}
+	if h != nil {
+		err = errors.Join(err, h.Close())
+	}
 	switch {
 	case err != nil:
 		b.giveUp(err.Error(), countdown)
 	case r.Identity != nil:
-		b.handOver(line, r)
+		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover), countdown)
 	case r.Elsewhere:
 		b.console.Noticef("%s: nothing to find out", r.Why)
 		b.execNext(nil)
@@ -122,19 +142,19 @@ func (b *boot) run() {
 	}
 }
 
-// findName has the worker find the name. An error means that the worker failed, as opposed to the search.
-func (b *boot) findName(line string) (result, error) {
-	ctx := context.Background()
+// startWorker has the worker find the name. What it returns waits for the answer; an error from there means that the
+// worker failed, as opposed to the search.
+func (b *boot) startWorker(line string) (func() (result, error), error) {
+	ctx, cancel := context.WithCancel(context.Background())
 	if policy := b.decision.policy; policy.Mode == procfs.Bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, b.began.Add(policy.Wait+workerGrace))
-		defer cancel()
+		ctx, cancel = context.WithDeadline(context.Background(), b.began.Add(policy.Wait+workerGrace))
 	}
 	question, err := json.Marshal(order{
 		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
 	})
 	if err != nil {
-		return result{}, err
+		cancel()
+		return nil, err
 	}
 	var answer, complaint bytes.Buffer
 	worker := exec.CommandContext(ctx, b.places.self())
@@ -142,51 +162,59 @@ func (b *boot) findName(line string) (result, error) {
 	worker.Env = []string{"GOTRACEBACK=single"}
 	worker.Stdin, worker.Stdout, worker.Stderr = bytes.NewReader(question), &answer, &complaint
 	worker.WaitDelay = time.Second
-	err = worker.Run()
-
-	var r result
-	if jerr := json.Unmarshal(answer.Bytes(), &r); jerr == nil && (r.Identity != nil || r.Why != "") {
-		return r, nil
+	if err := worker.Start(); err != nil {
+		cancel()
+		return nil, fmt.Errorf("cannot start the worker: %w", err)
 	}
-	for said := range strings.Lines(complaint.String()) {
-		b.console.Errorf("worker: %s", strings.TrimSpace(said))
-	}
-	if ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	return r, fmt.Errorf("the worker ended without an answer: %w", err)
+	return func() (result, error) {
+		defer cancel()
+		err := worker.Wait()
+		var r result
+		if jerr := json.Unmarshal(answer.Bytes(), &r); jerr == nil && (r.Identity != nil || r.Why != "") {
+			return r, nil
+		}
+		for said := range strings.Lines(complaint.String()) {
+			b.console.Errorf("worker: %s", strings.TrimSpace(said))
+		}
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return r, fmt.Errorf("the worker ended without an answer: %w", err)
+	}, nil
 }
 
-// handOver gives the name to the operating system and executes it.
-func (b *boot) handOver(line string, r result) {
+// toTalos reports whether the system that boots next is a Talos: by its own argument, or by its image.
+func (b *boot) toTalos() bool { return b.decision.talos || exists(talosImage) }
+
+// handOver gives the name to the operating system and executes it. h is nil for one that is not Talos.
+func (b *boot) handOver(h *handover.Handover, r result) {
 	id := r.Identity
 	began := time.Now()
-	if err := identity.ValidateHostname(id.Hostname); err != nil {
-		b.giveUp(fmt.Sprintf("the worker's name: %v", err), countdown)
+	err := identity.ValidateHostname(id.Hostname)
+	if err == nil {
+		if h != nil {
+			err = h.Prepare(context.Background(), id.Hostname)
+		} else {
+			err = b.giveToAnyOS(id)
+		}
+	}
+	if err != nil {
+		if h != nil {
+			err = errors.Join(err, h.Close())
+		}
+		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
 		return
 	}
-	var h *handover.Handover
 	how := "as the kernel's hostname and in " + record.Path
-	if b.decision.talos || exists(talosImage) {
-		var err error
-		h, err = handover.Prepare(context.Background(), handover.Config{
-			Hostname: id.Hostname, CommandLine: line, Then: b.decision.policy.Then, Console: b.console, Executable: b.places.self(),
-		})
-		if err != nil {
-			b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
-			return
-		}
+	if h != nil {
 		way, why := h.Way()
 		how = fmt.Sprintf("on Talos' command line (%s)", way)
 		if why != "" {
 			b.console.Warnf("the strict way is not to be had: %s", why)
 		}
-	} else if err := b.giveToAnyOS(id); err != nil {
-		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
-		return
 	}
 	total, handing := time.Since(b.began), time.Since(began)
-	b.console.Noticef("%s (instance %s, by %s/%s) goes on %s after %s: drivers %s, network %s, handover %s, the rest %s",
+	b.console.Noticef("%s (instance %s, by %s/%s) goes %s after %s: drivers %s, network %s, handover %s, the rest %s",
 		id.Hostname, id.InstanceID, id.Path.Interface, id.Path.Method, how, ms(total),
 		ms(r.Drivers), ms(r.Network), ms(handing), ms(total-r.Drivers-r.Network-handing))
 	b.execNext(h)
