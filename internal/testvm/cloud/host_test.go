@@ -214,10 +214,12 @@ func (w *wire) next(within time.Duration) []byte {
 	}
 }
 
-// soon is long enough for an answer that comes at once, on a busy machine; quiet is how long a silence is watched.
+// soon is long enough for an answer that comes at once, on a busy machine; quiet is how long a silence is watched, and
+// patience how long where something must come before it.
 const (
-	soon  = 5 * time.Second
-	quiet = 50 * time.Millisecond
+	soon     = 5 * time.Second
+	quiet    = 50 * time.Millisecond
+	patience = time.Second
 )
 
 func frame(dst net.HardwareAddr, proto tcpip.NetworkProtocolNumber, payload []byte) []byte {

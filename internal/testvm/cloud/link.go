@@ -90,7 +90,7 @@ func (d *direction) set(delay time.Duration, imp Impairment) error {
 			return err
 		}
 		d.alarm = a
-		d.done.Go(func() { d.run(a) })
+		spawn(&d.done, func() { d.run(a) })
 	}
 	d.delay, d.imp = delay, imp
 	return nil

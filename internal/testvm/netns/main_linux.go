@@ -16,7 +16,9 @@ var noNamespaces error
 // loopback up. Without the right to make them it goes through a user namespace. Where that is impossible too, it says so
 // with the remedy and runs the tests outside; those that call [Require] are skipped, or fail where CI=true.
 //
-// It exits and does not return.
+// A test binary that a test starts shares the namespace, unless it was started without rights; then it gets its own.
+//
+// Main exits and does not return.
 func Main(m interface{ Run() int }) {
 	again, err := reborn(setUpTests)
 	if again {
@@ -24,6 +26,9 @@ func Main(m interface{ Run() int }) {
 			os.Exit(1) // the parent has it
 		}
 		os.Exit(m.Run())
+	}
+	if Inside() && privileged() {
+		os.Exit(m.Run()) // started by a test, to share its namespace
 	}
 	flags := uintptr(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
 	if !privileged() {
@@ -52,14 +57,12 @@ type skipper interface {
 // Require skips the test where it does not run in a namespace of ours, and fails it under CI=true.
 func Require(t skipper) {
 	t.Helper()
-	if Inside() {
-		return
+	switch {
+	case noNamespaces != nil:
+		Missing(t, noNamespaces.Error())
+	case !Inside():
+		Missing(t, "TestMain does not call netns.Main")
 	}
-	why := "TestMain does not call netns.Main"
-	if noNamespaces != nil {
-		why = noNamespaces.Error()
-	}
-	Missing(t, why)
 }
 
 // Missing skips a test for the want of something, and fails it under CI=true, where a skip would be a hole that nobody

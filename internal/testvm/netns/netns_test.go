@@ -89,7 +89,7 @@ func run(t *testing.T, script string, before ...string) *exec.Cmd {
 	args := slices.Concat(before, []string{"/proc/self/fd/3"})
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.ExtraFiles = []*os.File{self}
-	cmd.Env = append(Outside(os.Environ()), envHelper+"="+script)
+	cmd.Env = append(os.Environ(), envHelper+"="+script)
 	cmd.Dir = "/"
 	return cmd
 }

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,14 +29,6 @@ const (
 func Inside() bool {
 	outside := os.Getenv(envOutside)
 	return outside != "" && outside != currentNetNS()
-}
-
-// Outside is an environment without what marks a process as one of [Main]'s or [Enter]'s, for a child that is to make
-// namespaces of its own.
-func Outside(env []string) []string {
-	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
-		return strings.HasPrefix(kv, envOutside+"=") || strings.HasPrefix(kv, envReady+"=")
-	})
 }
 
 func currentNetNS() string {
@@ -148,15 +139,12 @@ func exitAs(state *os.ProcessState) {
 
 const readyWord = "ready"
 
-// reborn says whether this process was started by reexec and, the first time it is called, does its part: set the
-// surroundings up and report.
+// reborn says whether this process was started by reexec, and if so does its part: set the surroundings up and report.
+// It says so once; what this process starts is not reborn, though it finds envOutside.
 func reborn(setUp func() error) (bool, error) {
-	if os.Getenv(envOutside) == "" {
-		return false, nil
-	}
 	fd, err := strconv.Atoi(os.Getenv(envReady))
 	if err != nil {
-		return true, nil // already done, or a child of one that is
+		return false, nil
 	}
 	if err := os.Unsetenv(envReady); err != nil {
 		return true, err

@@ -53,21 +53,24 @@ func Snap() (Snapshot, error) {
 }
 
 // Diff says what b has otherwise than s: one line each, "-" for what is gone and "+" for what is new, with the stack for a
-// goroutine. It is empty when nothing differs.
+// goroutine. Goroutines that have ended meanwhile are no difference. It is empty when nothing differs.
 func (s Snapshot) Diff(b Snapshot) string {
 	all := maps.Clone(s.lines)
 	maps.Copy(all, b.lines)
 	var out strings.Builder
 	for _, line := range slices.Sorted(maps.Keys(all)) {
 		change := b.lines[line] - s.lines[line]
-		sign, stacks := "+", b.stacks
+		sign, stack := "+", b.stacks[line]
 		if change < 0 {
-			change, sign, stacks = -change, "-", s.stacks
+			if s.stacks[line] != "" {
+				continue
+			}
+			change, sign = -change, "-"
 		}
 		for range change {
 			fmt.Fprintf(&out, "%s %s\n", sign, line)
 		}
-		if stack := stacks[line]; change > 0 && stack != "" && sign == "+" {
+		if change > 0 && stack != "" {
 			out.WriteString("    " + strings.ReplaceAll(strings.TrimSpace(stack), "\n", "\n    ") + "\n")
 		}
 	}
