@@ -76,6 +76,11 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 	if err != nil {
 		return nil, err
 	}
+	free, err := deps.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
 	if m.cloud, err = cloud.New(s.Cloud); err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ type Scenario struct {
 	Until func(*Verdict) bool
 	// Resets is how often the machine may reset and boot again. 0: a reset ends it.
 	Resets int
-	// Timeout ends the machine whatever it does; 0: one minute.
+	// Timeout ends the machine whatever it does; 0: one minute. It does not count the wait for a free processor.
 	Timeout time.Duration
 }
 

@@ -28,6 +28,14 @@ const (
 	V1_12             // mounts by fsopen, fsmount and move_mount; merged /usr, modules in /usr/lib/modules
 )
 
+// String is the line as Talos writes it.
+func (l Line) String() string {
+	if l == V1_12 {
+		return "v1.12"
+	}
+	return "v1.9"
+}
+
 // OS is the Talos-shaped OS. The zero value is v1.9 without etcd.
 type OS struct {
 	Line Line
