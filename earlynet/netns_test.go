@@ -66,7 +66,10 @@ func plugAs(t testing.TB, ifname string) *peer {
 		other, err := os.Readlink("/proc/" + c.ns + "/ns/net")
 		return err == nil && other != self
 	})
-	run(t, "ip link add "+ifname+" type veth peer name cloud0 netns "+c.ns)
+	// The other side's index must not happen to be the same: the kernel would
+	// take it for a device of its own and let it send only up to a second after
+	// it has its carrier (linkwatch_urgent_event, net/core/link_watch.c).
+	run(t, "ip link add "+ifname+" type veth peer name cloud0 index 7777 netns "+c.ns)
 	t.Cleanup(func() { exec.Command("ip", "link", "del", ifname).Run() })
 	c.run("ip link set lo up; ip link set cloud0 up; ip addr add 169.254.169.254/32 dev cloud0; ip route add 169.254.0.0/16 dev cloud0")
 	return c
