@@ -79,6 +79,9 @@ func run(t *testing.T, b boot, userns bool) fate {
 		t.Fatal(err)
 	}
 	f.console = string(said)
+	if strings.Contains(f.console, "DATA RACE") {
+		t.Errorf("a race:\n%s", f.console)
+	}
 	return f
 }
 
@@ -103,8 +106,8 @@ func rightly(t *testing.T, f fate) {
 
 // many is how often each of the plain boots is made.
 func many() int {
-	if testing.Short() {
-		return 3
+	if testing.Short() || raceEnabled {
+		return 2
 	}
 	return 20
 }
@@ -176,14 +179,14 @@ func TestChildDies(t *testing.T) {
 		{at: "moved", do: "kill tracer", way: Watch},
 	} {
 		t.Run(fmt.Sprintf("%s at %s, %s: the name is right all the same", tt.do, tt.at, tt.way), func(t *testing.T) {
-			for range 3 {
+			for range 1 + many()/10 {
 				rightly(t, run(t, boot{At: tt.at, Do: tt.do, Way: tt.way, Limits: tt.limits, Pause: 300 * time.Millisecond}, false))
 			}
 		})
 	}
 	for _, do := range []string{"kill guardian", "kill tracer guardian", "stop guardian"} {
 		t.Run(do+" before the exec: the caller is told, and nothing is left", func(t *testing.T) {
-			f := run(t, boot{At: "prepared", Do: do, Limits: Limits{Seize: 500 * time.Millisecond}}, false)
+			f := run(t, boot{At: "prepared", Do: do, Limits: Limits{Seize: 2 * time.Second}}, false)
 			if f.Reached != "commit" || !strings.Contains(f.Err, "handover: commit: the guardian") || f.signal != 0 {
 				t.Errorf("%+v", f)
 			}

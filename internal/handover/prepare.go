@@ -279,11 +279,23 @@ func (h *Handover) end() {
 			<-gone
 		}
 		h.guardian = nil
+		h.orphan()
 	}
 	for _, f := range []**os.File{&h.file, &h.in, &h.life, &h.out} {
 		if *f != nil {
 			(*f).Close()
 			*f = nil
+		}
+	}
+}
+
+// orphan waits until the tracer has ended, which the guardian waits for unless it
+// was killed: until nobody reads the tracer's line any more.
+func (h *Handover) orphan() {
+	fds := []unix.PollFd{{Fd: int32(h.life.Fd())}} // asks for nothing, gets POLLERR
+	for start := time.Now(); time.Since(start) < h.order.Limits.Seize; {
+		if n, err := unix.Poll(fds, 100); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return
 		}
 	}
 }

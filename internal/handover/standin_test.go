@@ -220,7 +220,6 @@ func (s *standIn) nametag() error {
 		if e := unix.Mount("proc", "/proc", "proc", 0, ""); e != nil {
 			return e
 		}
-		time.Sleep(100 * time.Millisecond) // an orphan's last moment
 		s.fate.Left = append(s.fate.Left, s.processes()...)
 		return err
 	}
@@ -253,7 +252,6 @@ func (s *standIn) early(h *Handover) error {
 	if err := h.Close(); err != nil {
 		return err
 	}
-	time.Sleep(100 * time.Millisecond) // an orphan's last moment
 	s.fate.Left = s.processes()
 	return nil
 }
