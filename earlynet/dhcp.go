@@ -129,7 +129,9 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 // use puts a lease's address on the link, and a route to each destination.
 func (a *attempt) use(l link, ls *lease) error {
 	source := ls.prefix.Addr()
-	if err := a.address(ls.prefix, ls.until(time.Now())); err != nil {
+	// Without its subnet: another DHCP client on this NIC is given the same
+	// lease, and can then add the address with its subnet beside ours.
+	if err := a.address(netip.PrefixFrom(source, 32), ls.until(time.Now())); err != nil {
 		return err
 	}
 	p := &Path{Interface: l.name, Index: l.index, Source: source, Method: DHCP}

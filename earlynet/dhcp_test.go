@@ -90,4 +90,29 @@ func TestDHCP(t *testing.T) {
 			}
 		}
 	})
+	t.Run("another client with the same lease keeps it", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		c.dnsmasq()
+		n := open(ctx, t, Config{Methods: []Method{DHCP}})
+		p := next(t, n)
+		run(t, "ip addr add "+p.Source.String()+"/24 dev eth0; ip route add default via 10.9.0.1")
+		if _, err := ask(ctx, p); err != nil {
+			t.Error(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		h, err := Host(ctx, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
+			t.Errorf("the other client's network: the service saw %q: %v", got, err)
+		}
+		if a := addrs(t, "eth0"); strings.Contains(a, "/32") {
+			t.Errorf("ours is left: %s", a)
+		}
+	})
 }

@@ -34,11 +34,19 @@ func (a *attempt) keep() error {
 		if a.lease != nil && a.lease.life != forever {
 			left = a.lease.until(time.Now())
 		}
-		if err := r.extendAddress(c.index, a.prefix, 0, left); err != nil {
-			return failed("address "+a.prefix.String(), err)
+		if a.lease != nil && a.lease.prefix != a.prefix {
+			// With the lease's subnet, beside ours, which is taken back.
+			err := r.newAddress(createExcl, c.index, a.lease.prefix, 0, left)
+			if err != nil && !exists(err) {
+				return failed("address "+a.lease.prefix.String(), err)
+			}
+		} else {
+			if err := r.extendAddress(c.index, a.prefix, 0, left); err != nil {
+				return failed("address "+a.prefix.String(), err)
+			}
+			a.ledger.drop("address " + a.prefix.String())
+			a.life = 0
 		}
-		a.ledger.drop("address " + a.prefix.String())
-		a.life = 0
 	}
 	for _, rt := range a.lasting() {
 		if err := r.do(unix.RTM_NEWROUTE, createExcl, rt.message()); err != nil && !exists(err) {

@@ -254,6 +254,10 @@ func (n *Network) Keep(p *Path) error {
 // was done, the last thing first. It has its own deadline of a few seconds and
 // does not depend on the context that Open was given. The error joins one
 // [*UndoError] for each thing that is left. Further calls return the same.
+//
+// What was done is taken back within a millisecond or two. That Close takes 8
+// to 16 is the kernel's wait for a grace period when a packet socket is closed:
+// use the answer first.
 func (n *Network) Close() error {
 	n.closing.Do(func() { n.closeErr = n.close() })
 	return n.closeErr

@@ -468,18 +468,18 @@ func TestNIC(t *testing.T) {
 		cfg := ll
 		cfg.Observer = r.observe
 		n := open(ctx, t, cfg)
-		var p *Path
-		eventually(t, "a path that lasts", func() bool {
-			p = next(t, n)
+		var last *Path
+		eventually(t, "the proxy seen through, and a path", func() bool {
 			select {
-			case <-p.Done():
-				return false
-			case <-time.After(200 * time.Millisecond):
-				return true
+			case last = <-n.Paths():
+			default:
 			}
+			return r.saw(ProxyARP, "") && last != nil && last.Err() == nil
 		})
-		if !r.saw(ProxyARP, "") {
-			t.Error("nobody was told")
+		select {
+		case <-last.Done():
+			t.Errorf("ended: %v", last.Err())
+		case <-time.After(300 * time.Millisecond): // longer than to the second probe
 		}
 	})
 
@@ -645,6 +645,36 @@ func TestKeep(t *testing.T) {
 		}
 		if l := run(t, "ip -o link show eth0"); !strings.Contains(l, "state UP") || !strings.Contains(l, "mtu 1450") {
 			t.Errorf("link: %s", l)
+		}
+		h, err := Host(ctx, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
+			t.Errorf("the service saw %q: %v", got, err)
+		}
+	})
+	t.Run("a kept lease with a subnet has its subnet", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		c.dnsmasq()
+		n := open(ctx, t, Config{Methods: []Method{DHCP}})
+		p := next(t, n)
+		if err := n.Keep(p); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/24") || strings.Contains(a, "/32") {
+			t.Errorf("address: %s", a)
+		}
+		rt := run(t, "ip route show dev eth0")
+		for _, want := range []string{"default via 10.9.0.1", "10.9.0.0/24 proto dhcp scope link src " + p.Source.String()} {
+			if !strings.Contains(rt, want) {
+				t.Errorf("no %q in\n%s", want, rt)
+			}
 		}
 		h, err := Host(ctx, Config{})
 		if err != nil {
