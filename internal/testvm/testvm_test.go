@@ -129,9 +129,10 @@ PREINIT|deconfig) ip link set "$interface" up ;;
 BOUND|bound)
 	ip addr add "${new_ip_address:-$ip}/32" dev "$interface"
 	mtu=${new_interface_mtu:-$mtu}
-	echo "address ${new_ip_address:-$ip} mask ${new_subnet_mask:-$subnet} mtu $mtu lease ${new_dhcp_lease_time:-$lease}" >"$LEASE"
 	if [ -n "$new_rfc3442_classless_static_routes" ]; then rfc3442 $new_rfc3442_classless_static_routes
-	else routes $staticroutes; fi ;;
+	else routes $staticroutes; fi
+	echo "address ${new_ip_address:-$ip} mask ${new_subnet_mask:-$subnet} mtu $mtu lease ${new_dhcp_lease_time:-$lease}" >"$LEASE.new"
+	mv "$LEASE.new" "$LEASE" ;;
 esac
 `
 
@@ -141,8 +142,8 @@ request subnet-mask, routers, interface-mtu, rfc3442-classless-static-routes;
 
 func TestOtherClients(t *testing.T) {
 	for client, command := range map[string]string{
-		"dhclient": "dhclient -1 -cf $DIR/conf -sf $DIR/script -lf $DIR/leases -pf $DIR/pid -e LEASE=$LEASE eth0",
-		"udhcpc":   "udhcpc -i eth0 -n -q -f -t 20 -T 1 -O staticroutes -O mtu -s $DIR/script",
+		"dhclient": "exec dhclient -1 -d -cf $DIR/conf -sf $DIR/script -lf $DIR/leases -pf $DIR/pid -e LEASE=$LEASE eth0",
+		"udhcpc":   "exec udhcpc -i eth0 -n -f -t 20 -T 1 -O staticroutes -O mtu -s $DIR/script",
 	} {
 		for shape, want := range map[cloud.Shape]string{
 			cloud.Public:  "address 203.0.113.17 mask 255.255.255.255 mtu 1500 lease 86400\n",
@@ -159,10 +160,21 @@ func TestOtherClients(t *testing.T) {
 				}
 				t.Setenv("DIR", dir)
 				t.Setenv("LEASE", filepath.Join(dir, "lease"))
-				sh(t, command)
+				// In the foreground, or one might outlive the test.
+				daemon := lab.Command("sh", "-c", command)
+				if err := daemon.Start(); err != nil {
+					t.Fatal(err)
+				}
 				defer down(t, "eth0")
-				// dhclient stays to renew the lease. What is left of it when it is dead has no program any more.
-				defer sh(t, `[ ! -f $DIR/pid ] || { p=$(cat $DIR/pid); kill -9 $p; while readlink /proc/$p/exe; do sleep 0.01; done; }`)
+				defer func() {
+					_ = daemon.Process.Kill()
+					_ = daemon.Wait()
+				}()
+				for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+					if _, err := os.Stat(os.Getenv("LEASE")); err == nil {
+						break
+					}
+				}
 				if lease, err := os.ReadFile(filepath.Join(dir, "lease")); err != nil || string(lease) != want {
 					t.Errorf("lease %q, %v", lease, err)
 				}
