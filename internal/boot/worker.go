@@ -120,9 +120,12 @@ func (w *worker) work(ctx context.Context) result {
 		identity.OverLinks(cfg),
 		identity.WithFacts(facts),
 		identity.WithObserver(func(e identity.Event) {
-			if e.Kind == identity.Named {
-				network = time.Since(asked)
+			switch e.Kind {
+			case identity.Named:
 				stop()
+				network = time.Since(asked)
+			case identity.Completed:
+				network = time.Since(asked)
 			}
 			tell(w.console, e)
 		}),
