@@ -144,6 +144,12 @@ func TestBoot(t *testing.T) {
 					if f.Way != tt.way.String() {
 						t.Fatalf("by %s: %s", f.Way, f.Why)
 					}
+					if tt.way == Strict && (!strings.Contains(f.console, "at the return of the mount by thread ") || !strings.Contains(f.console, "let go of ")) {
+						t.Fatalf("the tracer did not come to its end by itself:\n%s", f.console)
+					}
+					if tt.boot.MoveMnt && strings.Contains(f.console, "by thread 1,") {
+						t.Fatalf("it is not at the mount of /proc that it was done:\n%s", f.console)
+					}
 					waited, peak = max(waited, f.Waited), max(peak, f.PeakKB)
 					prepare, commit = max(prepare, f.Prepare), max(commit, f.Commit)
 				}
