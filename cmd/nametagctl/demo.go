@@ -60,7 +60,7 @@ func runDemo(out *os.File) error {
 	if err != nil {
 		return failed(err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // it has no capture that could be incomplete
 
 	s := newScreen(out)
 	s.printf("A Hetzner server named %s boots twice.\nIts metadata service is unreachable for the first %s.\n",
@@ -89,13 +89,12 @@ type outcome struct {
 }
 
 // demoBoot boots a fresh node on the cloud and shows what it reports.
-func demoBoot(c *cloud.Cloud, s *screen, kind, title string) (outcome, error) {
-	var result outcome
+func demoBoot(c *cloud.Cloud, s *screen, kind, title string) (result outcome, err error) {
 	node, err := plug(c, netns.Options{Hostname: "(none)"}, cloud.NIC{Name: "eth0"})
 	if err != nil {
 		return result, err
 	}
-	defer node.Close()
+	defer func() { err = errors.Join(err, node.Close()) }()
 
 	s.printf("\n%s\n", s.bold(title))
 	cmd := exec.Command("/proc/self/exe", "demo-boot", kind) //nolint:noctx // bounded by itself, see demoBound

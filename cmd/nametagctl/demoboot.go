@@ -112,7 +112,7 @@ func (b *booting) withoutNametag(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer network.Close()
+	defer network.Close() //nolint:errcheck // the node goes with all that is on it
 	select {
 	case path, ok := <-network.Paths():
 		if !ok {

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"os"
 	"time"
 
@@ -15,13 +16,15 @@ import (
 )
 
 func main() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-
-	id, err := identity.Resolve(ctx, hetzner.Source(), identity.OverLinks(earlynet.Config{NICs: os.Args[1:]}))
+	id, err := resolve(os.Args[1:])
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		log.Fatal(err)
 	}
 	fmt.Println(id.Hostname)
+}
+
+func resolve(nics []string) (*identity.Identity, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	return identity.Resolve(ctx, hetzner.Source(), identity.OverLinks(earlynet.Config{NICs: nics}))
 }

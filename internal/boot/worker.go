@@ -175,8 +175,8 @@ func (w *worker) driversTook() time.Duration {
 	return w.drivers
 }
 
-// lastSeconds is when the waiting becomes a countdown.
-const lastSeconds = 10 * time.Second
+// countFrom is when the waiting becomes a countdown.
+const countFrom = 10 * time.Second
 
 // keepTelling says from time to time that there is no name yet, and what comes when the time is up.
 func (w *worker) keepTelling(ctx context.Context, began time.Time) {
@@ -189,7 +189,7 @@ func (w *worker) keepTelling(ctx context.Context, began time.Time) {
 		consequence = func() string {
 			return fmt.Sprintf("%s in %s", policy.Then, time.Until(end).Round(time.Second))
 		}
-		quiet, cancel = context.WithDeadline(ctx, end.Add(-lastSeconds))
+		quiet, cancel = context.WithDeadline(ctx, end.Add(-countFrom))
 		defer cancel()
 	}
 	every(quiet, 30*time.Second, func() {
