@@ -26,7 +26,7 @@ import (
 // be run; how the boot ended is for the caller to judge. Boots may run in parallel.
 func Boot(t testing.TB, s Scenario) *Verdict {
 	t.Helper()
-	deps := Need(t)
+	deps := Need(t, s.Arch)
 	v, err := boot(t.Context(), deps, s, t.TempDir())
 	if err != nil {
 		t.Fatalf("qemu: %v", err)
@@ -72,7 +72,7 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := deps.Kernel()
+	system, err := s.system(ctx, deps, dir, initrd, args)
 	if err != nil {
 		return nil, err
 	}
@@ -84,13 +84,13 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 	if m.cloud, err = cloud.New(s.Cloud); err != nil {
 		return nil, err
 	}
-	if err := m.start(ctx, kernel, initrd, args); err != nil {
+	if err := m.start(ctx, deps.machine(), system); err != nil {
 		return nil, err
 	}
 	v := m.watch()
 	v.Requests = m.cloud.Requests()
 	if v.Outcome == Died {
-		return nil, fmt.Errorf("%s ended: %s\n%s", emulator, m.stderr.String(), v.Log())
+		return nil, fmt.Errorf("%s ended: %s\n%s", deps.machine().emulator, m.stderr.String(), v.Log())
 	}
 	return v, nil
 }
@@ -182,6 +182,37 @@ func (s Scenario) initramfs(ctx context.Context, deps Deps, dir string) (path st
 	return path, append(args, s.Args...), out.Close()
 }
 
+// system is what QEMU is told to boot.
+func (s Scenario) system(ctx context.Context, deps Deps, dir, initrd string, args []string) ([]string, error) {
+	m := deps.machine()
+	line := fmt.Sprintf("console=%s %s %s %s", m.console, kernelArguments, m.arguments, strings.Join(args, " "))
+	firmware := []string{"-bios", filepath.Join(deps.Root, m.firmware)}
+	if !s.UEFI && s.Image == nil {
+		kernel, err := deps.Kernel()
+		return []string{"-kernel", kernel, "-initrd", initrd, "-append", line}, err
+	}
+	kernel, err := deps.Vmlinuz()
+	if err != nil {
+		return nil, err
+	}
+	if s.Image == nil {
+		return append(firmware, "-kernel", kernel, "-initrd", initrd, "-append", line), nil
+	}
+	image, err := s.Image(ctx, deps, Parts{Kernel: kernel, Initramfs: initrd, CommandLine: line, Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	esp := filepath.Join(dir, "esp")
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(esp, m.boot)), 0o755); err != nil { //nolint:gosec // a test's own
+		return nil, err
+	}
+	if err := os.Link(image, filepath.Join(esp, m.boot)); err != nil {
+		return nil, err
+	}
+	// QEMU shows the folder to the guest as a disk with a FAT file system.
+	return append(firmware, "-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:"+escape(esp), "-device", "virtio-blk-pci,drive=esp"), nil
+}
+
 // socket makes a pair of sockets: one end as a descriptor for QEMU, named by its number there, and one for us.
 func (m *machine) socket() (number int, conn net.Conn, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -199,18 +230,16 @@ func (m *machine) socket() (number int, conn net.Conn, err error) {
 }
 
 // kernelArguments are the same for every boot: what makes it quick under emulation, and a panic or a reset seen.
-const kernelArguments = "console=ttyS0 quiet panic=-1 reboot=t mitigations=off no_timer_check tsc=reliable nosmp cryptomgr.notests"
+const kernelArguments = "quiet panic=-1 mitigations=off cryptomgr.notests"
 
-func (m *machine) start(ctx context.Context, kernel, initrd string, kernelArgs []string) error {
+func (m *machine) start(ctx context.Context, kind machineType, system []string) error {
 	s := m.scenario
-	cpu := "qemu64,+rdrand"
+	cpu := kind.cpu
 	if s.NoRDRAND {
-		cpu = "qemu64,-rdrand"
+		cpu = kind.cpuNoRandom
 	}
 	args := []string{
-		"-machine", "q35,hpet=off", "-accel", "tcg", "-cpu", cpu, "-smp", "1", "-m", fmt.Sprint(s.Memory),
-		"-nodefaults", "-no-user-config", "-display", "none",
-		"-kernel", kernel, "-initrd", initrd, "-append", kernelArguments + " " + strings.Join(kernelArgs, " "),
+		"-accel", "tcg", "-cpu", cpu, "-smp", "1", "-m", fmt.Sprint(s.Memory), "-nodefaults", "-no-user-config", "-display", "none",
 		"-smbios", "type=0,vendor=" + escape(s.Vendor),
 		"-smbios", "type=1,manufacturer=" + escape(s.Vendor) + ",product=vServer,serial=" + escape(s.Serial),
 	}
@@ -223,7 +252,9 @@ func (m *machine) start(ctx context.Context, kernel, initrd string, kernelArgs [
 		lines = append(lines, conn)
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, fd))
 	}
-	args = append(args, "-serial", "chardev:console", "-serial", "chardev:report", "-mon", "chardev=qmp,mode=control")
+	args = append(args, "-mon", "chardev=qmp,mode=control")
+	args = append(args, kind.board...)
+	args = append(args, system...)
 	for i, nic := range s.NICs {
 		fd, conn, err := m.socket()
 		if err != nil {
@@ -239,7 +270,7 @@ func (m *machine) start(ctx context.Context, kernel, initrd string, kernelArgs [
 			args = append(args, "-device", fmt.Sprintf("virtio-net-pci,id=nic%d,netdev=net%d,mac=%s,romfile=", i, i, nic.MAC))
 		}
 	}
-	m.qemu = exec.CommandContext(ctx, emulator, args...) //nolint:gosec // a test's own machine
+	m.qemu = exec.CommandContext(ctx, kind.emulator, args...) //nolint:gosec // a test's own machine
 	m.qemu.ExtraFiles = m.theirs
 	m.qemu.Stderr = &m.stderr
 	m.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that is killed takes it along

@@ -12,19 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const emulator = "qemu-system-x86_64"
-
 // Deps is what the machines are made of, as hack/vm-deps fetched it.
 type Deps struct {
+	Arch  Arch
 	Cache string // .cache/vm, for what is made once
-	Root  string // the unpacked packages
+	Root  string // the unpacked packages of the guest's architecture
+	tools string // those of this machine's
 	Repo  string // the top of this repository
 }
 
-// Need returns what machines are made of. Where it is missing the test is skipped, loudly; under CI=true it fails.
-func Need(t testing.TB) Deps {
+// Need returns what machines of the architecture are made of; "" is AMD64. Where it is missing the test is skipped,
+// loudly; under CI=true it fails.
+func Need(t testing.TB, arch Arch) Deps {
 	t.Helper()
-	d, err := find()
+	d, err := find(arch)
 	if err == nil {
 		return d
 	}
@@ -35,18 +36,31 @@ func Need(t testing.TB) Deps {
 	return Deps{}
 }
 
-func find() (Deps, error) {
-	if _, err := exec.LookPath(emulator); err != nil {
-		return Deps{}, fmt.Errorf("%s is missing: run hack/vm-deps as root, or apt-get install qemu-system-x86", emulator)
+func find(arch Arch) (Deps, error) {
+	if arch == "" {
+		arch = AMD64
+	}
+	m, ok := machineTypes[arch]
+	if !ok {
+		return Deps{}, fmt.Errorf("no machine of the architecture %s", arch)
+	}
+	if _, err := exec.LookPath(m.emulator); err != nil {
+		return Deps{}, fmt.Errorf("%s is missing: run hack/vm-deps as root, or apt-get install %s", m.emulator, m.emulatorPackage)
 	}
 	repo, err := repository()
 	if err != nil {
 		return Deps{}, err
 	}
-	d := Deps{Cache: filepath.Join(repo, ".cache/vm"), Repo: repo}
-	d.Root = filepath.Join(d.Cache, "amd64/root")
+	d := Deps{Arch: arch, Cache: filepath.Join(repo, ".cache/vm"), Repo: repo}
+	d.Root = filepath.Join(d.Cache, string(arch), "root")
+	d.tools = filepath.Join(d.Cache, "amd64/root")
 	if _, err := d.Release(); err != nil {
 		return Deps{}, fmt.Errorf("the guest's kernel is missing: run hack/vm-deps (%w)", err)
+	}
+	for _, file := range []string{filepath.Join(d.Root, m.firmware), filepath.Join(d.tools, mksquashfs)} {
+		if _, err := os.Stat(file); err != nil {
+			return Deps{}, fmt.Errorf("a package is missing: run hack/vm-deps (%w)", err)
+		}
 	}
 	return d, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestTheKernelIsUnpacked(t *testing.T) {
-	d := Need(t)
+	d := Need(t, AMD64)
 	path, err := d.Kernel()
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestWhatIsNoKernelIsRefused(t *testing.T) {
 }
 
 func TestModules(t *testing.T) {
-	d := Need(t)
+	d := Need(t, AMD64)
 	m, err := d.Modules("virtio-net", "overlay")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestModules(t *testing.T) {
 }
 
 func TestAnImageIsMadeOnceAndTheSame(t *testing.T) {
-	d := Need(t)
+	d := Need(t, AMD64)
 	files := Files{"a/b": {Data: []byte("b"), Mode: 0o644}, "a/link": {Link: "b"}, "run": {Data: []byte("x"), Mode: 0o755}}
 	kinds := map[string]func() (string, error){
 		"cpio": func() (string, error) { return d.Initramfs(files) },

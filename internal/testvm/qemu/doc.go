@@ -15,6 +15,7 @@
 // (package report) come over a serial port each, QEMU itself is asked and listened to over QMP. A machine has a time-out
 // of its own and never outlives its test. When the test fails, all that the console showed is in its log.
 //
-// What is booted is Debian's cloud kernel, which hack/vm-deps fetches into .cache/vm. Where that or QEMU is missing, Boot
-// skips the test and says what to do; under CI=true it fails.
+// What is booted is Debian's cloud kernel, for amd64 or arm64, by QEMU itself or through UEFI, there also as an image that
+// the test makes of it. hack/vm-deps fetches it into .cache/vm. Where that or QEMU is missing, Boot skips the test and
+// says what to do; under CI=true it fails.
 package qemu

@@ -146,7 +146,7 @@ func (d Deps) Squashfs(ctx context.Context, f Files, packing string, folders ...
 		} else {
 			args = append(args, "-comp", packing)
 		}
-		if output, err := d.command(ctx, "usr/bin/mksquashfs", args...).CombinedOutput(); err != nil {
+		if output, err := d.command(ctx, mksquashfs, args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("mksquashfs: %w: %s", err, output)
 		}
 		return nil
@@ -170,11 +170,14 @@ func (e File) place(path string) error {
 	return os.Chmod(path, e.Mode.Perm())
 }
 
-// command runs a program of the unpacked packages with the C library that came with it.
+const mksquashfs = "usr/bin/mksquashfs"
+
+// command runs a program of the packages that were unpacked for this machine, with the C library that came with it.
 func (d Deps) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	libraries := filepath.Join(d.Root, "lib/x86_64-linux-gnu") + ":" + filepath.Join(d.Root, "usr/lib/x86_64-linux-gnu")
-	all := append([]string{"--library-path", libraries, filepath.Join(d.Root, program)}, args...)
-	return exec.CommandContext(ctx, filepath.Join(d.Root, "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"), all...) //nolint:gosec // our own cache
+	m := machineTypes[AMD64]
+	libraries := filepath.Join(d.tools, m.libraries) + ":" + filepath.Join(d.tools, "usr", m.libraries)
+	all := append([]string{"--library-path", libraries, filepath.Join(d.tools, program)}, args...)
+	return exec.CommandContext(ctx, filepath.Join(d.tools, m.libraries, m.loader), all...) //nolint:gosec // our own cache
 }
 
 // make calls build for a file that the cache does not have yet, and returns its path.

@@ -14,13 +14,13 @@ import (
 )
 
 // Kernel is the file for QEMU's -kernel: the uncompressed vmlinux, which QEMU starts at its PVH entry, so that no
-// emulated processor has to unpack it; or the bzImage as it is, where its packing is none that we know.
+// emulated processor has to unpack it; or the bzImage as it is, where its packing is none that we know. On arm64 Debian's
+// kernel is not packed.
 func (d Deps) Kernel() (string, error) {
-	release, err := d.Release()
-	if err != nil {
-		return "", err
+	image, err := d.Vmlinuz()
+	if err != nil || d.Arch != AMD64 {
+		return image, err
 	}
-	image := filepath.Join(d.Root, "boot/vmlinuz-"+release)
 	b, err := os.ReadFile(image)
 	if err != nil {
 		return "", err
@@ -38,6 +38,15 @@ func (d Deps) Kernel() (string, error) {
 		return "", fmt.Errorf("%s: %w", image, err)
 	}
 	return path, writeAtomic(path, elf)
+}
+
+// Vmlinuz is the kernel as its package has it: what UEFI starts.
+func (d Deps) Vmlinuz() (string, error) {
+	release, err := d.Release()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(d.Root, "boot/vmlinuz-"+release), nil
 }
 
 var errPacking = errors.New("unknown packing")

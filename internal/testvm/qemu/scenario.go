@@ -42,7 +42,8 @@ const HelperPath = "usr/lib/firmware/nametag/nametag"
 // Scenario is one boot. The zero value of every field but OS is something useful.
 type Scenario struct {
 	OS     OS
-	Helper string   // the helper's binary on this machine; "": none
+	Arch   Arch     // "": AMD64
+	Helper string   // the helper's binary on this machine, for that architecture; "": none
 	Way    Way      // how the helper comes first
 	Args   []string // further kernel arguments
 	Files  Files    // further files of the initramfs
@@ -55,8 +56,15 @@ type Scenario struct {
 
 	Vendor   string // of the DMI; "": Hetzner
 	Serial   string // of the DMI; "": the cloud's instance id
-	NoRDRAND bool   // the processor has no random numbers
+	NoRDRAND bool   // the processor has no instruction for random numbers
 	Memory   int    // MiB; 0: 320
+
+	// UEFI boots through UEFI firmware, as every server for arm64 does, and not straight into the kernel. On arm64 the DMI
+	// is there only then.
+	UEFI bool
+	// Image makes the EFI program that the firmware boots, a file on this machine, of what would have been booted without
+	// it. nil: the firmware is given the kernel. Not nil: UEFI is true.
+	Image func(context.Context, Deps, Parts) (path string, err error)
 
 	// Until ends the boot, when it returns true for what the guest reported so far; it is asked after each report and
 	// each line of the console. nil: until the guest has settled or failed. A machine that reset, powered off, halted
@@ -66,6 +74,13 @@ type Scenario struct {
 	Resets int
 	// Timeout ends the machine whatever it does; 0: one minute. It does not count the wait for a free processor.
 	Timeout time.Duration
+}
+
+// Parts are what a boot is made of.
+type Parts struct {
+	Kernel, Initramfs string // files on this machine
+	CommandLine       string
+	Dir               string // for what is made of them; it goes with the test
 }
 
 // NIC is one of the machine's.

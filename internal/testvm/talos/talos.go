@@ -84,11 +84,11 @@ func (o OS) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) 
 	}
 	root.Add(modules.Tree(at))
 	if o.Etcd {
-		libraries := filepath.Join(d.Root, "lib/x86_64-linux-gnu")
+		loader, file := d.Loader()
 		root.Add(qemu.Files{
-			"usr/bin/etcd":                         {From: filepath.Join(d.Root, "usr/bin/etcd"), Mode: 0o755},
-			usr + "lib64/ld-linux-x86-64.so.2":     {From: filepath.Join(libraries, "ld-linux-x86-64.so.2"), Mode: 0o755},
-			usr + "lib/x86_64-linux-gnu/libc.so.6": {From: filepath.Join(libraries, "libc.so.6"), Mode: 0o755},
+			"usr/bin/etcd":                     {From: filepath.Join(d.Root, "usr/bin/etcd"), Mode: 0o755},
+			usr + loader:                       {From: file, Mode: 0o755},
+			usr + d.Libraries() + "/libc.so.6": {From: filepath.Join(d.Root, d.Libraries(), "libc.so.6"), Mode: 0o755},
 		})
 	}
 	rootfs, err := d.Squashfs(ctx, root, o.Packing, "dev", "proc", "sys", "run", "tmp", "var")
@@ -163,7 +163,8 @@ func base(d qemu.Deps, guest guest, builtIn ...string) (qemu.Files, error) {
 	files := qemu.Files{
 		"prepare":     {From: guest.path("prepare"), Mode: 0o755},
 		"dev/console": {Device: [2]uint32{5, 1}, Mode: 0o600},
-		"dev/ttyS1":   {Device: [2]uint32{4, 65}, Mode: 0o600}, // report.Device
+		"dev/ttyS0":   {Device: [2]uint32{4, 64}, Mode: 0o600}, // where package report writes to, on arm64
+		"dev/ttyS1":   {Device: [2]uint32{4, 65}, Mode: 0o600}, // and on amd64
 	}
 	modules, err := d.Modules(builtIn...)
 	if err != nil {
@@ -183,13 +184,13 @@ func (g guest) path(program string) string { return filepath.Join(string(g), pro
 // programs builds the guest's programs, static and stripped. Go leaves those that are up to date as they are. The caller
 // holds the lock until it has read them.
 func programs(ctx context.Context, d qemu.Deps) (guest, error) {
-	dir := filepath.Join(d.Cache, "guest")
+	dir := filepath.Join(d.Cache, "guest", string(d.Arch))
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a cache for every user
 		return "", err
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", "./internal/testvm/talos/guest/...")
 	build.Dir = d.Repo
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+string(d.Arch), "GOFLAGS=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the guest's programs: %w\n%s", err, strings.TrimSpace(string(output)))
 	}

@@ -7,13 +7,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Device is the guest's end of the line.
-const Device = "/dev/ttyS1"
+// device is the guest's end of the line: behind the console's port, which is another kind of device on arm64.
+func device() string {
+	if runtime.GOARCH == "arm64" {
+		return "/dev/ttyS0"
+	}
+	return "/dev/ttyS1"
+}
 
 // Kind says what happened.
 type Kind string
@@ -68,7 +74,7 @@ type Writer struct {
 
 // Open is the line for the program named from. A guest without the port reports nothing: its own work goes on.
 func Open(from string) *Writer {
-	f, err := os.OpenFile(Device, os.O_WRONLY|unix.O_NOCTTY, 0)
+	f, err := os.OpenFile(device(), os.O_WRONLY|unix.O_NOCTTY, 0)
 	if err != nil {
 		return &Writer{from: from}
 	}
