@@ -60,17 +60,24 @@ func (b *boot) deafen() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
 }
 
-// guarded runs f, and if it panics, carries the policy out.
+// guarded runs f, and if it panics, carries the policy out; if that panics too, the machine stays where it is.
 func (b *boot) guarded(f func()) {
 	defer func() {
-		if p := recover(); p != nil {
-			b.openConsole()
-			b.console.Errorf("panic: %v: this is a bug in nametag, please report it with these lines", p)
-			for line := range strings.Lines(string(debug.Stack())) {
-				b.console.Errorf("%s", strings.TrimSpace(line))
-			}
-			b.guarded(func() { b.giveUp("an internal failure", countdown) })
+		p := recover()
+		if p == nil {
+			return
 		}
+		defer func() {
+			if recover() != nil {
+				b.stay("an internal failure, twice")
+			}
+		}()
+		b.openConsole()
+		b.console.Errorf("panic: %v: this is a bug in nametag, please report it with these lines", p)
+		for line := range strings.Lines(string(debug.Stack())) {
+			b.console.Errorf("%s", strings.TrimSpace(line))
+		}
+		b.giveUp("an internal failure", countdown)
 	}()
 	f()
 }

@@ -84,3 +84,27 @@ func TestAWorkerThatCannotBeStartedIsAnError(t *testing.T) {
 		t.Error("there was no error")
 	}
 }
+
+func TestAPanicOfTheFirstProcessEndsInThePolicy(t *testing.T) {
+	// then=halt stays, and keeps saying why: in a goroutine of its own, which the test leaves to it.
+	said := make(chan string, 100)
+	b := &boot{
+		began:    time.Now(),
+		console:  kmsg.New(writerFunc(func(p []byte) (int, error) { said <- string(p); return len(p), nil }), kmsg.Format{Unlimited: true}),
+		decision: decision{wait: true, policy: procfs.Policy{Mode: procfs.Forever, Then: procfs.Halt}},
+	}
+	go b.guarded(func() { panic("the unthinkable") })
+	for _, want := range []string{"the unthinkable", "staying here"} {
+		for line := ""; !strings.Contains(line, want); {
+			select {
+			case line = <-said:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("the console does not say %q", want)
+			}
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
