@@ -21,7 +21,7 @@ func run(t *testing.T, b boot, userns bool) fate {
 	t.Helper()
 	b.Name = cmpOr(b.Name, exampleName)
 	if b.Limits == (Limits{}) {
-		b.Limits = Limits{Mount: 4 * time.Second, Name: 5 * time.Second}
+		b.Limits = Limits{Mount: 10 * time.Second, Name: 10 * time.Second}
 	}
 	b.Limits.Countdown = -1
 	text, err := json.Marshal(b)
@@ -123,7 +123,7 @@ func TestBoot(t *testing.T) {
 		{"strictly, with no time between the mount and the new root", boot{Pause: time.Nanosecond}, Strict},
 		{"strictly, among many threads", boot{Threads: 24, MoveMnt: true}, Strict},
 		{"by watching, as asked", boot{Way: Watch, Pause: 300 * time.Millisecond}, Watch},
-		{"by watching, where ptrace is refused", boot{Seccomp: true, MoveMnt: true, Pause: 300 * time.Millisecond}, Watch},
+		{"by watching, where ptrace is refused", boot{Refuse: "ptrace", MoveMnt: true, Pause: 300 * time.Millisecond}, Watch},
 	} {
 		for _, userns := range []bool{false, true} {
 			if !userns && os.Getuid() != 0 {
@@ -190,6 +190,11 @@ func TestChildDies(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a guardian that gets no time to run until the name is set finds that all is well", func(t *testing.T) {
+		for range 1 + many()/4 {
+			rightly(t, run(t, boot{At: "exec", Do: "stop guardian", Continue: "named", Pause: time.Millisecond}, false))
+		}
+	})
 	for _, do := range []string{"kill guardian", "kill tracer guardian", "stop guardian"} {
 		t.Run(do+" before the exec: the caller is told, and nothing is left", func(t *testing.T) {
 			f := run(t, boot{At: "prepared", Do: do, Limits: Limits{Seize: 2 * time.Second}}, false)
@@ -240,9 +245,21 @@ func TestBeforeTheName(t *testing.T) {
 	})
 }
 
+func TestOldKernel(t *testing.T) {
+	for _, do := range []string{"", "kill guardian", "kill tracer"} {
+		t.Run(cmpOr(do, "kill nobody")+": without PTRACE_GET_SYSCALL_INFO the mount table is watched", func(t *testing.T) {
+			f := run(t, boot{Refuse: "info", At: "moved", Do: cmpOr(do, "kill"), Pause: 300 * time.Millisecond}, false)
+			rightly(t, f)
+			if !strings.Contains(f.console, "watching the mount table instead") {
+				t.Errorf("the console does not say so:\n%s", f.console)
+			}
+		})
+	}
+}
+
 func TestPolicy(t *testing.T) {
 	ends := map[procfs.Then]syscall.Signal{procfs.Reboot: syscall.SIGHUP, procfs.PowerOff: syscall.SIGINT, procfs.Halt: syscall.SIGINT}
-	quick := Limits{Strict: time.Second, Mount: 500 * time.Millisecond, Name: 2 * time.Second, Exec: 500 * time.Millisecond}
+	quick := Limits{Mount: 2 * time.Second, Name: 2 * time.Second, Exec: 5 * time.Second}
 	for then, signal := range ends {
 		for _, tt := range []struct {
 			name string
@@ -254,11 +271,11 @@ func TestPolicy(t *testing.T) {
 			{"the same, with the guardian killed", boot{NoMount: true, At: "exec", Do: "kill guardian"}, "has not mounted /proc within"},
 			{"the new /proc has no command line", boot{Subset: true}, "move_mount /proc/cmdline: no such file"},
 			{"the same, while watching", boot{Subset: true, Way: Watch}, "move_mount /proc/cmdline: no such file"},
-			{"the next init is never executed", boot{NoMount: true, At: "never"}, "has not executed the next init"},
+			{"the next init is never executed", boot{NoMount: true, At: "never", Limits: Limits{Exec: time.Second}}, "has not executed the next init"},
 			{"the watching came too late", boot{Way: Watch, At: "exec", Do: "stop guardian", Continue: "named", Pause: time.Millisecond}, `has named itself "talos-8qy-c5p"`},
 		} {
 			t.Run(then.String()+" when "+tt.name, func(t *testing.T) {
-				tt.boot.Then, tt.boot.Limits = then, quick
+				tt.boot.Then, tt.boot.Limits = then, cmpOr(tt.boot.Limits, quick)
 				f := run(t, tt.boot, false)
 				if f.signal != signal {
 					t.Errorf("ended by %v, want %v; %+v", f.signal, signal, f)

@@ -76,7 +76,6 @@ func guard(k *keeper, orders <-chan string, out *os.File) int {
 		return 0
 	}
 	k.console = kmsg.New(os.Stderr, k.Console)
-	k.heard = time.Now()
 	go tell(k.other, line)
 	// Out of memory, these few megabytes are not worth a boot. Not every caller may.
 	for _, pid := range []string{"self", strconv.Itoa(k.tracer.Pid)} {
@@ -95,7 +94,7 @@ func guard(k *keeper, orders <-chan string, out *os.File) int {
 				k.execed = true
 			case word == wordGo:
 				k.commit()
-				k.commitTracer()
+				k.ask(wordGo)
 				tell(out, wordReady, k.Way.String(), k.why)
 			default:
 				return 0
@@ -134,21 +133,27 @@ func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) 
 			t.run()
 		}()
 	}
+	pass := func(r report) {
+		k.note(r, true)
+		tell(out, r.String())
+	}
 	tell(out, report{kind: standing, proc: -1}.String())
 	for guarded := true; guarded || !k.execed; {
 		select {
 		case r := <-reports:
-			k.note(r, true)
-			tell(out, r.String())
+			pass(r)
 		case line, ok := <-orders:
 			switch {
 			case !ok:
 				guarded, orders = false, nil
 			case line == wordDone:
 				return 0
-			case line == wordPing, line == wordGo:
+			case line == wordPing, line == wordSync, line == wordGo:
 				if line == wordGo {
 					k.commit()
+				}
+				for len(reports) > 0 { // the answer comes after what was to be told
+					pass(<-reports)
 				}
 				tell(out, report{kind: alive, proc: -1, text: line}.String())
 			default: // what the guardian has mounted itself

@@ -51,7 +51,7 @@ type keeper struct {
 	ended  chan struct{}
 	other  *os.File // words for the tracer
 	beats  <-chan time.Time
-	heard  time.Time // the tracer's last report
+	missed int // words that the tracer has not answered
 }
 
 // startTracer starts the second process.
@@ -110,15 +110,26 @@ func (k *keeper) settle() {
 	}
 }
 
-// commitTracer makes sure that the tracer, too, has seen the moment before the exec.
-func (k *keeper) commitTracer() {
-	tell(k.other, wordGo)
+// ask waits until the tracer has answered a word, and so until all that it reported
+// before has been noted.
+func (k *keeper) ask(word string) {
+	if k.tracer == nil { // a thread of this process: what it reported is here
+		for {
+			select {
+			case r, ok := <-k.reports:
+				k.note(r, ok)
+			default:
+				return
+			}
+		}
+	}
+	tell(k.other, word)
 	limit := after(k.Limits.Silence)
 	for k.reports != nil {
 		select {
 		case r, ok := <-k.reports:
 			k.note(r, ok)
-			if r.kind == alive && r.text == wordGo {
+			if r.kind == alive && r.text == word {
 				return
 			}
 		case <-limit:
@@ -129,15 +140,18 @@ func (k *keeper) commitTracer() {
 }
 
 // pulse asks the tracer for a sign of life, and takes over from one that gave none.
-// A stuck tracer would hold the first process for good.
+// A stuck tracer would hold the first process for good. What counts is how often it
+// was asked in vain, not the time: a guardian that got no time to run has missed
+// nothing.
 func (k *keeper) pulse() error {
 	if k.reports == nil || k.bound && k.released {
 		return nil
 	}
-	tell(k.other, wordPing)
-	if silent := time.Since(k.heard); silent > k.Limits.Silence {
-		return k.takeOver(fmt.Sprintf("the tracer has given no sign of life for %v", silent.Round(time.Millisecond)))
+	if time.Duration(k.missed)*heartbeat > k.Limits.Silence {
+		return k.takeOver(fmt.Sprintf("the tracer gives no sign of life, asked %d times", k.missed))
 	}
+	k.missed++
+	tell(k.other, wordPing)
 	return nil
 }
 
@@ -148,12 +162,12 @@ func (k *keeper) note(r report, ok bool) {
 		k.fallBack("the tracer has ended before its time")
 		return
 	}
-	k.heard = time.Now()
+	k.missed = 0
 	switch r.kind {
 	case refused:
 		k.fallBack(r.text)
 	case lost:
-		k.kill() // whatever it still holds, the kernel lets go
+		k.kill() // the kernel lets go of what it holds
 		k.fallBack(r.text)
 	case execed:
 		k.execed = true
@@ -251,7 +265,7 @@ func (k *keeper) give() error {
 			err = k.takeOver(fmt.Sprintf("the tracer has not come to the mount of /proc within %v", k.Limits.Strict))
 		case <-looks.C:
 			if h := hostname(); h != k.Before {
-				return fmt.Errorf("the system has named itself %q already", h)
+				return k.tooLate(h)
 			}
 		case <-mount:
 			if err = k.takeOver("the tracer has not come to the mount of /proc"); err == nil && !k.bound {
@@ -263,6 +277,26 @@ func (k *keeper) give() error {
 		}
 	}
 	return k.letGo()
+}
+
+// tooLate is for a system that has set a hostname before we know of the mount. We
+// may just be slow to hear of it.
+func (k *keeper) tooLate(h string) error {
+	if k.Way == Strict {
+		k.ask(wordSync)
+	}
+	switch {
+	case k.bound:
+		return k.letGo()
+	case named(h, k.Name):
+		// It has read the line, so the mount was there, and nobody told: the tracer was
+		// killed right after it.
+		k.bound, k.proven = true, true
+		k.console.Errorf("handover: /proc/cmdline may stay covered; if so, pods with hostUsers: false will fail to mount /proc until the next boot")
+		return nil
+	default:
+		return fmt.Errorf("the system has named itself %q already", h)
+	}
 }
 
 // letGo waits until nothing is traced any more.
@@ -327,6 +361,12 @@ func (k *keeper) takeOver(why string) error {
 		return nil
 	}
 	var err error
+	if k.missed == 0 || k.tracer == nil {
+		k.ask(wordSync) // it may have done it by now
+		if k.bound || k.failure != nil {
+			return k.failure
+		}
+	}
 	if k.execed {
 		k.freeze() // so that it is not half done by each
 		err = k.look()

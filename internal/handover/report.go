@@ -22,12 +22,12 @@ const (
 	standing kind = "standing" // the process is there and can take over
 	alive    kind = "alive"    // the answer to a word, which is its text
 	seized   kind = "seized"   // all threads are traced
-	refused  kind = "refused"  // ptrace is not to be had; nothing is traced
+	refused  kind = "refused"  // tracing is not to be had, or no longer; nothing is traced
 	execed   kind = "exec"     // the next init runs
 	bound    kind = "bound"    // the file is on the new /proc and reads right
 	released kind = "released" // nothing is traced any more
 	failed   kind = "failed"   // the new /proc is there, the file is not; the thread is held
-	lost     kind = "lost"     // tracing came to an end otherwise
+	lost     kind = "lost"     // something may still be traced, and only the end of the process helps
 )
 
 func (r report) String() string {
@@ -54,6 +54,7 @@ const (
 	wordStop = "stop" // it is not; undo and leave
 	wordDone = "done" // guardian to tracer: all is done, leave
 	wordPing = "ping" // guardian to tracer: are you there?
+	wordSync = "sync" // guardian to tracer: is there anything that I do not know?
 	// Answers to the first process: a word, the way, and why it is that way.
 	wordReady  = "ready"
 	wordFailed = "failed"

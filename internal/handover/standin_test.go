@@ -41,7 +41,7 @@ type boot struct {
 	Pause    time.Duration // what /init takes between the mount and the new root; 0: 100 ms
 	Subset   bool          // the new procfs has no cmdline
 	NoMount  bool          // /init never mounts /proc
-	Seccomp  bool          // ptrace is refused, as under yama scope 3
+	Refuse   string        // "ptrace": refused, as under yama scope 3; "info": a kernel before 5.3
 	Config   string        // a name that the machine config gives, above the command line
 	At       string        // where Do happens: started (with Early), prepared, committed, exec, mounted, moved
 	Do       string        // "kill" or "stop", then the roles: "kill guardian", "stop tracer"
@@ -172,8 +172,8 @@ func (s *standIn) nametag() error {
 	if err := unix.Sethostname([]byte(cmpOr(s.boot.Preset, unnamed))); err != nil {
 		return err
 	}
-	if s.boot.Seccomp {
-		if err := refusePtrace(); err != nil {
+	if s.boot.Refuse != "" {
+		if err := refusePtrace(s.boot.Refuse == "info"); err != nil {
 			return fmt.Errorf("seccomp: %w", err)
 		}
 	}
@@ -356,7 +356,7 @@ func (s *standIn) init() error {
 	s.at("exec")
 	if s.boot.NoMount {
 		s.tell()
-		time.Sleep(5 * time.Second) // the policy ends this
+		time.Sleep(20 * time.Second) // the policy ends this
 		s.fate.Left = append(s.fate.Left, "nothing happened")
 		return nil
 	}
@@ -589,14 +589,25 @@ func find(role string) int {
 	return 0
 }
 
-// refusePtrace makes the kernel answer ptrace with EPERM, in this process and all
-// that come of it.
-func refusePtrace() error {
+// refusePtrace makes the kernel answer ptrace with EPERM, or only what an old kernel
+// does not know of it with EIO, in this process and all that come of it.
+func refusePtrace(info bool) error {
+	const allow, refuse = 0x7fff0000, 0x00050000 // SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PTRACE, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0x00050000 | uint32(unix.EPERM)}, // SECCOMP_RET_ERRNO
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},                      // SECCOMP_RET_ALLOW
+		{Code: unix.BPF_RET | unix.BPF_K, K: refuse | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: allow},
+	}
+	if info {
+		filter = []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PTRACE, Jf: 3},
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // the request, on a little-endian machine
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PTRACE_GET_SYSCALL_INFO, Jf: 1},
+			{Code: unix.BPF_RET | unix.BPF_K, K: refuse | uint32(unix.EIO)},
+			{Code: unix.BPF_RET | unix.BPF_K, K: allow},
+		}
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -33,13 +33,13 @@ type tracer struct {
 func (t *tracer) run() {
 	t.threads = map[int]uint64{}
 	if err := t.seize(); err != nil {
-		t.say(report{kind: refused, text: errors.Join(err, t.release(0)).Error()})
+		t.giveUp(err, 0)
 		return
 	}
 	t.say(report{kind: seized, text: fmt.Sprintf("%d threads", len(t.threads))})
 	found, at, detail, err := t.follow()
 	if errors.Is(err, errNoMount) {
-		t.say(report{kind: lost, text: errors.Join(err, t.release(at)).Error()})
+		t.giveUp(err, at)
 		return
 	}
 	if err != nil {
@@ -55,6 +55,15 @@ func (t *tracer) run() {
 		return
 	}
 	t.say(report{kind: released, text: fmt.Sprintf("let go of %d threads in %v", n, time.Since(start).Round(10*time.Microsecond))})
+}
+
+// giveUp lets go, last of a thread that stands still if last is not 0, and says so.
+func (t *tracer) giveUp(why error, last int) {
+	if err := t.release(last); err != nil {
+		t.say(report{kind: lost, text: errors.Join(why, err).Error()})
+		return
+	}
+	t.say(report{kind: refused, text: why.Error()})
 }
 
 // seize takes every thread of the first process. A thread that an untraced one
