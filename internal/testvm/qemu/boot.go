@@ -145,7 +145,10 @@ func (s Scenario) initramfs(ctx context.Context, deps Deps, dir string) (path st
 		return "", nil, err
 	}
 	own := Files{}.Add(s.Files)
-	first := "/init"
+	first := image.First
+	if first == "" {
+		first = "/init"
+	}
 	if s.Helper != "" {
 		switch s.Way {
 		case RDInit:

@@ -19,6 +19,7 @@ type Initramfs struct {
 	Archive string   // the archive, a file on this machine
 	Init    string   // the OS's own /init, a file on this machine
 	Run     string   // what the kernel runs, a path in the archive: it becomes the process that FirstFile names
+	First   string   // that process, where the scenario has no helper: a path in the archive; "": /init
 	Args    []string // what the kernel must be told
 }
 
