@@ -8,26 +8,23 @@ import (
 // A Backoff says how long to wait after each failure: a random time between
 // nothing and a bound that doubles from Base up to Cap ("full jitter"). After an
 // outage that hit many machines at once, this spreads their requests evenly
-// instead of in waves. The zero value is what Resolve uses on each path.
-// A Backoff is not safe for concurrent use.
+// instead of in waves. The zero value is what Resolve uses on each path, chosen
+// by the figures in docs/retry.md. It is not safe for concurrent use.
 type Backoff struct {
 	Base time.Duration           // the first bound; 0 is 100 ms
-	Cap  time.Duration           // the last bound; 0 is 5 s
+	Cap  time.Duration           // the last bound; 0 is 10 s
 	Rand func(n int64) (r int64) // 0 ≤ r < n; nil is math/rand/v2, which never blocks
 	step uint8                   // how often the bound has doubled
 }
 
 // Next returns the time to wait now, and doubles the bound for the next call.
 func (b *Backoff) Next() time.Duration {
-	base, limit, random := b.Base, b.Cap, b.Rand
+	base, limit := b.Base, b.Cap
 	if base <= 0 {
 		base = 100 * time.Millisecond
 	}
 	if limit <= 0 {
-		limit = 5 * time.Second
-	}
-	if random == nil {
-		random = rand.Int64N
+		limit = 10 * time.Second
 	}
 	bound := base << b.step
 	if bound >= limit || bound < base { // reached, or overflown
@@ -35,8 +32,16 @@ func (b *Backoff) Next() time.Duration {
 	} else {
 		b.step++
 	}
-	return time.Duration(random(int64(bound))) + 1
+	return b.random(bound) + 1
 }
 
 // Reset starts again at Base.
 func (b *Backoff) Reset() { b.step = 0 }
+
+// random is a time from nothing up to, and without, limit.
+func (b *Backoff) random(limit time.Duration) time.Duration {
+	if b.Rand == nil {
+		return rand.N(limit)
+	}
+	return time.Duration(b.Rand(int64(limit)))
+}

@@ -94,6 +94,9 @@ func Over(n *FakeNet) Option {
 	}
 }
 
+// WithBackoff sets the back-off of each path, and where its random numbers come from.
+func WithBackoff(b Backoff) Option { return func(c *config) { c.backoff = b } }
+
 // ClosedOnce checks that the network was closed as often as it was opened.
 func (n *FakeNet) ClosedOnce(t *testing.T) {
 	t.Helper()

@@ -45,6 +45,7 @@ type config struct {
 	observer func(Event)
 	facts    *dmi.Facts
 	keep     bool
+	backoff  Backoff // of each path; the zero value but in simulations
 }
 
 // A network is what Resolve needs of an [earlynet.Network].

@@ -74,7 +74,7 @@ func (r *race) run(ctx context.Context) *win {
 // start runs a path. Attempts get the outer context, so that the winner's
 // lives on when the race is over.
 func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
-	run := &runner{race: r, lane: r.lane(path.String()), path: path, nudged: make(chan struct{}, 1)}
+	run := &runner{race: r, lane: r.lane(path.String()), path: path, backoff: r.backoff, nudged: make(chan struct{}, 1)}
 	r.runners[run] = struct{}{}
 	r.tasks.Go(func() {
 		run.run(ctx, running)

@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -133,7 +132,7 @@ func (r *runner) due(ctx context.Context) {
 		r.hedges++
 	}
 	// A quarter more or less, so that machines that began together drift apart.
-	r.arm(time.Now().Add(delay*3/4 + rand.N(delay/2)))
+	r.arm(time.Now().Add(delay*3/4 + r.backoff.random(delay/2)))
 }
 
 // begin starts one attempt with its own bound.
@@ -200,7 +199,7 @@ func (r *runner) failed(a *attempt, err error) {
 	if later, ok := errors.AsType[retryLater](err); ok {
 		if wait := min(later.RetryAfter(), maxHold); wait > 0 {
 			// Those who were all told the same time come back one by one.
-			r.hold = now.Add(wait + rand.N(wait/2+1))
+			r.hold = now.Add(wait + r.backoff.random(wait/2+1))
 		}
 	}
 	if r.failing {
