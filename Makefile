@@ -78,6 +78,10 @@ cross: ## both commands for both architectures of Hetzner Cloud
 	  GOARCH=$$arch $(BUILD) -o $(BIN)/$$arch/nametagctl ./cmd/nametagctl; \
 	done
 
+.PHONY: release
+release: ## dist/: binaries for both architectures, SBOMs, man pages, completions, checksums; built twice and compared
+	go run ./internal/release -o dist -version $(VERSION) -check
+
 .PHONY: clean
 clean: ## removes what was built; the cache of downloads stays
 	rm -rf $(BIN) dist

@@ -1,0 +1,183 @@
+// Command release builds all that a release consists of into a folder: the two commands for both architectures, static
+// and free of paths and times, a CycloneDX SBOM for each, man pages, shell completions, and the checksums.
+//
+// The same source and the same Go give the same bytes, wherever and whenever it runs: `release -check` builds twice, in
+// different folders and with empty caches of its own, and compares.
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+var architectures = []string{"amd64", "arm64"}
+
+func main() {
+	out := flag.String("o", "dist", "the folder to build into; what it has is replaced")
+	version := flag.String("version", "devel", "the version that the commands print")
+	check := flag.Bool("check", false, "build a second time and compare byte for byte")
+	flag.Parse()
+	if err := run(*out, *version, *check); err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+		os.Exit(1)
+	}
+}
+
+func run(out, version string, check bool) error {
+	if err := release(out, version, os.Getenv("GOCACHE")); err != nil {
+		return err
+	}
+	if check {
+		again, err := os.MkdirTemp("", "nametag-release-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(again)
+		// A cache of its own, so that the second build really builds.
+		if err := release(filepath.Join(again, "dist"), version, filepath.Join(again, "cache")); err != nil {
+			return err
+		}
+		if err := same(out, filepath.Join(again, "dist")); err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stdout, "release: built twice, the same byte for byte")
+	}
+	sums, err := os.ReadFile(filepath.Join(out, sumsFile))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stdout, "%s", sums)
+	return nil
+}
+
+// release builds everything into dir.
+func release(dir, version, cache string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	for _, sub := range []string{"", "man", "completions"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil { //nolint:gosec // for everybody to read
+			return err
+		}
+	}
+	for _, arch := range architectures {
+		for _, command := range []string{"nametag", "nametagctl"} {
+			path := filepath.Join(dir, command+"-linux-"+arch)
+			if err := build(path, command, arch, version, cache); err != nil {
+				return err
+			}
+			if err := writeSBOM(path); err != nil {
+				return fmt.Errorf("the SBOM of %s: %w", path, err)
+			}
+		}
+	}
+	if err := writeManual(dir); err != nil {
+		return err
+	}
+	return writeSums(dir)
+}
+
+// build builds one command as it ships.
+func build(path, command, arch, version, cache string) error {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.version=" + version, "-o", abs}
+	if command == "nametag" {
+		args = append(args, "-tags", "nethttpomithttp2") // as the Makefile has it
+	}
+	cmd := exec.Command("go", append(args, "./cmd/"+command)...) //nolint:noctx // a build ends
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=")
+	if cache != "" {
+		cmd.Env = append(cmd.Env, "GOCACHE="+cache)
+	}
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s for %s: %w\n%s", command, arch, err, said)
+	}
+	return nil
+}
+
+// own is a built command that runs on this machine.
+func own(dir, command string) (string, error) {
+	if !slices.Contains(architectures, runtime.GOARCH) {
+		return "", fmt.Errorf("the manual is made by running the commands, and none is built for %s", runtime.GOARCH)
+	}
+	return filepath.Abs(filepath.Join(dir, command+"-linux-"+runtime.GOARCH))
+}
+
+const sumsFile = "SHA256SUMS"
+
+// files lists all files below dir, sorted, but for the checksums.
+func files(dir string) ([]string, error) {
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == sumsFile {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		names = append(names, name)
+		return err
+	})
+	slices.Sort(names)
+	return names, err
+}
+
+// writeSums writes the checksums in the form of sha256sum(1).
+func writeSums(dir string) error {
+	names, err := files(dir)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, name := range names {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(content)
+		fmt.Fprintf(&b, "%s  %s\n", hex.EncodeToString(sum[:]), name)
+	}
+	return os.WriteFile(filepath.Join(dir, sumsFile), []byte(b.String()), 0o644) //nolint:gosec // for everybody to read
+}
+
+// same compares two releases byte for byte.
+func same(a, b string) error {
+	in, err := files(a)
+	if err != nil {
+		return err
+	}
+	inB, err := files(b)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(in, inB) {
+		return fmt.Errorf("two builds have different files: %q and %q", in, inB)
+	}
+	var errs []error
+	for _, name := range in {
+		first, err := os.ReadFile(filepath.Join(a, name))
+		if err != nil {
+			return err
+		}
+		second, err := os.ReadFile(filepath.Join(b, name))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(first, second) {
+			errs = append(errs, fmt.Errorf("%s differs between two builds", name))
+		}
+	}
+	return errors.Join(errs...)
+}

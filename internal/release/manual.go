@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// writeManual writes man pages and shell completions, by asking the commands themselves.
+func writeManual(dir string) error {
+	ctl, err := own(dir, "nametagctl")
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv("SOURCE_DATE_EPOCH", sourceDate()); err != nil {
+		return err
+	}
+	if _, err := ask(ctl, "manual", filepath.Join(dir, "man")); err != nil {
+		return err
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		script, err := ask(ctl, "completion", shell)
+		if err != nil {
+			return err
+		}
+		if err := write(dir, "completions/nametagctl."+shell, script); err != nil {
+			return err
+		}
+	}
+
+	node, err := own(dir, "nametag")
+	if err != nil {
+		return err
+	}
+	about, err := ask(node, "help")
+	if err != nil {
+		return err
+	}
+	if err := write(dir, "man/nametag.1", manPage("nametag", about)); err != nil {
+		return err
+	}
+	var words []string
+	for _, command := range []string{"resolve", "init"} {
+		help, err := ask(node, command, "--help")
+		if err != nil {
+			return err
+		}
+		if err := write(dir, "man/nametag-"+command+".1", manPage("nametag-"+command, help)); err != nil {
+			return err
+		}
+		words = append(words, fmt.Sprintf("    %s) words=%q ;;\n", command, strings.Join(flagsOf(help), " ")))
+	}
+	return write(dir, "completions/nametag.bash", bashCompletion(words))
+}
+
+// sourceDate is when the source was committed, in seconds of the epoch; its beginning where git does not know.
+func sourceDate() string {
+	if set := os.Getenv("SOURCE_DATE_EPOCH"); set != "" {
+		return set
+	}
+	out, err := exec.Command("git", "log", "-1", "--format=%ct").Output() //nolint:noctx // it prints and ends
+	if err != nil {
+		return "0"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func write(dir, name, content string) error {
+	return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644) //nolint:gosec // for everybody to read
+}
+
+// ask runs a built command and returns what it prints.
+func ask(command string, args ...string) (string, error) {
+	out, err := exec.Command(command, args...).Output() //nolint:noctx // it prints and ends
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", filepath.Base(command), strings.Join(args, " "), err)
+	}
+	return string(out), nil
+}
+
+// manPage puts a command's help into the form of man(7). Its first line is the description; the rest is laid out already.
+func manPage(name, help string) string {
+	first, rest, _ := strings.Cut(help, "\n")
+	summary := strings.TrimSuffix(strings.TrimPrefix(first, strings.ReplaceAll(name, "-", " ")+" "), ".")
+	escape := strings.NewReplacer(`\`, `\e`, "-", `\-`, "…", `\[u2026]`)
+	var b strings.Builder
+	fmt.Fprintf(&b, ".TH %s 1 \"\" \"nametag\" \"User Commands\"\n.SH NAME\n%s \\- %s\n.SH DESCRIPTION\n.nf\n",
+		strings.ToUpper(escape.Replace(name)), escape.Replace(name), escape.Replace(summary))
+	for line := range strings.Lines(strings.TrimSpace(rest) + "\n") {
+		text := escape.Replace(line)
+		if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
+			text = `\&` + text // not a request
+		}
+		b.WriteString(text)
+	}
+	b.WriteString(".fi\n")
+	return b.String()
+}
+
+var flagInHelp = regexp.MustCompile(`(?m)^  (--[a-z-]+)`)
+
+// flagsOf is the flags that a help text lists.
+func flagsOf(help string) []string {
+	var flags []string
+	for _, m := range flagInHelp.FindAllStringSubmatch(help, -1) {
+		flags = append(flags, m[1])
+	}
+	slices.Sort(flags)
+	return slices.Compact(flags)
+}
+
+func bashCompletion(words []string) string {
+	return `# bash completion for nametag
+_nametag() {
+  local words="resolve init version help" current="${COMP_WORDS[COMP_CWORD]}"
+  [ "$COMP_CWORD" -gt 1 ] && case "${COMP_WORDS[1]}" in
+` + strings.Join(words, "") + `    *) words="" ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+}
+complete -F _nametag nametag
+`
+}
