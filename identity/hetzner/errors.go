@@ -13,6 +13,7 @@ var (
 	ErrTooLarge  = errors.New("the answer is too large")
 	ErrCutShort  = errors.New("the answer was cut short")
 	ErrUncertain = errors.New("the answer has no certain end, and a second read differs")
+	ErrChanged   = errors.New("the name changed while it was being asked for")
 	ErrTrailing  = errors.New("the answer goes on after its end")
 	ErrEncoded   = errors.New("the answer is compressed, which was not asked for")
 	ErrHTML      = errors.New("the answer looks like HTML: not the metadata service, or its error page")

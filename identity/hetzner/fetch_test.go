@@ -161,6 +161,39 @@ func TestFetchAccepts(t *testing.T) {
 	})
 }
 
+func TestANameIsVouchedForByAnIDOfTheSameTime(t *testing.T) {
+	// The service turns from another server's into this one's when the name has been told. The network holds the
+	// question for the id up for so long.
+	const ok = "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
+	late := func(s *rawServer, names ...string) {
+		s.on("hostname", func(n int, conn net.Conn) {
+			name := names[min(n, len(names))-1]
+			fmt.Fprintf(conn, ok, len(name), name)
+		})
+		s.on("instance-id", func(_ int, conn net.Conn) {
+			time.Sleep(5 * sameMoment)
+			fmt.Fprintf(conn, ok, 2, "42")
+		})
+	}
+	t.Run("a name that has changed by the time of the id is refused", func(t *testing.T) {
+		s := serve(t)
+		late(s, "your-server", "my-server")
+		if a, err := fetch(t, s); !errors.Is(err, ErrChanged) {
+			t.Errorf("got %q, %v", a.Hostname, err)
+		}
+	})
+	t.Run("one that is still the same is taken", func(t *testing.T) {
+		s := serve(t)
+		late(s, "my-server")
+		if a, err := fetch(t, s); err != nil || a.Hostname != "my-server" || a.InstanceID != "42" {
+			t.Errorf("got %+v, %v", a, err)
+		}
+		if requests, connections := s.count(); requests != 3 || connections != 2 {
+			t.Errorf("%d requests on %d connections", requests, connections)
+		}
+	})
+}
+
 func TestInstanceID(t *testing.T) {
 	for _, body := range []string{"-1", "0", "4 2", "forty-two", "99999999999999999999", strings.Repeat("1", 60000), "42\x00"} {
 		t.Run(fmt.Sprintf("%.20q is refused", body), func(t *testing.T) {

@@ -11,7 +11,8 @@
 // the connection's, it counts if a second read over a fresh connection agrees.
 //
 // Name and instance id are asked for at the same time, over two connections, so
-// that the answer takes three round trips: ARP, TCP, HTTP.
+// that the answer takes three round trips: ARP, TCP, HTTP. Where the id is held
+// up on its way, the name is read again after it.
 package hetzner
 
 import (
@@ -23,6 +24,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/hetznercloud/hcloud-go/v2/hcloud/metadata"
 
@@ -115,10 +117,14 @@ func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer
 		metadata.WithTimeout(0), // the context's is enough
 		metadata.WithApplication("nametag", ""),
 	)
-	var answer identity.Answer
+	var (
+		answer       identity.Answer
+		nameAt, idAt time.Time
+	)
 	err := together(ctx,
 		func(ctx context.Context) (err error) {
 			answer.Hostname, err = client.HostnameWithContext(ctx)
+			nameAt = time.Now()
 			return err
 		},
 		func(ctx context.Context) error {
@@ -130,8 +136,12 @@ func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer
 				return &Error{Path: "instance-id", Err: fmt.Errorf("%w: %d", ErrMalformed, id)}
 			}
 			answer.InstanceID = strconv.FormatInt(id, 10)
+			idAt = time.Now()
 			return err
 		})
+	if err == nil && idAt.Sub(nameAt) > sameMoment {
+		err = reread(ctx, client, answer.Hostname)
+	}
 	if err != nil {
 		g.Close()
 		return identity.Answer{}, err
@@ -144,6 +154,24 @@ func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer
 		return more(ctx, client, id)
 	}
 	return answer, nil
+}
+
+// sameMoment is how much later than the name the instance id may come and still
+// vouch for it. Where the network held one of the two up, the service may have
+// become another meanwhile: what a server is told while it is being made can be
+// its predecessor's.
+const sameMoment = 10 * time.Millisecond
+
+// reread asks for the name once more, now that the instance id is known.
+func reread(ctx context.Context, client *metadata.Client, first string) error {
+	second, err := client.HostnameWithContext(ctx)
+	if err != nil {
+		return bare(err)
+	}
+	if second != first {
+		return &Error{Path: "hostname", Err: fmt.Errorf("%w: %.40q, then %.40q", ErrChanged, first, second)}
+	}
+	return nil
 }
 
 // together runs both and waits for both. The first error ends the other; it is
