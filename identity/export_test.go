@@ -33,10 +33,15 @@ func NewFakeNet() *FakeNet {
 
 // Up adds a path: "eth0", earlynet.DHCP.
 func (n *FakeNet) Up(ifname string, method earlynet.Method) {
-	ctx, cancel := context.WithCancel(context.Background())
-	p := earlynet.NewPath(ctx, ifname, method, func(context.Context, string, string) (net.Conn, error) {
+	n.UpWith(ifname, method, func(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("a scripted source does not dial")
 	})
+}
+
+// UpWith adds a path that dials so.
+func (n *FakeNet) UpWith(ifname string, method earlynet.Method, dial earlynet.DialFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := earlynet.NewPath(ctx, ifname, method, dial)
 	n.mu.Lock()
 	n.live[p.String()] = cancel
 	n.mu.Unlock()
