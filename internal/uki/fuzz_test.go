@@ -1,0 +1,55 @@
+package uki
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"testing"
+)
+
+// Whatever the file, reading it ends with an image or an error; and what can be edited stays sound.
+func FuzzImage(f *testing.F) {
+	for _, seed := range []fake{
+		{parts: usual},
+		{parts: usual, machine: ARM64, debug: true, symbols: symbols, checksum: 1},
+		{parts: usual[:6], signature: []byte{16, 0, 0, 0, 0, 2, 2, 0, 0x30, 6, 6, 1, 0, 0, 0, 0}, room: 3},
+		{parts: []part{{name: ".linux", content: "kernel"}}},
+	} {
+		f.Add(seed.bytes(), 5000)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, grow int) {
+		m, err := Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		content := string(make([]byte, uint(grow)%(1<<20)))
+		var to memory
+		_, err = m.Write(context.Background(), &to, Edit{
+			CommandLine:   appending("talos.hostname.wait=2m"),
+			Initramfs:     replace(content),
+			DropSignature: true,
+		})
+		if err != nil {
+			return
+		}
+		after := open(t, to.b)
+		for _, s := range after.Find(".initrd") {
+			if got, err := io.ReadAll(after.Data(s)); err != nil || s.Len() > 0 && string(got) != content {
+				t.Errorf("an initramfs of %d bytes, %v", len(got), err)
+			}
+		}
+		before := contents(t, m, ".cmdline", ".initrd")
+		now := contents(t, after, ".cmdline", ".initrd")
+		slices.Sort(before)
+		slices.Sort(now)
+		if len(before) != len(now) {
+			t.Errorf("%d sections, not %d", len(now), len(before))
+		}
+		for i := range min(len(before), len(now)) {
+			if before[i] != now[i] {
+				t.Errorf("%q became %q", before[i], now[i])
+			}
+		}
+	})
+}
