@@ -1,0 +1,135 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// CheckLayout says whether WriteLayout would take that folder, before any work is done for it.
+func CheckLayout(dir string, replace bool) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(entries) == 0:
+		return nil
+	case err != nil:
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
+		return fmt.Errorf("%s is there and is no OCI layout: name a folder that does not exist", dir)
+	}
+	if !replace {
+		return fmt.Errorf("%s is an OCI layout already: name another folder, or replace it with --force", dir)
+	}
+	return nil
+}
+
+// WriteLayout writes the artifact as an OCI layout in the folder dir, which must not exist, or be empty, or, with
+// replace, be another layout. Every image in its index.json has a platform: Talos' imager finds it by that.
+func WriteLayout(ctx context.Context, dir string, a Artifact, replace bool) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("OCI layout %s: %w", dir, err)
+		}
+	}()
+	if err := CheckLayout(dir, replace); err != nil {
+		return err
+	}
+	dir = filepath.Clean(dir)
+	aside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(aside) //nolint:errcheck // gone by then when all went well
+
+	made := filepath.Join(aside, "new")
+	if a.Index != nil {
+		_, err = layout.Write(made, cancellableIndex{a.Index, ctx})
+	} else {
+		var path layout.Path
+		if path, err = layout.Write(made, empty.Index); err == nil {
+			var options []layout.Option
+			platform, perr := Platform(a.Image)
+			if perr != nil {
+				return perr
+			}
+			if platform != nil {
+				options = append(options, layout.WithPlatform(*platform))
+			}
+			err = path.AppendImage(cancellable{a.Image, ctx}, options...)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := readable(made); err != nil {
+		return err
+	}
+	// A folder cannot be renamed over one that has files: the old one steps aside first.
+	if err := os.Rename(dir, filepath.Join(aside, "old")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(made, dir)
+}
+
+// readable gives the files of a layout the modes of files, not of programs.
+func readable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o644) //nolint:gosec // an image, for other users too
+	})
+}
+
+// WriteArchive writes the image as a docker-archive, named tag in it, to the file, which it replaces.
+func WriteArchive(ctx context.Context, file, tag string, image v1.Image) error {
+	fail := func(err error) error { return fmt.Errorf("docker-archive %s: %w", file, err) }
+	ref, err := name.NewTag(tag)
+	if err != nil {
+		return fail(err)
+	}
+	if err := Replace(file, func(w io.Writer) error { return tarball.Write(ref, cancellable{image, ctx}, w) }); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Replace writes a file aside and puts it in the place of path, if there was no error.
+func Replace(path string, fill func(io.Writer) error) (err error) {
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is there and is no regular file", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if err := fill(f); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return f.Close()
+}
