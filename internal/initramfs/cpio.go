@@ -1,0 +1,97 @@
+package initramfs
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).
+const (
+	magicNewc  = "070701"
+	magicCRC   = "070702" // the same, and the sum of each file's bytes
+	headerSize = 110
+	trailer    = "TRAILER!!!"
+)
+
+// header is an entry's, as it stands in the archive.
+type header struct {
+	ino, mode, uid, gid, nlink, mtime, size uint32
+	major, minor, rmajor, rminor            uint32
+	nameSize, sum                           uint32
+}
+
+// fields are the numbers in the order of the archive.
+func (h *header) fields() [13]*uint32 {
+	return [13]*uint32{
+		&h.ino, &h.mode, &h.uid, &h.gid, &h.nlink, &h.mtime, &h.size,
+		&h.major, &h.minor, &h.rmajor, &h.rminor, &h.nameSize, &h.sum,
+	}
+}
+
+// parse reads the numbers behind the magic.
+func (h *header) parse(b []byte) error {
+	for i, field := range h.fields() {
+		var n [4]byte
+		digits := b[6+8*i:][:8]
+		if _, err := hex.Decode(n[:], digits); err != nil {
+			return fmt.Errorf("a header with %q where a number of eight hexadecimal digits belongs", digits)
+		}
+		*field = binary.BigEndian.Uint32(n[:])
+	}
+	return nil
+}
+
+func (h *header) kind() uint32 { return h.mode & unix.S_IFMT }
+
+// archiveWriter writes a newc archive. u-root's leaves out the second entry of a name, which is one that we need, and
+// wants files that can be read at any place.
+type archiveWriter struct {
+	w   io.Writer
+	at  int64
+	ino uint32
+}
+
+// write writes an entry; a regular file's or link's content is what content gives, exactly h.size bytes.
+func (a *archiveWriter) write(name string, h header, content io.Reader) error {
+	a.ino++
+	h.ino, h.nameSize = a.ino, uint32(len(name)+1) //nolint:gosec // names of ours
+	if h.nlink == 0 {
+		h.nlink = 1
+	}
+	b := []byte(magicNewc)
+	for _, field := range h.fields() {
+		b = fmt.Appendf(b, "%08X", *field)
+	}
+	b = append(append(b, name...), 0)
+	if err := a.bytes(b); err != nil {
+		return err
+	}
+	if h.size > 0 {
+		n, err := io.Copy(a.w, io.LimitReader(content, int64(h.size)))
+		a.at += n
+		if err != nil {
+			return err
+		}
+		if n != int64(h.size) {
+			return fmt.Errorf("%s: %d bytes came, not %d: %w", name, n, h.size, io.ErrUnexpectedEOF)
+		}
+	}
+	return a.bytes(nil)
+}
+
+// bytes writes b and fills up to a multiple of four.
+func (a *archiveWriter) bytes(b []byte) error {
+	b = append(b, make([]byte, -(a.at+int64(len(b)))&3)...)
+	n, err := a.w.Write(b)
+	a.at += int64(n)
+	return err
+}
+
+func (a *archiveWriter) close() error {
+	a.ino = ^uint32(0) // the trailer's is 0, as everywhere
+	return a.write(trailer, header{}, nil)
+}

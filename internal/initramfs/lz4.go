@@ -1,0 +1,134 @@
+package initramfs
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pierrec/lz4/v4"
+)
+
+// lz4Chunk is what a chunk of the legacy format unpacks to at most, and all but the last do.
+const lz4Chunk = 8 << 20
+
+// lz4Reader unpacks the legacy format as the kernel does (lib/decompress_unlz4.c): chunks without an end mark, until
+// four zero bytes, the end of the image, or, where the kernel would just read on, the magic of the next archive.
+type lz4Reader struct {
+	c          *cursor
+	at         int64 // behind the last chunk that was read
+	packed     []byte
+	chunk      []byte
+	unread     []byte
+	begun, end bool
+}
+
+func newLZ4Reader(r io.Reader) *lz4Reader { return &lz4Reader{c: newCursor(r)} }
+
+func (l *lz4Reader) Read(p []byte) (int, error) {
+	for len(l.unread) == 0 {
+		if l.end {
+			return 0, io.EOF
+		}
+		if err := l.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, l.unread)
+	l.unread = l.unread[n:]
+	return n, nil
+}
+
+// next unpacks the next chunk.
+func (l *lz4Reader) next() error {
+	if !l.begun {
+		if err := l.c.skip(4); err != nil {
+			return err
+		}
+		l.begun = true
+		l.at = l.c.at
+	}
+	head, err := l.c.r.Peek(4)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return err
+	case len(head) < 4, bytes.Equal(head, make([]byte, 4)), string(head) == formats[LZ4].magic:
+		l.end = true
+		return nil
+	}
+	size := binary.LittleEndian.Uint32(head)
+	if size > uint32(lz4.CompressBlockBound(lz4Chunk)) { //nolint:gosec // it is a little above 8 MiB
+		return fmt.Errorf("lz4: %d bytes into the archive: a chunk of %d bytes, more than any takes (%s); behind an lz4 archive only zero bytes or another may stand", l.c.at, size, show(head))
+	}
+	if err := l.c.skip(4); err != nil {
+		return err
+	}
+	// Grown as the bytes come: the image may be shorter than it says.
+	packed := bytes.NewBuffer(l.packed[:0])
+	n, err := io.CopyN(packed, l.c.r, int64(size))
+	l.c.at += n
+	l.packed = packed.Bytes()
+	if err != nil {
+		return truncated(err)
+	}
+	if l.chunk == nil {
+		l.chunk = make([]byte, lz4Chunk)
+	}
+	k, err := lz4.UncompressBlock(l.packed, l.chunk)
+	if err != nil {
+		return fmt.Errorf("lz4: the chunk %d bytes into the archive: %w", l.at, err)
+	}
+	l.unread, l.at = l.chunk[:k], l.c.at
+	return nil
+}
+
+// lz4Writer packs into the legacy format.
+type lz4Writer struct {
+	w     io.Writer
+	begun bool
+	chunk []byte
+	c     lz4.Compressor
+}
+
+func (l *lz4Writer) Write(p []byte) (int, error) {
+	if l.chunk == nil {
+		l.chunk = make([]byte, 0, lz4Chunk)
+	}
+	written := 0
+	for len(p) > 0 {
+		n := min(len(p), lz4Chunk-len(l.chunk))
+		l.chunk = append(l.chunk, p[:n]...)
+		p, written = p[n:], written+n
+		if len(l.chunk) == lz4Chunk {
+			if err := l.flush(); err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, nil
+}
+
+func (l *lz4Writer) flush() error {
+	packed := make([]byte, 4+lz4.CompressBlockBound(len(l.chunk)))
+	n, err := l.c.CompressBlock(l.chunk, packed[4:])
+	if err != nil {
+		return err
+	}
+	l.chunk = l.chunk[:0]
+	binary.LittleEndian.PutUint32(packed, uint32(n)) //nolint:gosec // at most 8 MiB and a little
+	packed = packed[:4+n]
+	if !l.begun {
+		l.begun = true
+		packed = append([]byte(formats[LZ4].magic), packed...)
+	}
+	_, err = l.w.Write(packed)
+	return err
+}
+
+func (l *lz4Writer) Close() error {
+	if len(l.chunk) == 0 {
+		return nil
+	}
+	return l.flush()
+}
