@@ -1,5 +1,5 @@
-// Command nametagctl is the workstation's side of nametag: it shows what nametag does on an embedded fake Hetzner network
-// and runs any command there.
+// Command nametagctl is the workstation's side of nametag: it puts the node's binary into images, shows what it does on
+// an embedded fake Hetzner network, and runs any command there.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 func run(args []string) int {
 	root := &cobra.Command{
 		Use:           "nametagctl",
-		Short:         "Show what nametag does, and run commands on a fake Hetzner network",
+		Short:         "Put nametag into images, show what it does, run commands on a fake Hetzner network",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -34,7 +34,7 @@ func run(args []string) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; '%s --help' lists the flags", err, cmd.CommandPath())}
 	})
-	root.AddCommand(demoCommand(), demoBootCommand(), demoServiceCommand(), labCommand(), manualCommand(), versionCommand())
+	root.AddCommand(demoCommand(), demoBootCommand(), demoServiceCommand(), extensionCommand(), initramfsCommand(), labCommand(), manualCommand(), versionCommand())
 
 	err := root.Execute()
 	if err == nil {
