@@ -355,7 +355,7 @@ func (x *exchange) another(ctx context.Context, than netip.Addr) bool {
 				if m.MessageType() != dhcpv4.MessageTypeOffer {
 					return false
 				}
-				l, err := parseLease(m, x.link.mac, x.link.mtu)
+				l, err := x.lease(m)
 				return err == nil && l.server != than && x.shunned[l.server] <= x.shunned[than]
 			})
 			if err == nil || ctx.Err() != nil {
@@ -367,12 +367,22 @@ func (x *exchange) another(ctx context.Context, than netip.Addr) bool {
 	return err == nil
 }
 
+// lease is parseLease, and refuses an address that is to be dialled: the kernel
+// would deliver to itself what is meant for the service, over every path.
+func (x *exchange) lease(m *dhcpv4.DHCPv4) (*lease, error) {
+	l, err := parseLease(m, x.link.mac, x.link.mtu)
+	if err == nil && slices.Contains(x.nic.net.cfg.Destinations, l.prefix.Addr()) {
+		return nil, fmt.Errorf("address %v cannot be used: it is the destination's", l.prefix.Addr())
+	}
+	return l, err
+}
+
 // offer returns the offer in a message, or nil.
 func (x *exchange) offer(m *dhcpv4.DHCPv4) *lease {
 	if m.MessageType() != dhcpv4.MessageTypeOffer {
 		return nil
 	}
-	l, err := parseLease(m, x.link.mac, x.link.mtu)
+	l, err := x.lease(m)
 	if err != nil {
 		x.nic.fail(PathFailed, &Error{Op: "unusable offer", Method: DHCP, Err: err})
 		return nil
@@ -405,6 +415,9 @@ func (x *exchange) request(ctx context.Context, xid dhcpv4.TransactionID, offer 
 		case ctx.Err() != nil:
 			return nil, more, ctx.Err()
 		case err != nil:
+			e := x.silence(fmt.Sprintf("no answer from %v to a request for its offer", offer.server))
+			e.Interface = x.nic.name()
+			x.nic.net.failed(e)
 			continue
 		case failure != nil:
 			return nil, more, failure
@@ -428,7 +441,7 @@ func (x *exchange) verdict(m *dhcpv4.DHCPv4, offer *lease) (*lease, error) {
 		x.nic.fail(DHCPNak, &Error{Op: fmt.Sprintf("%v refused its own offer", server), Method: DHCP, Err: nakReason(m)})
 		return nil, errNak
 	case dhcpv4.MessageTypeAck:
-		l, err := parseLease(m, x.link.mac, x.link.mtu)
+		l, err := x.lease(m)
 		if err == nil && (l.prefix.Addr() != offer.prefix.Addr() || l.server != offer.server) {
 			err = fmt.Errorf("%v acknowledged %v, but %v offered %v", l.server, l.prefix, offer.server, offer.prefix)
 		}

@@ -117,6 +117,7 @@ func TestDHCPFaults(t *testing.T) {
 		{name: "a lease of one second", servers: []cloud.DHCP{bad(map[uint8][]byte{51: {0, 0, 0, 1}}), {ID: good}}, kind: PathFailed, text: "lease of 1s is too short"},
 		{name: "an address from 127/8", servers: []cloud.DHCP{{ID: other, Address: netip.MustParsePrefix("127.0.0.9/8")}, {ID: good}}, kind: PathFailed, text: "127.0.0.9 cannot be used"},
 		{name: "a multicast address", servers: []cloud.DHCP{{ID: other, Address: netip.MustParsePrefix("224.0.0.9/32")}, {ID: good}}, kind: PathFailed, text: "224.0.0.9 cannot be used"},
+		{name: "the service's own address", servers: []cloud.DHCP{{ID: other, Address: netip.MustParsePrefix("169.254.169.254/32")}, {ID: good}}, kind: PathFailed, text: "169.254.169.254 cannot be used"},
 		{name: "a mask with holes and an absurd MTU", servers: []cloud.DHCP{{Extra: map[uint8][]byte{1: {255, 0, 255, 0}, 26: {0, 1}}}}},
 		{name: "classless routes that end in the middle: the router counts", servers: []cloud.DHCP{{Extra: map[uint8][]byte{121: {32, 1, 2, 3}}}}},
 		{name: "messages cut off", servers: []cloud.DHCP{{ID: other, Mangle: func(b []byte) []byte { return b[:len(b)/2] }}, {ID: good}}},
