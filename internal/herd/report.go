@@ -86,7 +86,7 @@ func (r Report) Markdown() []byte {
 			seconds(c.Outage.Most), seconds(c.Outage.All), c.Outage.Each, c.Outage.Before.Mean)
 	}
 	b.WriteString("\nAn attempt needs two answers at once, so where the servers ask for many times what the service gives, most of its answers are one half of\n" +
-		"nothing. Below 10 s the herd is in that state by itself, and at 2 s it hardly comes out of it; above, what is spared the service no longer\n" +
+		"nothing. Below 10 s the herd keeps itself in that state; above, what is spared the service no longer\n" +
 		"brings anybody's name earlier.\n\n## Again\n\n" +
 		"`make herd` runs it and writes this page. The seed is fixed: the figures are the same every time.\n")
 	return b.Bytes()
