@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/u-root/u-root/pkg/cpio"
+	"golang.org/x/sys/unix"
+)
+
+// ukiSection is a section of a made-up image.
+type ukiSection struct{ name, content string }
+
+// ukiFile makes a unified kernel image of the sections, signed by nobody that can be read where signed is true.
+func ukiFile(t *testing.T, signed bool, sections ...ukiSection) string {
+	t.Helper()
+	const headers, page = 1024, 4096
+	var head, body bytes.Buffer
+	put := func(v any) {
+		if err := binary.Write(&head, binary.LittleEndian, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sections = append([]ukiSection{{".text", "code"}, {".sdmagic", "#### LoaderInfo: systemd-stub 257 ####"}}, sections...)
+	optional := pe.OptionalHeader64{
+		Magic: 0x20b, AddressOfEntryPoint: page, SectionAlignment: page, FileAlignment: 512, SizeOfHeaders: headers, NumberOfRvaAndSizes: 16,
+	}
+	var table []pe.SectionHeader32
+	address := uint32(page)
+	for _, s := range sections {
+		h := pe.SectionHeader32{
+			VirtualSize: uint32(len(s.content)), VirtualAddress: address,
+			PointerToRawData: uint32(headers + body.Len()), Characteristics: 0x40000040,
+		}
+		copy(h.Name[:], s.name)
+		body.WriteString(s.content)
+		body.Write(make([]byte, -body.Len()&511))
+		h.SizeOfRawData = uint32(headers+body.Len()) - h.PointerToRawData
+		address += (h.VirtualSize + page - 1) &^ (page - 1)
+		table = append(table, h)
+	}
+	optional.SizeOfImage = address
+	if signed {
+		optional.DataDirectory[4] = pe.DataDirectory{VirtualAddress: uint32(headers + body.Len()), Size: 8}
+		body.Write([]byte{8, 0, 0, 0, 0, 2, 2, 0})
+	}
+	dos := make([]byte, 64)
+	copy(dos, "MZ")
+	dos[0x3c] = 64
+	put(dos)
+	put([]byte("PE\x00\x00"))
+	put(pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: uint16(len(table)), SizeOfOptionalHeader: uint16(binary.Size(optional))})
+	put(optional)
+	put(table)
+	put(make([]byte, headers-head.Len()))
+	name := filepath.Join(t.TempDir(), "vmlinuz.efi")
+	if err := os.WriteFile(name, append(head.Bytes(), body.Bytes()...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// ukiProgram is a program that passes for nametag, for the image's processor, whatever this test's is.
+func ukiProgram(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	source := filepath.Join(dir, "cmd", "nametag")
+	if err := os.MkdirAll(source, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{filepath.Join(dir, "go.mod"): "module example\n", filepath.Join(source, "main.go"): "package main\n\nfunc main() {}\n"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(dir, "program")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "./cmd/nametag")
+	build.Dir = dir
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	return out
+}
+
+// ukiInitrd is an initramfs with an /init.
+func ukiInitrd(t *testing.T, program string) string {
+	t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	w := cpio.Newc.Writer(&archive)
+	if err := w.WriteRecord(cpio.StaticRecord(b, cpio.Info{Name: "init", Mode: unix.S_IFREG | 0o755})); err != nil {
+		t.Fatal(err)
+	}
+	if err := cpio.WriteTrailer(w); err != nil {
+		t.Fatal(err)
+	}
+	return archive.String()
+}
+
+func runUKICommand(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := ukiCommand()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func inspectJSON(t *testing.T, name string) ukiReport {
+	t.Helper()
+	out, err := runUKICommand(t, "inspect", "--output", "json", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r ukiReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestNametagIsPutIntoAUnifiedKernelImage(t *testing.T) {
+	program := ukiProgram(t)
+	image := ukiFile(t, false,
+		ukiSection{".osrel", "ID=talos\nPRETTY_NAME=\"Talos (v1.12.7)\"\n"},
+		ukiSection{".cmdline", "talos.platform=hcloud"},
+		ukiSection{".initrd", ukiInitrd(t, program)},
+		ukiSection{".linux", "kernel"},
+		ukiSection{".profile", "ID=main"},
+		ukiSection{".profile", "ID=reset"},
+		ukiSection{".cmdline", "talos.platform=hcloud wipe\x1b[2J"},
+		ukiSection{".pcrsig", "{}"},
+	)
+	t.Run("it is shown", func(t *testing.T) {
+		out, err := runUKICommand(t, "inspect", image)
+		for _, want := range []string{"unified kernel image for amd64", "Talos (v1.12.7)", "systemd-stub 257", "command line of reset:\n    talos.platform=hcloud wipe?[2J", "without nametag", "signature       none"} {
+			if err != nil || !strings.Contains(out, want) {
+				t.Errorf("%v: no %q in\n%s", err, want, out)
+			}
+		}
+	})
+	for _, c := range []struct {
+		name      string
+		flags     []string
+		arguments string
+		path      string
+	}{
+		{"as init", nil, " talos.hostname.wait=2m", "init"},
+		{"by rdinit", []string{"--rdinit"}, " talos.hostname.wait=2m rdinit=/usr/lib/firmware/nametag/nametag init=/init", "usr/lib/firmware/nametag/nametag"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "out.efi")
+			flags := append([]string{"edit", image, "--nametag", "--helper", program, "--wait", "2m", "-o", out}, c.flags...)
+			said, err := runUKICommand(t, flags...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(said, "PCR signatures (.pcrsig: 1)") {
+				t.Errorf("it does not tell of the PCR signatures:\n%s", said)
+			}
+			r := inspectJSON(t, out)
+			if len(r.CommandLines) != 2 || r.CommandLines[0].Text != "talos.platform=hcloud"+c.arguments || !strings.HasSuffix(r.CommandLines[1].Text, c.arguments) || r.CommandLines[1].Profile != "reset" {
+				t.Errorf("%+v", r.CommandLines)
+			}
+			if len(r.Initramfs) != 1 || r.Initramfs[0].Nametag == nil || r.Initramfs[0].Nametag.Path != c.path {
+				t.Errorf("%+v", r.Initramfs)
+			}
+			first, err := os.ReadFile(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := runUKICommand(t, flags...); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := os.ReadFile(out); err != nil || !bytes.Equal(first, again) {
+				t.Errorf("done twice, it is another image: %v", err)
+			}
+		})
+	}
+	t.Run("another initramfs", func(t *testing.T) {
+		other := filepath.Join(t.TempDir(), "initramfs")
+		if err := os.WriteFile(other, []byte(ukiInitrd(t, program)+strings.Repeat("\x00", 8192)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out := filepath.Join(t.TempDir(), "out.efi")
+		said, err := runUKICommand(t, "edit", image, "--initrd", other, "-o", out, "--output", "json")
+		var result ukiEditResult
+		if err != nil || json.Unmarshal([]byte(said), &result) != nil || len(result.Initramfs) != 1 || result.Initramfs[0].After != result.Initramfs[0].Before+8192 {
+			t.Errorf("%v: %s", err, said)
+		}
+	})
+	t.Run("arguments added, replaced and removed", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.efi")
+		if _, err := runUKICommand(t, "edit", image, "--append", "a b=1", "--append", "c", "--replace", "talos.platform=metal", "--remove", "wipe\x1b[2J", "-o", out); err == nil {
+			t.Error("a name that is not printable was taken")
+		}
+		if _, err := runUKICommand(t, "edit", image, "--append", "a b=1", "--append", "c", "--replace", "talos.platform=metal", "-o", out); err != nil {
+			t.Fatal(err)
+		}
+		if r := inspectJSON(t, out); r.CommandLines[0].Text != "talos.platform=metal a b=1 c" {
+			t.Errorf("%+v", r.CommandLines)
+		}
+	})
+}
+
+func TestASignedImageIsNotEditedUnasked(t *testing.T) {
+	image := ukiFile(t, true, ukiSection{".cmdline", "a"}, ukiSection{".linux", "kernel"})
+	before, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = runUKICommand(t, "edit", image, "--wait", "2m")
+	var exit *exitError
+	if !errors.As(err, &exit) || exit.status != exitFailed || !strings.Contains(err.Error(), "--drop-signature") || !strings.Contains(err.Error(), "sbsign --key") {
+		t.Errorf("%v", err)
+	}
+	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("it was changed: %v", err)
+	}
+	said, err := runUKICommand(t, "edit", image, "--wait", "2m", "--drop-signature")
+	if err != nil || !strings.Contains(said, "sbsign --key db.key --cert db.crt --output "+image) {
+		t.Errorf("%v: %s", err, said)
+	}
+	if r := inspectJSON(t, image); len(r.Signatures) != 0 {
+		t.Errorf("%+v", r.Signatures)
+	}
+}
+
+func TestWhatTheUKICommandsCannotDoHasARemedy(t *testing.T) {
+	image := ukiFile(t, false, ukiSection{".linux", "kernel"})
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"inspect"}, exitUsage, "give one IMAGE"},
+		{[]string{"inspect", "--output", "yaml", image}, exitUsage, "choose text or json"},
+		{[]string{"inspect", "uki_test.go"}, exitFailed, `uki_test.go: at byte 0x0: no EFI program: it begins with "pa"`},
+		{[]string{"inspect", "no-such"}, exitFailed, "no such file"},
+		{[]string{"edit", image}, exitUsage, "nothing to do"},
+		{[]string{"edit", image, "--wait", "90"}, exitUsage, "did you mean 90s?"},
+		{[]string{"edit", image, "--append", `a="b`}, exitUsage, "--append: a quotation mark"},
+		{[]string{"edit", image, "--rdinit"}, exitUsage, "belong to --nametag"},
+		{[]string{"edit", image, "--nametag", "--initrd", "x"}, exitUsage, "choose --initrd"},
+		{[]string{"edit", image, "--initrd", "no-such"}, exitFailed, "no such file"},
+		{[]string{"edit", image, "--nametag", "--helper", "uki_test.go"}, exitFailed, "is not a Linux program"},
+		{[]string{"edit", image, "--append", strings.Repeat("x", 3000)}, exitFailed, "the kernel cuts it off after 2047"},
+		{[]string{"edit", image, "--wait", "2m", "-o", "/proc/no/such"}, exitFailed, "no such file"},
+	} {
+		t.Run(strings.Join(slices.DeleteFunc(slices.Clone(c.args), func(s string) bool { return len(s) > 40 }), " "), func(t *testing.T) {
+			_, err := runUKICommand(t, c.args...)
+			var exit *exitError
+			if !errors.As(err, &exit) || exit.status != c.status || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; not %d with %q", err, c.status, c.want)
+			}
+		})
+	}
+}
