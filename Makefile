@@ -58,9 +58,8 @@ stress: deps ## N boots (default 50) by each way of the handover, all with the r
 	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/boot
 
 .PHONY: bench
-bench: deps build ## whole-process times in the lab, side by side with other clients
-	@go build -o $(BIN)/bare ./internal/bench/bare
-	@go run ./internal/bench -n $(or $(N),20)
+bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUICK=1: a look in a minute or two)
+	@go run ./internal/bench $(if $(QUICK),-quick -out '')
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml
