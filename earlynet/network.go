@@ -148,7 +148,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	}
 	n.rtnl, err = dialRTNL()
 	if err != nil {
-		return nil, &Error{Op: "open a netlink socket", Err: err}
+		return nil, &Error{Op: "open a netlink socket", Err: permission(err)}
 	}
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	return n, nil
