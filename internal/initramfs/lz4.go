@@ -72,8 +72,9 @@ func (l *lz4Reader) next() error {
 	if err != nil {
 		return truncated(err)
 	}
-	if l.chunk == nil {
-		l.chunk = make([]byte, lz4Chunk)
+	// One byte stands for 255 at most. A small archive needs no chunk of full size.
+	if most := min(lz4Chunk, 256*len(l.packed)+64); len(l.chunk) < most {
+		l.chunk = make([]byte, most)
 	}
 	k, err := lz4.UncompressBlock(l.packed, l.chunk)
 	if err != nil {
