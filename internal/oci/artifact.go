@@ -45,3 +45,19 @@ func Platform(image v1.Image) (*v1.Platform, error) {
 	}
 	return p, nil
 }
+
+// Only is the one image of an index that has one.
+func (a Artifact) Only() (Artifact, error) {
+	if a.Index == nil {
+		return a, nil
+	}
+	manifest, err := a.Index.IndexManifest()
+	if err != nil {
+		return Artifact{}, err
+	}
+	if len(manifest.Manifests) != 1 {
+		return Artifact{}, fmt.Errorf("the index has %d images, not one", len(manifest.Manifests))
+	}
+	image, err := a.Index.Image(manifest.Manifests[0].Digest)
+	return Artifact{Image: image}, err
+}
