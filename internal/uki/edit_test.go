@@ -68,7 +68,8 @@ func contents(t testing.TB, m *Image, but ...string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, m.ProfileName(s.Profile)+" "+s.Name+" "+string(b))
+		text := strings.TrimRight(string(b), "\x00") // memory is zero behind what the file has
+		all = append(all, m.ProfileName(s.Profile)+" "+s.Name+" "+text)
 	}
 	return all
 }
@@ -158,6 +159,20 @@ func TestASectionThatTheHeadersReferIntoStays(t *testing.T) {
 	sound(t, m, after, out)
 	if got := after.Find(".sbat")[0].VirtualAddress; got != sbat.VirtualAddress {
 		t.Errorf("at 0x%x, not at 0x%x", got, sbat.VirtualAddress)
+	}
+}
+
+func TestASectionComesIntoNoOtherProfile(t *testing.T) {
+	b := fake{parts: usual}.bytes()
+	m := open(t, b)
+	signature, h := m.Find(".pcrsig")[0], m.header // between two profiles, and tied
+	_, _, field := h.directory(1)
+	h.put32(field, signature.VirtualAddress)
+	h.put32(field+4, 4)
+	copy(b, h.bytes)
+	_, err := open(t, b).Write(t.Context(), &memory{}, Edit{Initramfs: replace(strings.Repeat("x", 1<<20))})
+	if err == nil || !strings.Contains(err.Error(), "section .pcrsig would come into another profile") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -18,6 +18,15 @@ func FuzzImage(f *testing.F) {
 	} {
 		f.Add(seed.bytes(), 5000)
 	}
+	// found is what a stub finds: the profile of a section that it does not look for means nothing.
+	found := func(t *testing.T, m *Image) []string {
+		for i := range m.Sections {
+			if !payload[m.Sections[i].Name] {
+				m.Sections[i].Profile = 0
+			}
+		}
+		return contents(t, m, ".cmdline", ".initrd")
+	}
 	f.Fuzz(func(t *testing.T, b []byte, grow int) {
 		m, err := Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
@@ -39,13 +48,15 @@ func FuzzImage(f *testing.F) {
 				t.Errorf("an initramfs of %d bytes, %v", len(got), err)
 			}
 		}
-		before := contents(t, m, ".cmdline", ".initrd")
-		now := contents(t, after, ".cmdline", ".initrd")
-		slices.Sort(before)
-		slices.Sort(now)
+		if _, size, _ := m.header.directory(directoryDebug); size > 0 {
+			return // it is amended, wherever it stands
+		}
+		before, now := found(t, m), found(t, after)
 		if len(before) != len(now) {
 			t.Errorf("%d sections, not %d", len(now), len(before))
 		}
+		slices.Sort(before)
+		slices.Sort(now)
 		for i := range min(len(before), len(now)) {
 			if before[i] != now[i] {
 				t.Errorf("%q became %q", before[i], now[i])

@@ -47,21 +47,24 @@ func (m *Image) newHeader(pieces []*piece) (*header, error) {
 func place(pieces []*piece, h *header) error {
 	step := uint64(max(h.sectionAlignment, pageSize))
 	next := uint64(h.size)
+	var fixed []*piece
 	for _, p := range pieces {
-		if p.old != nil && p.fixed {
+		if p.fixed {
+			fixed = append(fixed, p)
+		}
+	}
+	for _, p := range pieces {
+		if p.fixed {
 			continue
 		}
 		at := uint64(p.VirtualAddress)
 		if p.old == nil || at < next {
 			at = align(next, step)
 		}
-		for moved := true; moved; {
-			moved = false
-			for _, f := range pieces {
-				start, end := uint64(f.VirtualAddress), uint64(f.VirtualAddress)+f.span()
-				if f.old != nil && f.fixed && at < end && start < at+max(p.span(), 1) {
-					at, moved = align(end, step), true
-				}
+		for _, f := range fixed { // in the order of their addresses
+			start, end := uint64(f.VirtualAddress), uint64(f.VirtualAddress)+f.span()
+			if at < end && start < at+max(p.span(), 1) {
+				at = align(end, step)
 			}
 		}
 		next = at + p.span()
@@ -71,12 +74,32 @@ func place(pieces []*piece, h *header) error {
 		p.VirtualAddress = uint32(at) //nolint:gosec // checked above
 	}
 	for _, p := range pieces {
-		if p.fixed && p.write != nil && p.old != nil && p.span() > p.old.span() {
+		if p.fixed && p.write != nil && p.span() > p.old.span() {
 			return bad(int64(p.old.Offset), "section %s cannot grow: the headers refer into it", p.Name)
 		}
 	}
+	before := profiles(pieces)
 	slices.SortStableFunc(pieces, func(a, b *piece) int { return cmp.Compare(a.VirtualAddress, b.VirtualAddress) })
+	for p, n := range profiles(pieces) {
+		if before[p] != n {
+			return bad(-1, "section %s would come into another profile; it cannot give way, since the headers refer to its address", p.Name)
+		}
+	}
 	return nil
+}
+
+// profiles counts the profile of every section that is found by its name.
+func profiles(pieces []*piece) map[*piece]int {
+	of, n := map[*piece]int{}, 0
+	for _, p := range pieces {
+		if p.Name == secProfile {
+			n++
+		}
+		if payload[p.Name] {
+			of[p] = n
+		}
+	}
+	return of
 }
 
 func align(n, to uint64) uint64 { return (n + to - 1) &^ (to - 1) }
