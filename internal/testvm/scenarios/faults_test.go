@@ -39,10 +39,10 @@ func TestFrames(t *testing.T) {
 		scenario{about: "half of what the node gets is lost, nothing of what it sends", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 0.5}}}},
 		scenario{about: "nothing of what the node sends arrives", cloud: cloud.Config{Link: cloud.Link{Up: cloud.Impairment{Loss: 1}}}, bound: time.Second, trouble: []string{"eth0/linklocal: no answer in "}},
 		scenario{about: "nothing arrives at the node", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 1}}}, bound: time.Second, trouble: []string{"eth0/linklocal: no answer in "}},
-		// A partition of 30 s differs from one of 3 s in that the back-off and the hedges are at their ends; identity's
+		// A partition of 30 s differs from one of 2 s in that the back-off and the hedges are at their ends; identity's
 		// tests in virtual time have those.
-		scenario{about: "a partition of 3 s", cloud: cloud.Config{Link: cloud.Link{Up: cloud.Impairment{Loss: 1}, Down: cloud.Impairment{Loss: 1}}}, during: heal(3 * time.Second)},
-		scenario{about: "a partition of 3 s in one direction", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 1}}}, during: heal(3 * time.Second)},
+		scenario{about: "a partition of 2 s", cloud: cloud.Config{Link: cloud.Link{Up: cloud.Impairment{Loss: 1}, Down: cloud.Impairment{Loss: 1}}}, during: heal(2 * time.Second)},
+		scenario{about: "a partition of 2 s in one direction", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 1}}}, during: heal(2 * time.Second)},
 		scenario{about: "a partition that comes in the middle", cloud: first(200*time.Millisecond, cloud.Silent()), during: func(t *testing.T, l *testvm.Lab) {
 			time.Sleep(150 * time.Millisecond)
 			if err := l.Cloud.SetLink("eth0", cloud.Link{Up: cloud.Impairment{Loss: 1}}); err != nil {
@@ -101,7 +101,7 @@ func TestDHCP(t *testing.T) {
 	} {
 		s := scenario{about: about, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{DHCP: c.servers})}, methods: []earlynet.Method{earlynet.DHCP}, trouble: c.trouble}
 		if c.trouble != nil {
-			s.bound = 800 * time.Millisecond
+			s.bound = 500 * time.Millisecond
 		}
 		all = append(all, s)
 	}
@@ -179,10 +179,10 @@ func TestMetadata(t *testing.T) {
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			t.Run("for ever", func(t *testing.T) {
-				scenario{cloud: always(c.fault), methods: []earlynet.Method{earlynet.LinkLocal}, bound: 250 * time.Millisecond, trouble: []string{c.says}}.play(t)
+				scenario{cloud: always(c.fault), methods: []earlynet.Method{earlynet.LinkLocal}, bound: 150 * time.Millisecond, trouble: []string{c.says}}.play(t)
 			})
 			t.Run("at first", func(t *testing.T) {
-				scenario{cloud: first(100*time.Millisecond, c.fault)}.play(t)
+				scenario{cloud: first(60*time.Millisecond, c.fault)}.play(t)
 			})
 		})
 	}
@@ -230,8 +230,8 @@ func TestUnusualButRight(t *testing.T) {
 func TestASlowPathAndThenAFastOne(t *testing.T) {
 	slow := cloud.Link{RTT: 4 * time.Second}
 	scenario{
-		nics: []string{"eth0", "eth1"},
-		lab:  []testvm.Option{testvm.NIC("eth0", cloud.NIC{Link: &slow})},
+		nics: []string{"eth0", "eth1"}, methods: []earlynet.Method{earlynet.LinkLocal},
+		lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Link: &slow})},
 		during: func(_ *testing.T, l *testvm.Lab) {
 			time.Sleep(300 * time.Millisecond)
 			l.Plug("eth1", cloud.NIC{})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -19,7 +20,12 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
-func TestMain(m *testing.M) { netns.Main(m) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(denied); order != "" {
+		act(order, os.Args[1:])
+	}
+	netns.Main(tests{m})
+}
 
 const (
 	name = "my-server.example.com"

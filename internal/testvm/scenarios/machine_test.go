@@ -1,0 +1,349 @@
+package scenarios
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/testvm"
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/netns"
+)
+
+// Exit states of nametag resolve.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitTimedOut    = 3
+	exitPermission  = 5
+	exitInterrupted = 6
+)
+
+// shipped is the command as it ships, built when the first test wants it.
+var shipped struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func ship(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("go"); err != nil {
+		netns.Missing(t, "the go command is not there to build the binary")
+	}
+	shipped.once.Do(func() {
+		if shipped.dir, shipped.err = os.MkdirTemp("", "nametag-scenarios-"); shipped.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2",
+			"-o", shipped.dir+"/nametag", "github.com/nametag-boot/nametag/cmd/nametag")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+		if out, err := build.CombinedOutput(); err != nil {
+			shipped.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if shipped.err != nil {
+		t.Fatal(shipped.err)
+	}
+	return shipped.dir + "/nametag"
+}
+
+// tests are the package's, and removes what they built.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	defer func() {
+		if shipped.dir != "" {
+			_ = os.RemoveAll(shipped.dir)
+		}
+	}()
+	return m.M.Run()
+}
+
+// An outcome is what became of a process.
+type outcome struct {
+	exit           int
+	stdout, stderr string
+	took           time.Duration
+	cpu            time.Duration
+}
+
+// resolve runs nametag resolve to its end, with hold once it has started.
+func resolve(t *testing.T, lab *testvm.Lab, command []string, bound time.Duration, hold func(*os.Process)) outcome {
+	t.Helper()
+	args := slices.Concat(command[1:], []string{"resolve", "--nic", "eth0", "--wait", bound.String(), "--dmi", t.TempDir()})
+	cmd := lab.Command(command[0], args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if hold != nil {
+		hold(cmd.Process)
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	out := outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String(), time.Since(began), cmd.ProcessState.SystemTime() + cmd.ProcessState.UserTime()}
+	if out.took > bound+overtime {
+		t.Errorf("it took %v of %v", out.took, bound)
+	}
+	if out.exit == exitOK && out.stdout != name+"\n" || out.exit != exitOK && out.stdout != "" {
+		t.Errorf("exit status %d and on stdout %q", out.exit, out.stdout)
+	}
+	for _, word := range []string{"panic", "goroutine ", "fatal error", "runtime error"} {
+		if strings.Contains(out.stderr, word) {
+			t.Errorf("it came to a %s", word)
+		}
+	}
+	return out
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("exit status %d after %v (%v of CPU)\n%s", o.exit, o.took, o.cpu, o.stderr)
+}
+
+// Where system calls fail, the process says which and ends as its policy says.
+func TestSystemCallsThatFail(t *testing.T) {
+	nametag := ship(t)
+	for _, c := range []struct {
+		about string
+		deny  denial
+		exits []int
+		says  string
+	}{
+		{"no netlink socket for want of memory", socket(unix.AF_NETLINK, unix.ENOMEM), []int{exitFailed, exitTimedOut}, "cannot allocate memory"},
+		{"no netlink socket for want of the right", socket(unix.AF_NETLINK, unix.EPERM), []int{exitPermission}, "operation not permitted"},
+		{"no netlink socket for want of descriptors", socket(unix.AF_NETLINK, unix.EMFILE), []int{exitFailed, exitTimedOut}, "too many open files"},
+		{"no packet socket: the name comes without DHCP", socket(unix.AF_PACKET, unix.EPERM), []int{exitOK}, ""},
+		{"no packet socket for want of memory", socket(unix.AF_PACKET, unix.ENOMEM), []int{exitOK}, ""},
+		{"no socket to connect with", socket(unix.AF_INET, unix.ENOBUFS), []int{exitFailed, exitTimedOut}, "no buffer space available"},
+		{"no socket may be bound to an interface", denial{call: unix.SYS_SETSOCKOPT, arg: 2, is: unix.SO_BINDTOIFINDEX, errno: unix.EPERM}, []int{exitTimedOut, exitPermission}, "operation not permitted"},
+		{"netlink requests are busy", denial{call: unix.SYS_SENDMSG, arg: -1, errno: unix.EBUSY}, []int{exitFailed, exitTimedOut}, "device or resource busy"},
+		{"netlink requests have no memory", denial{call: unix.SYS_SENDMSG, arg: -1, errno: unix.ENOMEM}, []int{exitFailed, exitTimedOut}, "cannot allocate memory"},
+		{"netlink always has lost something", denial{call: unix.SYS_RECVMSG, arg: -1, errno: unix.ENOBUFS}, []int{exitFailed, exitTimedOut}, "no buffer space available"},
+		{"no random numbers", denial{call: unix.SYS_GETRANDOM, arg: -1, errno: unix.ENOSYS}, []int{exitOK}, ""},
+	} {
+		t.Run(c.about, func(t *testing.T) {
+			lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: name}})
+			out := resolve(t, lab, c.deny.command(t, nametag), 1500*time.Millisecond, nil)
+			ok := false
+			for _, exit := range c.exits {
+				ok = ok || exit == out.exit
+			}
+			if !ok || !strings.Contains(out.stderr, c.says) {
+				t.Errorf("want exit status %v and %q: %v", c.exits, c.says, out)
+			}
+			if out.cpu > 700*time.Millisecond {
+				t.Errorf("it went round and round: %v", out)
+			}
+		})
+	}
+}
+
+// With any number of descriptors, the process finds the name or says what it is short of.
+func TestDescriptorsExhausted(t *testing.T) {
+	nametag := ship(t)
+	named := 0
+	for _, limit := range []int{7, 8, 9, 10, 11, 12, 14, 16, 20, 24} { // Go's runtime alone needs six
+		t.Run(fmt.Sprintf("%d descriptors", limit), func(t *testing.T) {
+			lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: name}})
+			out := resolve(t, lab, []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, limit), nametag}, time.Second, nil)
+			switch out.exit {
+			case exitOK:
+				named++
+			case exitFailed, exitTimedOut:
+				if !strings.Contains(out.stderr, "too many open files") {
+					t.Errorf("it does not say what it is short of: %v", out)
+				}
+			default:
+				t.Errorf("%v", out)
+			}
+		})
+	}
+	if named == 0 {
+		t.Error("no number was enough")
+	}
+}
+
+// A signal, whenever it comes, ends the process and leaves the network as it was.
+func TestSIGTERMInEveryPhase(t *testing.T) {
+	nametag := ship(t)
+	outcomes := map[int]int{}
+	for _, after := range []time.Duration{
+		0, time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond, 4 * time.Millisecond, 5 * time.Millisecond, 6 * time.Millisecond, 8 * time.Millisecond,
+		10 * time.Millisecond, 12 * time.Millisecond, 15 * time.Millisecond, 20 * time.Millisecond, 30 * time.Millisecond, 45 * time.Millisecond,
+		60 * time.Millisecond, 75 * time.Millisecond, 90 * time.Millisecond, 120 * time.Millisecond, 200 * time.Millisecond,
+	} {
+		t.Run("after "+after.String(), func(t *testing.T) {
+			lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: name}, Link: far})
+			out := resolve(t, lab, []string{nametag}, ample, func(p *os.Process) {
+				time.Sleep(after)
+				_ = p.Signal(syscall.SIGTERM) // it may have ended
+			})
+			outcomes[out.exit]++
+			switch out.exit {
+			case exitOK, exitInterrupted:
+			case -1:
+				// Before it has asked for signals, the default action is as good: nothing has been touched.
+				if out.stderr != "" {
+					t.Errorf("killed in the middle: %v", out)
+				}
+			default:
+				t.Errorf("%v", out)
+			}
+			if out.took > after+overtime {
+				t.Errorf("it took %v", out.took)
+			}
+		})
+	}
+	if outcomes[exitInterrupted] == 0 || outcomes[exitOK] == 0 {
+		t.Errorf("the times were chosen badly: %v", outcomes)
+	}
+}
+
+// Another DHCP client at work on the same NIC, from before to after. It has set the link up, so that it is not ours to
+// set down; a client that begins while the link is up through us, and has no address by the end, would find it down.
+func TestAnotherDHCPClient(t *testing.T) {
+	const script = `#!/bin/sh
+case "$reason$1" in
+PREINIT|deconfig) ip link set "$interface" up; : >"$LEASE.begun" ;;
+BOUND|bound|RENEW|renew) ip addr replace "${new_ip_address:-$ip}/32" dev "$interface"; : >"$LEASE" ;;
+esac
+`
+	for client, line := range map[string]string{
+		"dhclient": "exec dhclient -1 -d -cf /dev/null -sf $DIR/script -lf $DIR/leases -pf $DIR/pid -e LEASE=$LEASE eth0",
+		"udhcpc":   "exec udhcpc -i eth0 -f -t 20 -T 1 -s $DIR/script",
+	} {
+		t.Run(client, func(t *testing.T) {
+			if _, err := exec.LookPath(client); err != nil {
+				netns.Missing(t, client+" is not installed")
+			}
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "script"), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			lease := filepath.Join(dir, "lease")
+			s := scenario{cloud: first(400*time.Millisecond, cloud.Silent()), lab: []testvm.Option{testvm.KeepTraces()}}
+			var daemon *exec.Cmd
+			s.before = func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				t.Cleanup(cancel)
+				daemon = exec.CommandContext(ctx, "sh", "-c", line)
+				daemon.Env = append(os.Environ(), "DIR="+dir, "LEASE="+lease)
+				if err := daemon.Start(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					_ = daemon.Process.Kill()
+					_ = daemon.Wait()
+				})
+				appears(t, lease+".begun")
+			}
+			s.play(t)
+			appears(t, lease)
+			// What is the other's stays: its address, and the link up below it.
+			out, err := exec.Command("ip", "-o", "-4", "addr", "show", "dev", "eth0", "up").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "203.0.113.17") || strings.Count(string(out), "inet ") != 1 || strings.Contains(string(out), "169.254.") {
+				t.Errorf("the other client's address is not alone there: %s (%v)", out, err)
+			}
+		})
+	}
+}
+
+// appears waits for a file.
+func appears(t *testing.T, file string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never came", filepath.Base(file))
+		}
+	}
+}
+
+// A denial makes a system call fail: every one with that number, or only those of which an argument is what it says.
+type denial struct {
+	call  int
+	arg   int // -1: all
+	is    uint32
+	errno syscall.Errno
+}
+
+// socket is a denial of sockets of a family.
+func socket(family int, errno syscall.Errno) denial {
+	return denial{call: unix.SYS_SOCKET, arg: 0, is: uint32(family), errno: errno}
+}
+
+// denied is the environment variable by which the test binary, started as another process, denies itself a system call
+// and becomes the command after it.
+const denied = "NAMETAG_TEST_DENIED"
+
+func (d denial) command(t *testing.T, command string) []string {
+	t.Helper()
+	return []string{"env", fmt.Sprintf("%s=%d %d %d %d", denied, d.call, d.arg, d.is, d.errno), os.Args[0], command}
+}
+
+// act is the process of command. It does not return.
+func act(order string, command []string) {
+	runtime.LockOSThread()
+	var d denial
+	var errno int
+	if _, err := fmt.Sscan(order, &d.call, &d.arg, &d.is, &errno); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(99)
+	}
+	d.errno = syscall.Errno(errno)
+	_ = os.Unsetenv(denied)
+	if err := d.impose(); err != nil {
+		fmt.Fprintln(os.Stderr, "seccomp:", err)
+		os.Exit(99)
+	}
+	fmt.Fprintln(os.Stderr, unix.Exec(command[0], command, os.Environ()))
+	os.Exit(99)
+}
+
+// impose filters the system calls of this thread (seccomp(2)); an exec from it takes the filter along. The arguments
+// are 64 bits wide, the lower half first on the machines that we run on.
+func (d denial) impose() error {
+	const (
+		number = 0  // of struct seccomp_data
+		args   = 16 // there
+	)
+	refuse := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(d.errno)}
+	allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
+	load := func(at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
+	}
+	equal := func(k uint32, otherwise uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jf: otherwise}
+	}
+	filter := []unix.SockFilter{load(number), equal(uint32(d.call), 1), refuse, allow}
+	if d.arg >= 0 {
+		filter = []unix.SockFilter{load(number), equal(uint32(d.call), 3), load(args + 8*uint32(d.arg)), equal(d.is, 1), refuse, allow}
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+}
