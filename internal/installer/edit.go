@@ -89,11 +89,15 @@ func (e editors) uki(ctx context.Context, in, out, architecture string) (Outcome
 				if err != nil {
 					return err
 				}
-				change, err := image.Add(ctx, out, h, initramfs.Options{})
-				if err == nil && !change.Changed {
-					return image.CopyTo(out)
+				var amended written
+				change, err := image.Add(ctx, io.MultiWriter(out, &amended), h, initramfs.Options{})
+				if err != nil {
+					return err
 				}
-				added = true
+				if !change.Changed && amended == 0 {
+					_, err = io.Copy(out, io.NewSectionReader(in, 0, in.Size()))
+				}
+				added = added || change.Changed
 				return err
 			},
 		})
@@ -114,6 +118,14 @@ func (e editors) uki(ctx context.Context, in, out, architecture string) (Outcome
 		return nil
 	})
 	return outcome, err
+}
+
+// written counts bytes.
+type written int64
+
+func (w *written) Write(p []byte) (int, error) {
+	*w += written(len(p))
+	return len(p), nil
 }
 
 // commandLine amends one command line of a UKI. One that has another way of nametag's in it already is refused: the

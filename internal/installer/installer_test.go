@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -416,5 +417,41 @@ func TestAmendingStopsWithItsContext(t *testing.T) {
 	cancel()
 	if _, _, err := installer.Amend(ctx, oci.Artifact{Image: installertest.Old(t, "amd64")}, options(t)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What is amended is never in memory as a whole, nor is any layer.
+func TestABigImageIsStreamed(t *testing.T) {
+	const size = 48 << 20
+	in, out := filepath.Join(t.TempDir(), "in"), filepath.Join(t.TempDir(), "out")
+	big := installertest.Image(t, "amd64", true, installertest.Tools(), installertest.Files{
+		"usr/install/amd64/vmlinuz.efi": installertest.BigUKI(t, "amd64", size),
+	})
+	if err := oci.WriteLayout(t.Context(), in, oci.Artifact{Image: big}, false); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	from, err := oci.Open(t.Context(), in, oci.Registry{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	amended, report, err := installer.Amend(t.Context(), from, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := oci.WriteLayout(t.Context(), out, amended, false); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if f := report.Parts[0].Files[0]; !f.Changed || f.Before < size || f.After < size {
+		t.Errorf("%+v", report)
+	}
+	// All that was ever allocated, garbage included: half of one copy.
+	if used := after.TotalAlloc - before.TotalAlloc; used > size/2 {
+		t.Errorf("%d MiB were allocated", used>>20)
+	} else {
+		t.Logf("%d MiB were allocated", used>>20)
 	}
 }

@@ -111,6 +111,17 @@ func uki(architecture string, sections ...section) []byte {
 // UKI is one as Talos 1.12 has it: a second profile with a command line of its own.
 func UKI(t testing.TB, architecture string, extra ...string) []byte {
 	t.Helper()
+	return bigUKI(t, architecture, "MZ the kernel", extra...)
+}
+
+// BigUKI is one with a kernel of that many bytes.
+func BigUKI(t testing.TB, architecture string, kernel int) []byte {
+	t.Helper()
+	return bigUKI(t, architecture, string(make([]byte, kernel)))
+}
+
+func bigUKI(t testing.TB, architecture, kernel string, extra ...string) []byte {
+	t.Helper()
 	line := "talos.platform=metal console=tty0 init_on_alloc=1"
 	for _, e := range extra {
 		line += " " + e
@@ -119,7 +130,7 @@ func UKI(t testing.TB, architecture string, extra ...string) []byte {
 		section{".osrel", "ID=talos\nVERSION_ID=v1.12.7\n"},
 		section{".cmdline", line},
 		section{".initrd", string(Initramfs(t, architecture))},
-		section{".linux", "MZ the kernel"},
+		section{".linux", kernel},
 		section{".profile", "ID=main\nTITLE=Talos\n"},
 		section{".profile", "ID=reset-maintenance\nTITLE=\"Reset to maintenance mode\"\n"},
 		section{".cmdline", line + " talos.experimental.wipe=system"},
