@@ -264,8 +264,8 @@ func (m *Image) writeTail(ctx context.Context, to Destination, h *header, at int
 		end = offset
 	}
 	if symbols := int64(h.at32(h.coff + coffSymbols)); symbols != 0 {
-		if symbols < start || symbols > end {
-			return 0, bad(int64(h.coff+coffSymbols), "the table of symbols is to be at 0x%x, which is not between the sections and the end of the file", symbols)
+		if symbols < start || symbols+int64(h.at32(h.coff+coffSymbolCount))*symbolSize > end {
+			return 0, bad(int64(h.coff+coffSymbols), "the table of symbols, at 0x%x, is not between the sections and the end of the file", symbols)
 		}
 		if symbols += at - start; symbols > maxOffset {
 			return 0, errTooBig

@@ -262,6 +262,13 @@ func TestWhatCannotBeDoneIsAnErrorWithItsCause(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("symbols are cut off", func(t *testing.T) {
+		b := fake{parts: usual, symbols: symbols}.bytes()
+		binary.LittleEndian.PutUint32(b[fakePE+4+coffSymbolCount:], 2)
+		if _, err := open(t, b).Write(t.Context(), &memory{}, Edit{}); err == nil || !strings.Contains(err.Error(), "table of symbols") {
+			t.Errorf("%v", err)
+		}
+	})
 	t.Run("sections out of the order of their addresses", func(t *testing.T) {
 		parts := slices.Clone(usual)
 		parts[0].address = 0x100000

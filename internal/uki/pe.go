@@ -20,6 +20,8 @@ const (
 	coffMachine      = 0
 	coffSections     = 2
 	coffSymbols      = 8
+	coffSymbolCount  = 12
+	symbolSize       = 18
 	coffOptionalSize = 16
 
 	optMagic            = 0
