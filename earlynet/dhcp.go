@@ -26,6 +26,7 @@ const (
 	renewInterval  = 60 * time.Second // RFC 2131, section 4.4.5
 	requestTries   = 5                // then another server is looked for
 	maxDHCPMessage = 1500
+	maxReplies     = 64 // that are looked at after one message of ours: a flood is nobody's answer
 
 	// A lease that is in use for so long has not led anywhere yet. Where
 	// another server offers one, it is taken instead; the time doubles.
@@ -526,6 +527,7 @@ func (x *exchange) send(from netip.Addr, xid dhcpv4.TransactionID, t dhcpv4.Mess
 func (x *exchange) await(ctx context.Context, xid dhcpv4.TransactionID, d time.Duration, take func(*dhcpv4.DHCPv4) bool) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	heard := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -533,7 +535,11 @@ func (x *exchange) await(ctx context.Context, xid dhcpv4.TransactionID, d time.D
 		case <-t.C:
 			return errNoAnswer
 		case m := <-x.in:
-			if m.TransactionID == xid && take(m) {
+			if m.TransactionID != xid || heard == maxReplies {
+				continue
+			}
+			heard++
+			if take(m) {
 				return nil
 			}
 		}

@@ -1,0 +1,157 @@
+package earlynet
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// A wire is a packet socket whose far end answers what is sent to it.
+type wire struct {
+	answers func(*dhcpv4.DHCPv4) [][]byte
+	in      chan []byte
+	done    chan struct{}
+
+	mu   sync.Mutex
+	sent int
+}
+
+func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case p := <-w.in:
+		return copy(b, p), nil, nil
+	case <-w.done:
+		return 0, nil, os.ErrDeadlineExceeded
+	}
+}
+
+func (w *wire) WriteTo(b []byte, _ net.Addr) (int, error) {
+	w.mu.Lock()
+	w.sent++
+	w.mu.Unlock()
+	m, err := dhcpv4.FromBytes(b[ipv4HeaderLen+udpHeaderLen:])
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range w.answers(m) {
+		reply := encodeDatagram(netip.MustParseAddr("10.0.0.1"), p)
+		reply[20], reply[21], reply[22], reply[23] = reply[22], reply[23], reply[20], reply[21]
+		select {
+		case w.in <- reply:
+		default: // the socket's buffer is full
+		}
+	}
+	return len(b), nil
+}
+
+func (*wire) Close() error                     { return nil }
+func (*wire) LocalAddr() net.Addr              { return nil }
+func (*wire) SetDeadline(time.Time) error      { return nil }
+func (*wire) SetReadDeadline(time.Time) error  { return nil }
+func (*wire) SetWriteDeadline(time.Time) error { return nil }
+
+// acquireFrom is the DHCP client as it is, over a wire, for half a minute of virtual time.
+func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease, events, sent int) {
+	t.Helper()
+	n, err := newNetwork(context.Background(), Config{
+		NICs: []string{"none of these"}, Destinations: []netip.Addr{metadata},
+		Observer: func(Event) { events++ },
+	})
+	if err != nil {
+		t.Skip(err)
+	}
+	defer n.rtnl.close()
+	defer n.cancel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answers: answers, in: make(chan []byte, 1<<14), done: make(chan struct{})}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		x := &exchange{
+			nic: newNIC(n, link{index: 1, name: "eth0", mac: testMAC, mtu: 1500}), link: link{index: 1, name: "eth0", mac: testMAC, mtu: 1500},
+			rand: rand.New(rand.NewPCG(1, 1)), shunned: make(map[netip.Addr]int), conn: w, in: make(chan *dhcpv4.DHCPv4), began: time.Now(),
+		}
+		var read sync.WaitGroup
+		read.Go(func() { x.receive(ctx) })
+		l, _ = x.acquire(ctx)
+		cancel()
+		close(w.done)
+		read.Wait()
+		sent = w.sent
+	})
+	return l, events, sent
+}
+
+// replyTo makes a reply fit a message.
+func replyTo(m, reply *dhcpv4.DHCPv4) []byte {
+	reply.TransactionID = m.TransactionID
+	if m.MessageType() == dhcpv4.MessageTypeDiscover {
+		reply.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer))
+	}
+	return reply.ToBytes()
+}
+
+func TestClient(t *testing.T) {
+	t.Run("an offer that is acknowledged is a lease after two messages", func(t *testing.T) {
+		l, _, sent := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte { return [][]byte{replyTo(m, ack())} })
+		if l == nil || l.prefix.Addr() != netip.MustParseAddr("10.0.0.9") || sent != 2 {
+			t.Errorf("got %+v after %d messages", l, sent)
+		}
+	})
+	t.Run("a flood of useless answers costs neither memory nor a flood of events", func(t *testing.T) {
+		for about, useless := range map[string]func() *dhcpv4.DHCPv4{
+			"offers, and never an acknowledgement": func() *dhcpv4.DHCPv4 {
+				return ack(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer))
+			},
+			"leases of no time": func() *dhcpv4.DHCPv4 { return ack(dhcpv4.OptIPAddressLeaseTime(0)) },
+		} {
+			l, events, sent := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte {
+				var all [][]byte
+				for i := range 500 {
+					r := useless()
+					r.UpdateOption(dhcpv4.OptServerIdentifier(net.IP{10, 0, byte(i >> 8), byte(1 + i%250)}))
+					all = append(all, replyTo(m, r))
+				}
+				return all
+			})
+			if l != nil || events > (maxReplies+2)*sent {
+				t.Errorf("%s: %+v, %d events for %d messages", about, l, events, sent)
+			}
+		}
+	})
+}
+
+// FuzzDHCPClient has a server that answers each message of the whole client with what the fuzzer likes. What is not
+// overwritten is what makes the client look at the rest at all.
+func FuzzDHCPClient(f *testing.F) {
+	f.Add(ack().ToBytes()[240:], ack().ToBytes()[240:], []byte{10, 0, 0, 9})
+	f.Add([]byte{53, 1, 2, 54, 4, 10, 0, 0, 1}, []byte{53, 1, 6}, []byte{10, 0, 0, 9})
+	f.Add([]byte{53, 1, 2, 54, 4, 10, 0, 0, 1, 51, 4, 0, 0, 0, 0}, []byte{53, 1, 5, 121, 5, 32, 1, 2, 3, 4}, []byte{169, 254, 169, 254})
+	f.Add([]byte{53, 1, 2, 52, 1, 3, 255}, []byte{}, []byte{127, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, offer, answer, address []byte) {
+		if len(offer)+len(answer) > 1200 || len(address) != 4 {
+			return
+		}
+		l, events, sent := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte {
+			r := ack()
+			r.TransactionID, r.YourIPAddr, r.Options = m.TransactionID, net.IP(address), nil
+			b := r.ToBytes()[:240]
+			if m.MessageType() == dhcpv4.MessageTypeDiscover {
+				return [][]byte{append(b, offer...)}
+			}
+			return [][]byte{append(b, answer...)}
+		})
+		if sent > 60 || events > 4*sent+4 {
+			t.Errorf("%d messages and %d events in 30 s", sent, events)
+		}
+		if l != nil && (!assignable(l.prefix.Addr()) || l.prefix.Addr() == metadata || l.life < minLease || l.renew <= 0 || !assignable(l.server)) {
+			t.Errorf("absurd lease: %+v", l)
+		}
+	})
+}
