@@ -52,8 +52,9 @@ func imageArgument(cmd *cobra.Command, args []string) error {
 
 // initramfsAdd are the flags of add.
 type initramfsAdd struct {
-	helper, out, path, compression, output string
-	rdinit                                 bool
+	helperFlags
+	out, at, compression, output string
+	rdinit                       bool
 }
 
 const initramfsAddLong = `Append an archive with nametag to an initramfs. In place, unless -o names another file; either way the file is
@@ -79,9 +80,9 @@ func initramfsAddCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.out, "out", "o", "", "write the result there and leave IMAGE as it is")
-	flags.StringVar(&f.helper, "helper", "", "the helper's binary, or a folder of them (default: beside nametagctl)")
+	f.register(cmd)
 	flags.BoolVar(&f.rdinit, "rdinit", false, "leave /init as it is; the kernel is told by rdinit=")
-	flags.StringVar(&f.path, "path", "/"+initramfs.DefaultPath, "where the helper stands, with --rdinit")
+	flags.StringVar(&f.at, "path", "/"+initramfs.DefaultPath, "where the helper stands, with --rdinit")
 	flags.StringVar(&f.compression, "compression", "auto", "of what is appended: none, gzip, xz, zstd, lz4, or auto: as the image has it")
 	flags.StringVar(&f.output, "output", "text", "text or json")
 	return cmd
@@ -226,7 +227,7 @@ func (f initramfsAdd) run(ctx context.Context, cmd *cobra.Command, name string) 
 	usage := func(err error) error { return &exitError{exitUsage, fmt.Errorf("initramfs add: %w", err)} }
 	options := initramfs.Options{}
 	if f.rdinit {
-		options.Way, options.Path = initramfs.RDInit, f.path
+		options.Way, options.Path = initramfs.RDInit, f.at
 	} else if cmd.Flags().Changed("path") {
 		return usage(errors.New("--path belongs to --rdinit; without it the helper is /init"))
 	}
@@ -257,7 +258,7 @@ func (f initramfsAdd) run(ctx context.Context, cmd *cobra.Command, name string) 
 		return err
 	}
 	if f.rdinit {
-		at := strings.TrimPrefix(f.path, "/")
+		at := strings.TrimPrefix(f.at, "/")
 		if a := result.Segment.Added; a != nil {
 			at = a.Path
 		}
@@ -276,13 +277,13 @@ func (f initramfsAdd) open(im *initramfs.Image) (*initramfs.Helper, func(), erro
 			architectures = []string{a}
 		}
 	}
-	if f.helper != "" { // a mismatch is told better by Add
-		if st, err := os.Stat(f.helper); err == nil && !st.IsDir() {
+	if f.path != "" { // a mismatch is told better by Add
+		if st, err := os.Stat(f.path); err == nil && !st.IsDir() {
 			architectures = nil
 		}
 	}
-	found, err := helperFlags{path: f.helper}.find(architectures)
-	if errors.Is(err, fs.ErrNotExist) && f.helper == "" {
+	found, err := f.find(architectures)
+	if errors.Is(err, fs.ErrNotExist) && f.helperFlags == (helperFlags{}) {
 		for _, a := range architectures {
 			if b, ok := carriedHelper(a); ok {
 				h, err := initramfs.NewHelper(bytes.NewReader(b), int64(len(b)))
