@@ -180,7 +180,11 @@ func (o Options) index(ctx context.Context, from v1.ImageIndex, r *Report) (v1.I
 	if !r.Changed() && len(parts) == len(manifest.Manifests) {
 		return from, nil
 	}
-	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, manifest.MediaType), parts...)
+	mediaType, err := from.MediaType() // the manifest itself need not say
+	if err != nil {
+		return nil, err
+	}
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, mediaType), parts...)
 	if len(manifest.Annotations) > 0 {
 		index = mutate.Annotations(index, manifest.Annotations).(v1.ImageIndex) //nolint:errcheck,forcetypeassert // as documented
 	}

@@ -50,7 +50,12 @@ func WriteLayout(ctx context.Context, dir string, a Artifact, replace bool) (err
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(aside) //nolint:errcheck // gone by then when all went well
+	lost := false // the old layout is in aside, and nowhere else
+	defer func() {
+		if !lost {
+			err = errors.Join(err, os.RemoveAll(aside))
+		}
+	}()
 
 	made := filepath.Join(aside, "new")
 	if a.Index != nil {
@@ -76,10 +81,16 @@ func WriteLayout(ctx context.Context, dir string, a Artifact, replace bool) (err
 		return err
 	}
 	// A folder cannot be renamed over one that has files: the old one steps aside first.
-	if err := os.Rename(dir, filepath.Join(aside, "old")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old := filepath.Join(aside, "old")
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Rename(made, dir)
+	if err := os.Rename(made, dir); err != nil {
+		back := os.Rename(old, dir)
+		lost = back != nil && !errors.Is(back, fs.ErrNotExist)
+		return errors.Join(err, back)
+	}
+	return nil
 }
 
 // readable gives the files of a layout the modes of files, not of programs.
@@ -105,10 +116,18 @@ func WriteArchive(ctx context.Context, file, tag string, image v1.Image) error {
 	return nil
 }
 
-// Replace writes a file aside and puts it in the place of path, if there was no error.
+// Replace writes a file aside and puts it in the place of path, or of what that is a symbolic link to, if there was no
+// error. A file that was there keeps its mode.
 func Replace(path string, fill func(io.Writer) error) (err error) {
-	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is there and is no regular file", path)
+	mode := fs.FileMode(0o644)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if st, err := os.Stat(path); err == nil {
+		if !st.Mode().IsRegular() {
+			return fmt.Errorf("%s is there and is no regular file", path)
+		}
+		mode = st.Mode().Perm()
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -122,7 +141,7 @@ func Replace(path string, fill func(io.Writer) error) (err error) {
 	if err := fill(f); err != nil {
 		return err
 	}
-	if err := f.Chmod(0o644); err != nil {
+	if err := f.Chmod(mode); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
