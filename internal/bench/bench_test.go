@@ -74,6 +74,8 @@ func example() *figures {
 			{Shape: "public", RTT: 5, Loss: 0.2, Load: "12.00", Rows: []row{
 				{Client: nametag, Trips: 3, Name: []float64{100}, Exit: []float64{200}},
 				{Client: dhclientCurl, Trips: 5, Failed: []string{"nothing after 30s"}},
+				{Client: "udhcpc + wget", Trips: 5, Name: []float64{300, 200}, Exit: []float64{300, 200}, Failed: []string{"gave up"}},
+				{Client: "dhcpcd + curl", Trips: 5, Name: []float64{500}, Exit: []float64{600}, Failed: []string{"gave up", "gave up"}},
 			}},
 		},
 	}
@@ -104,6 +106,8 @@ func TestReport(t *testing.T) {
 		"| nametag | 3 | 0 | 5.5 | 5.0 | 9.0 | 9.0 | 21.0 | – | 1.67 |",
 		"| nametag | 1 | 0 | 100 | 100 | 100 | 100 | 200 | 6.67 × 3 | – |",
 		"| dhclient + curl | 1 | 1 | – | – | – | – | – | – | – |",
+		"| udhcpc + wget | 3 | 1 | 300 | 200 | none | none | 250 | 12.00 × 5 | – |",
+		"| dhcpcd + curl | 3 | 2 | none | 500 | none | none | 600 | – | – |",
 		"**not measured:** absent is not installed (Debian: none)",
 		"with a load average between 9.50 and 12.00",
 		"| 1.38 × (1.67 × the same, linked statically) | held |",
@@ -181,6 +185,16 @@ func TestTheCommittedReportIsMadeFromTheCommittedFigures(t *testing.T) {
 		if string(got) != want {
 			t.Errorf("docs/bench/%s is not what the figures say; make it anew: go run ./internal/bench -render", name)
 		}
+	}
+}
+
+func TestAConditionMeasuredAnewReplacesTheEarlierOne(t *testing.T) {
+	anew := &figures{Series: []series{{Shape: "public", RTT: 5, Loss: 0.2, Load: "1.00"}}}
+	if err := anew.with(example()); err != nil {
+		t.Fatal(err)
+	}
+	if len(anew.Series) != 2 || anew.Series[0].Load != "9.50" || anew.Series[1].Load != "1.00" {
+		t.Errorf("%+v", anew.Series)
 	}
 }
 

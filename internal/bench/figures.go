@@ -79,6 +79,33 @@ func (s series) row(client string) (row, bool) {
 	return s.Rows[i], true
 }
 
+// times are the times to the name of all runs, in which a run without one took for ever. There is at least one.
+func (r row) times() []float64 {
+	all := slices.Clone(r.Name)
+	for range r.Failed {
+		all = append(all, math.Inf(1))
+	}
+	return all
+}
+
+// with adds what was measured earlier and not anew, in the order of the plan.
+func (f *figures) with(earlier *figures) error {
+	plan, err := plan(false, "")
+	if err != nil {
+		return err
+	}
+	var all []series
+	for _, c := range plan {
+		if s, ok := f.series(c.shape, c.rtt, c.loss); ok {
+			all = append(all, s)
+		} else if s, ok := earlier.series(c.shape, c.rtt, c.loss); ok {
+			all = append(all, s)
+		}
+	}
+	f.Series = all
+	return nil
+}
+
 // series is the one under a condition, if it was measured.
 func (f *figures) series(shape cloud.Shape, rtt time.Duration, loss float64) (series, bool) {
 	i := slices.IndexFunc(f.Series, func(s series) bool { return s.Shape == shape.String() && s.RTT == ms(rtt) && s.Loss == loss })

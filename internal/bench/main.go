@@ -43,7 +43,7 @@ func main() {
 	flag.BoolVar(&o.render, "render", false, "measure nothing; make table and picture anew from the figures in -out")
 	flag.BoolVar(&o.install, "install", true, "as root on Debian, install the clients that are missing")
 	flag.StringVar(&o.wanted, "clients", "", "a regular expression: measure these clients only")
-	flag.StringVar(&o.conditions, "conditions", "", "a regular expression: measure under these conditions only, such as 'public, 0s'")
+	flag.StringVar(&o.conditions, "conditions", "", "a regular expression: measure under these conditions only, such as 'public, 0s', and keep the figures of the others")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -76,6 +76,15 @@ func bench(ctx context.Context, o options) error {
 	if o.out == "" {
 		_, err := io.WriteString(os.Stdout, summary(f)+tables(f))
 		return err
+	}
+	if o.conditions != "" {
+		earlier, err := load(filepath.Join(o.out, figuresFile))
+		if err == nil {
+			err = f.with(earlier)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	if err := write(o.out, f); err != nil {
 		return err

@@ -134,11 +134,15 @@ func column(b *strings.Builder, left float64, s series, rows []string) {
 		if name == nametag {
 			own = " own"
 		}
-		least, most, middle := percentile(r.Name, 0), percentile(r.Name, 100), median(r.Name)
+		least, most, middle := percentile(r.times(), 0), percentile(r.times(), 100), median(r.times())
 		if s.RTT > 0 {
 			line(b, "limit", x(s.limit(r)), y-8, x(s.limit(r)), y+8)
 		}
 		line(b, "range"+own, x(least), y, x(most), y)
+		if math.IsInf(middle, 1) {
+			words(b, x(least)-9, y+4, "value", "end", fmt.Sprintf("%d of %d: none", len(r.Failed), len(r.Failed)+len(r.Name)))
+			continue
+		}
 		fmt.Fprintf(b, `<circle class="dot%s" cx="%.1f" cy="%.1f" r="5"/>`+"\n", own, x(middle), y)
 		// Right of the range, unless that is the edge.
 		if x(most) < left+panel-34 {
@@ -170,7 +174,7 @@ func described(columns []series) string {
 			continue
 		}
 		parts = append(parts, fmt.Sprintf("%s network, %g ms, %s: nametag %s ms, the best other client, %s, %s ms", s.Shape, s.RTT, lossText(s.Loss),
-			short(median(mine.Name)), best.Client, short(median(best.Name))))
+			short(median(mine.times())), best.Client, short(median(best.times()))))
 	}
 	return "Median time to the name. " + strings.Join(parts, ". ") + "."
 }

@@ -33,21 +33,21 @@ func promises(f *figures) []promise {
 		mine, ok := s.row(nametag)
 		var name float64
 		if ok {
-			name = median(mine.Name)
+			name = median(mine.times())
 		}
 		if bare, there := s.row(bareLinkLocal); ok && there {
-			x, strictly := name/median(bare.Name), ""
+			x, strictly := name/median(bare.times()), ""
 			if static, there := s.row(bareStatic); there {
-				strictly = fmt.Sprintf(" (%.2f × the same, linked statically)", name/median(static.Name))
+				strictly = fmt.Sprintf(" (%.2f × the same, linked statically)", name/median(static.times()))
 			}
 			add("public, no round-trip time: at most 1.5 × the bare link-local prototype", x <= 1.5, "%.2f ×%s", x, strictly)
 		}
 		if other, there := s.row(dhclientCurl); ok && there {
-			x := median(other.Name) / name
+			x := median(other.times()) / name
 			add("and at least 5 × faster than dhclient + curl", x >= 5, "%.1f ×", x)
 		}
 		if best, there := s.bestPeer(); ok && there {
-			x := median(best.Name) / name
+			x := median(best.times()) / name
 			add("and at least 5 × faster than the best other client", x >= 5, "%.1f × (%s)", x, best.Client)
 		}
 	}
@@ -57,12 +57,12 @@ func promises(f *figures) []promise {
 		if !ok || !there {
 			continue
 		}
-		x := median(mine.Name) / s.limit(mine)
+		x := median(mine.times()) / s.limit(mine)
 		add(fmt.Sprintf("%s, %s: at most 1.15 × %d round trips", shape, rtt, mine.Trips), x <= 1.15, "%.2f ×", x)
 	}
 	if s, ok := f.series(flagship.shape, flagship.rtt, flagship.loss); ok {
 		if mine, ok := s.row(nametag); ok {
-			p99 := percentile(mine.Name, 99)
+			p99 := percentile(mine.times(), 99)
 			add(fmt.Sprintf("public, %s, %.0f %% loss each way: 99th percentile of %d runs under 1 s", flagship.rtt, 100*flagship.loss, promisedRuns),
 				p99 < 1000 && len(mine.Failed) == 0 && len(mine.Name) >= promisedRuns, "%s ms, %d runs, %d without a name", short(p99), len(mine.Name), len(mine.Failed))
 		}
@@ -86,7 +86,7 @@ func (s series) bestPeer() (best row, ok bool) {
 		if ours(r.Client) || len(r.Name) == 0 {
 			continue
 		}
-		if !ok || median(r.Name) < median(best.Name) {
+		if !ok || median(r.times()) < median(best.times()) {
 			best, ok = r, true
 		}
 	}

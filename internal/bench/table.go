@@ -3,6 +3,7 @@ package main
 import (
 	_ "embed"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -113,7 +114,7 @@ func inShort(b *strings.Builder, f *figures) {
 		fmt.Fprintf(b, "| %s |", c.Name)
 		for _, s := range columns {
 			if r, ok := s.row(c.Name); ok {
-				fmt.Fprintf(b, " %s |", short(median(r.Name)))
+				fmt.Fprintf(b, " %s |", short(median(r.times())))
 			} else {
 				b.WriteString(" – |")
 			}
@@ -137,16 +138,16 @@ func table(b *strings.Builder, s series) {
 			b.WriteString(strings.Repeat(" – |", 7) + "\n")
 			continue
 		}
-		middle := median(r.Name)
+		middle := median(r.times())
 		limit, against := "–", "–"
-		if s.RTT > 0 {
+		if s.RTT > 0 && !math.IsInf(middle, 1) {
 			limit = fmt.Sprintf("%.2f × %d", middle/s.limit(r), r.Trips)
 		}
-		if hasBare {
-			against = fmt.Sprintf("%.2f", middle/median(bare.Name))
+		if hasBare && !math.IsInf(middle, 1) {
+			against = fmt.Sprintf("%.2f", middle/median(bare.times()))
 		}
-		fmt.Fprintf(b, " %s | %s | %s | %s | %s | %s | %s |\n", short(middle), short(percentile(r.Name, 0)), short(percentile(r.Name, 100)),
-			short(percentile(r.Name, 99)), short(median(r.Exit)), limit, against)
+		fmt.Fprintf(b, " %s | %s | %s | %s | %s | %s | %s |\n", short(middle), short(percentile(r.times(), 0)), short(percentile(r.times(), 100)),
+			short(percentile(r.times(), 99)), short(median(r.Exit)), limit, against)
 	}
 }
 
@@ -162,8 +163,11 @@ func ours(client string) bool {
 	return strings.HasPrefix(client, nametag) || client == bareLinkLocal || client == bareStatic || client == bareDHCP
 }
 
-// short is a time in milliseconds to three digits or so.
+// short is a time in milliseconds to three digits or so; none for what took for ever.
 func short(ms float64) string {
+	if math.IsInf(ms, 1) {
+		return "none"
+	}
 	if ms < 99.95 {
 		return fmt.Sprintf("%.1f", ms)
 	}
