@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -47,19 +48,24 @@ type helperFlags struct {
 
 func (f *helperFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.path, "helper", "", "the helper's binary, or a folder of them (default: beside nametagctl)")
+	flags.StringVar(&f.path, "helper", "", "the helper's binary, or a folder of them (default: beside nametagctl, else the one that a release carries)")
 	flags.StringVar(&f.amd64, "helper-amd64", "", "the helper for amd64")
 	flags.StringVar(&f.arm64, "helper-arm64", "", "the helper for arm64")
 }
 
-// find finds the helpers of the architectures; none given: all that there are.
+// find finds the helpers of the architectures; none given: all that there are. Where the user named none and none stands
+// beside the program, it is what the program carries.
 func (f helperFlags) find(architectures []string) ([]helper.Binary, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	choice := helper.Choice{Path: f.path, Files: map[string]string{helper.AMD64: f.amd64, helper.ARM64: f.arm64}}
-	return choice.Resolve(architectures, filepath.Dir(program))
+	found, err := choice.Resolve(architectures, filepath.Dir(program))
+	if errors.Is(err, fs.ErrNotExist) && f == (helperFlags{}) {
+		return findCarried(architectures, err)
+	}
+	return found, err
 }
 
 // extensionFlags are the command's.

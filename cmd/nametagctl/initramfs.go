@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -283,14 +282,6 @@ func (f initramfsAdd) open(im *initramfs.Image) (*initramfs.Helper, func(), erro
 		}
 	}
 	found, err := f.find(architectures)
-	if errors.Is(err, fs.ErrNotExist) && f.helperFlags == (helperFlags{}) {
-		for _, a := range architectures {
-			if b, ok := carriedHelper(a); ok {
-				h, err := initramfs.NewHelper(bytes.NewReader(b), int64(len(b)))
-				return h, func() {}, err
-			}
-		}
-	}
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -307,10 +298,6 @@ func (f initramfsAdd) open(im *initramfs.Image) (*initramfs.Helper, func(), erro
 	}
 	return h, func() { _ = file.Close() }, nil
 }
-
-// carriedHelper is the helper that this build of nametagctl carries for an architecture; ok is false where it carries
-// none.
-func carriedHelper(string) (program []byte, ok bool) { return nil, false }
 
 func removeInitramfs(ctx context.Context, cmd *cobra.Command, name, out, output string) error {
 	began := time.Now()

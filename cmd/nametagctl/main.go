@@ -34,7 +34,7 @@ func run(args []string) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; '%s --help' lists the flags", err, cmd.CommandPath())}
 	})
-	root.AddCommand(demoCommand(), demoBootCommand(), demoServiceCommand(), extensionCommand(), initramfsCommand(), installerCommand(), labCommand(), manualCommand(), ukiCommand(), versionCommand())
+	root.AddCommand(cmdlineCommand(), demoCommand(), demoBootCommand(), demoServiceCommand(), extensionCommand(), initramfsCommand(), installerCommand(), labCommand(), manualCommand(), ukiCommand(), versionCommand())
 
 	err := root.Execute()
 	if err == nil {

@@ -299,7 +299,7 @@ func ukiEditCommand() *cobra.Command {
 	flags.StringVar(&f.wait, "wait", "", "how long a boot waits for the name, and what then: the value of talos.hostname.wait=")
 	flags.BoolVar(&f.nametag, "nametag", false, "add nametag to the initramfs, as /init")
 	flags.BoolVar(&f.rdinit, "rdinit", false, "with --nametag: leave /init as it is, and tell the kernel by rdinit=")
-	flags.StringVar(&f.helper, "helper", "", "with --nametag: the helper's binary, or a folder of them (default: beside nametagctl)")
+	flags.StringVar(&f.helper, "helper", "", "with --nametag: the helper's binary, or a folder of them (default: beside nametagctl, else the one that a release carries)")
 	flags.StringVar(&f.initrd, "initrd", "", "put this file in the place of the initramfs")
 	flags.BoolVar(&f.unsign, "drop-signature", false, "take the signature of a signed image away")
 	flags.StringVar(&f.output, "output", "text", "text or json")

@@ -19,6 +19,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 var architectures = []string{"amd64", "arm64"}
@@ -71,14 +73,19 @@ func release(dir, version, cache string) error {
 			return err
 		}
 	}
-	for _, arch := range architectures {
-		for _, command := range []string{"nametag", "nametagctl"} {
+	for _, command := range []string{"nametag", "nametagctl"} { // in this order: the second carries the first
+		for _, arch := range architectures {
 			path := filepath.Join(dir, command+"-linux-"+arch)
 			if err := build(path, command, arch, version, cache); err != nil {
 				return err
 			}
 			if err := writeSBOM(path); err != nil {
 				return fmt.Errorf("the SBOM of %s: %w", path, err)
+			}
+			if command == "nametag" {
+				if err := pack(path, filepath.Join(carriedDir, filepath.Base(path)+".zst")); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -95,9 +102,11 @@ func build(path, command, arch, version, cache string) error {
 		return err
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.version=" + version, "-o", abs}
+	tags := "carry"
 	if command == "nametag" {
-		args = append(args, "-tags", "nethttpomithttp2") // as the Makefile has it
+		tags = "nethttpomithttp2" // as the Makefile has it
 	}
+	args = append(args, "-tags", tags)
 	cmd := exec.Command("go", append(args, "./cmd/"+command)...) //nolint:noctx // a build ends
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=")
 	if cache != "" {
@@ -107,6 +116,25 @@ func build(path, command, arch, version, cache string) error {
 		return fmt.Errorf("building %s for %s: %w\n%s", command, arch, err, said)
 	}
 	return nil
+}
+
+// carriedDir is where a build of nametagctl with -tags carry finds the helpers that it carries.
+const carriedDir = "cmd/nametagctl/carried"
+
+// pack compresses a file, the same way each time.
+func pack(from, to string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // for everybody to read
+		return err
+	}
+	return os.WriteFile(to, encoder.EncodeAll(content, nil), 0o644) //nolint:gosec // for everybody to read
 }
 
 // own is a built command that runs on this machine.
