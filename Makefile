@@ -35,7 +35,7 @@ deps: ## installs and fetches what the tests use: Debian packages, QEMU, a kerne
 	@hack/vm-deps
 
 # The packages whose tests boot virtual machines. They have the machine to themselves.
-VM_PACKAGES := ./internal/boot ./internal/testvm/qemu/... ./internal/testvm/talos/...
+VM_PACKAGES := ./internal/boot ./internal/extension ./internal/installer ./internal/testvm/qemu/... ./internal/testvm/talos/...
 
 .PHONY: test
 test: deps test-unit test-vm ## every tier: unit, fuzz seeds, network namespaces, virtual machines
