@@ -109,5 +109,9 @@ func (q *quota) take(now time.Time) time.Duration {
 		q.free = now
 	}
 	q.free = q.free.Add(quotaEvery)
+	// What was taken and never used, by paths that went before their time came, is no debt of the next one's.
+	if most := now.Add((quotaBurst + 1) * quotaEvery); q.free.After(most) {
+		q.free = most
+	}
 	return max(0, q.free.Sub(now)-quotaBurst*quotaEvery)
 }

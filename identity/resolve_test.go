@@ -492,6 +492,22 @@ func TestFloods(t *testing.T) {
 			l.Errorf("%d attempts in a minute of 6,000 paths", n)
 		}
 	})
+	scenario(t, "a path that has come and gone a thousand times is asked soon once it stays", func(l *lab) {
+		var flapping sync.WaitGroup
+		flapping.Go(func() {
+			for range 1000 {
+				l.Up("eth0", earlynet.DHCP)
+				time.Sleep(5 * time.Millisecond)
+				l.Down("eth0/dhcp")
+				time.Sleep(5 * time.Millisecond)
+			}
+			l.Up("eth0", earlynet.DHCP)
+		})
+		calm := 10 * time.Second
+		id, err := l.resolve(time.Hour, New(until(calm, Silence(), Answer("my-server", "42"))))
+		flapping.Wait()
+		l.named(id, err, "my-server", calm, calm+5*time.Second)
+	})
 	scenario(t, "a change ends a long back-off", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		changed := time.Minute
