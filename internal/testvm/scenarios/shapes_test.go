@@ -53,7 +53,8 @@ func TestShapes(t *testing.T) {
 		},
 		{
 			about: "nobody at the IPv6 address, where only that one may be used", methods: []earlynet.Method{earlynet.IPv6},
-			bound: 2 * time.Second, trouble: []string{"eth0/ipv6: no answer in "},
+			// The kernel looks for duplicates of an IPv6 address for up to 2 s before it may be used.
+			bound: 4 * time.Second, trouble: []string{"eth0/ipv6: no answer in "},
 		},
 		{about: "a private network alone", lab: []testvm.Option{testvm.NIC("eth0", private)}, via: "eth0/dhcp"},
 		{
