@@ -35,11 +35,11 @@ func TestCmdlinePrintsWhatToAdd(t *testing.T) {
 		t.Errorf("%s, %v", out, err)
 	}
 	for says, args := range map[string][]string{
-		"did you mean 90s?":     {"--wait", "90"},
-		"makes nametag do noth": {"--wait", "off"},
-		"--talos:":              {"--talos", "soon"},
-		"give one":              {"--talos", "1.9", "--path", "/x"},
-		"choose text or json":   {"--output", "xml"},
+		"did you mean 90s?":   {"--wait", "90"},
+		"makes nametag do":    {"--wait", "off"},
+		"--talos:":            {"--talos", "soon"},
+		"give one":            {"--talos", "1.9", "--path", "/x"},
+		"choose text or json": {"--output", "xml"},
 	} {
 		_, _, err := execute(t, cmdlineCommand(), args...)
 		fails(t, err, exitUsage, says)

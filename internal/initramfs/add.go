@@ -327,7 +327,7 @@ func (im *Image) Open(n *Node) (io.ReadCloser, error) {
 	if s.Format == Plain {
 		return io.NopCloser(io.NewSectionReader(im.src, s.Offset+n.at, n.Size)), nil
 	}
-	in, err := s.Format.open(im.src, s.Offset, im.Size)
+	in, err := s.Format.open(im.src, s.Offset, im.Size, &im.used)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/pierrec/lz4/v4"
 )
@@ -13,18 +14,37 @@ import (
 // lz4Chunk is what a chunk of the legacy format unpacks to at most, and all but the last do.
 const lz4Chunk = 8 << 20
 
+// lz4Written is what ours unpack to: nothing is gained by more but memory taken.
+const lz4Written = 1 << 20
+
 // lz4Reader unpacks the legacy format as the kernel does (lib/decompress_unlz4.c): chunks without an end mark, until
 // four zero bytes, the end of the image, or, where the kernel would just read on, the magic of the next archive.
 type lz4Reader struct {
-	c          *cursor
-	at         int64 // behind the last chunk that was read
-	packed     []byte
-	chunk      []byte
+	c    *cursor
+	size int64 // of what may be read
+	at   int64 // behind the last chunk that was read
+	*lz4Buffers
 	unread     []byte
 	begun, end bool
 }
 
-func newLZ4Reader(r io.Reader) *lz4Reader { return &lz4Reader{c: newCursor(r)} }
+// lz4Buffers are 16 MiB, so they are used again for the next archive of an image.
+type lz4Buffers struct{ packed, chunk []byte }
+
+func newLZ4Reader(r *io.SectionReader, used *sync.Pool) *lz4Reader {
+	b, ok := used.Get().(*lz4Buffers)
+	if !ok {
+		b = &lz4Buffers{}
+	}
+	return &lz4Reader{c: newCursor(r), size: r.Size(), lz4Buffers: b}
+}
+
+// close gives the buffers back.
+func (l *lz4Reader) close(used *sync.Pool) {
+	l.end, l.unread = true, nil
+	used.Put(l.lz4Buffers)
+	l.lz4Buffers = nil
+}
 
 func (l *lz4Reader) Read(p []byte) (int, error) {
 	for len(l.unread) == 0 {
@@ -64,11 +84,17 @@ func (l *lz4Reader) next() error {
 	if err := l.c.skip(4); err != nil {
 		return err
 	}
-	// Grown as the bytes come: the image may be shorter than it says.
-	packed := bytes.NewBuffer(l.packed[:0])
-	n, err := io.CopyN(packed, l.c.r, int64(size))
-	l.c.at += n
-	l.packed = packed.Bytes()
+	if int64(size) > l.size-l.c.at {
+		return io.ErrUnexpectedEOF
+	}
+	if cap(l.packed) < int(size) {
+		// The next may be a little larger. A small archive needs no buffer of full size.
+		most := int64(lz4.CompressBlockBound(lz4Chunk))
+		l.packed = make([]byte, min(most, l.size-l.c.at))
+	}
+	l.packed = l.packed[:size]
+	n, err := io.ReadFull(l.c.r, l.packed)
+	l.c.at += int64(n)
 	if err != nil {
 		return truncated(err)
 	}
@@ -89,19 +115,20 @@ type lz4Writer struct {
 	w     io.Writer
 	begun bool
 	chunk []byte
+	room  []byte // for a packed chunk
 	c     lz4.Compressor
 }
 
 func (l *lz4Writer) Write(p []byte) (int, error) {
 	if l.chunk == nil {
-		l.chunk = make([]byte, 0, lz4Chunk)
+		l.chunk = make([]byte, 0, lz4Written)
 	}
 	written := 0
 	for len(p) > 0 {
-		n := min(len(p), lz4Chunk-len(l.chunk))
+		n := min(len(p), lz4Written-len(l.chunk))
 		l.chunk = append(l.chunk, p[:n]...)
 		p, written = p[n:], written+n
-		if len(l.chunk) == lz4Chunk {
+		if len(l.chunk) == lz4Written {
 			if err := l.flush(); err != nil {
 				return written, err
 			}
@@ -111,7 +138,10 @@ func (l *lz4Writer) Write(p []byte) (int, error) {
 }
 
 func (l *lz4Writer) flush() error {
-	packed := make([]byte, 4+lz4.CompressBlockBound(len(l.chunk)))
+	if l.room == nil {
+		l.room = make([]byte, 4+lz4.CompressBlockBound(lz4Written))
+	}
+	packed := l.room
 	n, err := l.c.CompressBlock(l.chunk, packed[4:])
 	if err != nil {
 		return err

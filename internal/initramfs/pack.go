@@ -12,7 +12,7 @@ import (
 func (f Format) packer(w io.Writer) (io.WriteCloser, error) {
 	switch f {
 	case Gzip:
-		return gzip.NewWriterLevel(w, gzip.BestCompression)
+		return gzip.NewWriter(w), nil
 	case XZ:
 		// The kernel's decoder knows CRC32 for certain, and CRC64 only where it was configured (lib/xz).
 		return xz.WriterConfig{CheckSum: xz.CRC32, DictCap: 1 << 20}.NewWriter(w)

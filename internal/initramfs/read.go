@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,7 @@ type Image struct {
 
 	src  io.ReaderAt
 	tree *tree
+	used sync.Pool // of *lz4Buffers
 }
 
 // A Segment is one archive of an image.
@@ -157,7 +159,7 @@ func (s *scanner) nextNonZero(at int64) (int64, []byte, error) {
 
 // segment reads one archive, or several in one compressed stream.
 func (s *scanner) segment(seg *Segment) error {
-	in, err := seg.Format.open(s.im.src, seg.Offset, s.im.Size)
+	in, err := seg.Format.open(s.im.src, seg.Offset, s.im.Size, &s.im.used)
 	if err != nil {
 		return &FormatError{Offset: seg.Offset, Within: -1, Reason: seg.Format.String() + " that cannot be unpacked", Err: err}
 	}

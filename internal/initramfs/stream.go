@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -22,8 +23,9 @@ type stream struct {
 	close func()
 }
 
-// open starts to unpack the archive of a format that begins at an offset of an image that has size bytes.
-func (f Format) open(src io.ReaderAt, offset, size int64) (*stream, error) {
+// open starts to unpack the archive of a format that begins at an offset of an image that has size bytes. used are
+// buffers that may be used again.
+func (f Format) open(src io.ReaderAt, offset, size int64, used *sync.Pool) (*stream, error) {
 	section := io.NewSectionReader(src, offset, size-offset)
 	var extent func(*cursor) error
 	switch f {
@@ -42,8 +44,8 @@ func (f Format) open(src io.ReaderAt, offset, size int64) (*stream, error) {
 			return offset + at - int64(in.Buffered())
 		}}, nil
 	case LZ4:
-		l := newLZ4Reader(section)
-		return &stream{Reader: l, close: func() {}, end: func() int64 { return offset + l.at }}, nil
+		l := newLZ4Reader(section, used)
+		return &stream{Reader: l, close: func() { l.close(used) }, end: func() int64 { return offset + l.at }}, nil
 	case XZ:
 		extent = xzExtent
 	case Zstd:
