@@ -189,9 +189,12 @@ func TestTheCommittedReportIsMadeFromTheCommittedFigures(t *testing.T) {
 }
 
 func TestAConditionMeasuredAnewReplacesTheEarlierOne(t *testing.T) {
-	anew := &figures{Series: []series{{Shape: "public", RTT: 5, Loss: 0.2, Load: "1.00"}}}
+	anew := &figures{Machine: machineFigures{Took: "30s"}, Series: []series{{Shape: "public", RTT: 5, Loss: 0.2, Load: "1.00"}}}
 	if err := anew.with(example()); err != nil {
 		t.Fatal(err)
+	}
+	if anew.Machine.Took != "1m30s" {
+		t.Errorf("it took %s", anew.Machine.Took)
 	}
 	if len(anew.Series) != 2 || anew.Series[0].Load != "9.50" || anew.Series[1].Load != "1.00" {
 		t.Errorf("%+v", anew.Series)

@@ -94,6 +94,15 @@ func (f *figures) with(earlier *figures) error {
 	if err != nil {
 		return err
 	}
+	took, err := time.ParseDuration(f.Machine.Took)
+	if err != nil {
+		return err
+	}
+	before, err := time.ParseDuration(earlier.Machine.Took)
+	if err != nil {
+		return err
+	}
+	f.Machine.Took = (before + took).String()
 	var all []series
 	for _, c := range plan {
 		if s, ok := f.series(c.shape, c.rtt, c.loss); ok {
