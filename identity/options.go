@@ -39,12 +39,17 @@ func WithFacts(facts dmi.Facts) Option { return func(c *config) { c.facts = &fac
 // routes, for the OS to go on with.
 func KeepLink() Option { return func(c *config) { c.keep = true } }
 
+// NameOnly leaves out what does not gate the answer, such as region and networks: Resolve
+// returns as soon as the name is proven, up to 100 ms sooner.
+func NameOnly() Option { return func(c *config) { c.nameOnly = true } }
+
 type config struct {
 	open     func(context.Context, earlynet.Config) (network, error)
 	network  earlynet.Config
 	observer func(Event)
 	facts    *dmi.Facts
 	keep     bool
+	nameOnly bool
 	backoff  Backoff // of each path; the zero value but in simulations
 }
 

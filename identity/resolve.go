@@ -167,7 +167,7 @@ func (r *resolver) closeNetwork(net network) error {
 // that is left behind writes where nobody reads.
 func (r *resolver) complete(ctx context.Context, id *Identity, won *win) {
 	defer won.release()
-	if won.answer.More == nil {
+	if won.answer.More == nil || r.nameOnly {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, moreTime)

@@ -593,6 +593,17 @@ func TestFloods(t *testing.T) {
 }
 
 func TestOrder(t *testing.T) {
+	scenario(t, "where only the name is wanted the rest is not fetched", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		src := New(AnswerMore("my-server", "42", func(_ context.Context, id *identity.Identity) error {
+			l.Error("the rest is fetched")
+			return nil
+		}))
+		id, err := l.resolve(time.Minute, src, identity.NameOnly())
+		if err != nil || id.Hostname != "my-server" || id.InstanceID != "42" || l.count(identity.Completed) != 0 {
+			l.Errorf("got %+v, %v", id, err)
+		}
+	})
 	scenario(t, "the name is announced before the rest is fetched and the link undone", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		var order []string

@@ -149,6 +149,9 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		}
 		options = append(options, identity.OverLinks(cfg))
 	}
+	if f.output == "hostname" {
+		options = append(options, identity.NameOnly())
+	}
 	if f.policy.Keep == procfs.KeepNetwork {
 		options = append(options, identity.KeepLink())
 	}

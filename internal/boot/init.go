@@ -158,6 +158,7 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 	}
 	question, err := json.Marshal(order{
 		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
+		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
 	})
 	if err != nil {
 		cancel()

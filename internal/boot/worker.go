@@ -33,6 +33,7 @@ type order struct {
 	Root        string        // of the mounts, see places
 	CommandLine string
 	Given       bool // the platform is given on the command line
+	NameOnly    bool // nobody reads the rest
 }
 
 // A result is all that the worker answers, as JSON on its standard output.
@@ -129,6 +130,9 @@ func (w *worker) work(ctx context.Context) result {
 			}
 			tell(w.console, e)
 		}),
+	}
+	if w.order.NameOnly {
+		options = append(options, identity.NameOnly())
 	}
 	if policy.Keep == procfs.KeepNetwork {
 		options = append(options, identity.KeepLink())
