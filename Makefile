@@ -57,6 +57,15 @@ fuzz: ## each fuzz target for T (default 30s)
 stress: deps ## N boots (default 50) by each way of the handover, all with the right first name
 	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/boot
 
+.PHONY: chaos
+chaos: ## N runs (default 2000) in virtual time, a tenth of them over real links; SEED=… N=1 replays one
+	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$(or $(N),2000) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./identity
+	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+9)/10 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/chaos
+
+.PHONY: herd
+herd: ## ten thousand servers at one moment, simulated; writes docs/retry.md (about 10 min)
+	go test ./identity -count=1 -timeout 40m -run '^TestHerdReport$$' -update-retry $(CURDIR)/docs/retry.md -v
+
 .PHONY: bench
 bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUICK=1: a look in a minute or two)
 	@go run ./internal/bench $(if $(QUICK),-quick -out '')
