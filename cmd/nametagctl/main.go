@@ -34,7 +34,7 @@ func run(args []string) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; '%s --help' lists the flags", err, cmd.CommandPath())}
 	})
-	root.AddCommand(cmdlineCommand(), demoCommand(), demoBootCommand(), demoServiceCommand(), extensionCommand(), initramfsCommand(), installerCommand(), labCommand(), manualCommand(), ukiCommand(), versionCommand())
+	root.AddCommand(commands()...)
 
 	err := root.Execute()
 	if err == nil {
@@ -49,6 +49,23 @@ func run(args []string) int {
 	}
 	fmt.Fprintf(os.Stderr, "nametagctl: %v\n", err)
 	return exitUsage // what cobra itself refuses: an unknown command, a missing argument
+}
+
+// commands are all that nametagctl can do.
+func commands() []*cobra.Command {
+	return []*cobra.Command{
+		cmdlineCommand(),
+		demoCommand(),
+		demoBootCommand(),
+		demoServiceCommand(),
+		extensionCommand(),
+		initramfsCommand(),
+		installerCommand(),
+		labCommand(),
+		manualCommand(),
+		ukiCommand(),
+		versionCommand(),
+	}
 }
 
 // An exitError ends the process with a status; without an error, in silence.
