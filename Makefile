@@ -88,7 +88,7 @@ cross: ## both commands for both architectures of Hetzner Cloud
 	done
 
 .PHONY: release
-release: ## dist/: binaries for both architectures, SBOMs, man pages, completions, checksums; built twice and compared
+release: ## dist/: binaries for both architectures, SBOMs, man pages, completions, extensions, checksums; built twice and compared
 	go run ./internal/release -o dist -version $(VERSION) -check
 
 .PHONY: clean

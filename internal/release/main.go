@@ -1,5 +1,6 @@
 // Command release builds all that a release consists of into a folder: the two commands for both architectures, static
-// and free of paths and times, a CycloneDX SBOM for each, man pages, shell completions, and the checksums.
+// and free of paths and times, a CycloneDX SBOM for each, man pages, shell completions, the system extension for each
+// line of Talos, and the checksums.
 //
 // The same source and the same Go give the same bytes, wherever and whenever it runs: `release -check` builds twice, in
 // different folders and with empty caches of its own, and compares.
@@ -92,6 +93,9 @@ func release(dir, version, cache string) error {
 	if err := writeManual(dir); err != nil {
 		return err
 	}
+	if err := writeExtensions(dir); err != nil {
+		return err
+	}
 	return writeSums(dir)
 }
 
@@ -143,6 +147,20 @@ func own(dir, command string) (string, error) {
 		return "", fmt.Errorf("the manual is made by running the commands, and none is built for %s", runtime.GOARCH)
 	}
 	return filepath.Abs(filepath.Join(dir, command+"-linux-"+runtime.GOARCH))
+}
+
+// writeExtensions makes the system extension for each line of Talos, as OCI layouts of both architectures.
+func writeExtensions(dir string) error {
+	ctl, err := own(dir, "nametagctl")
+	if err != nil {
+		return err
+	}
+	for _, line := range []string{"1.9", "1.10"} {
+		if _, err := ask(ctl, "extension", "--talos", line, "--helper", dir, "--oci", filepath.Join(dir, "extension-talos-"+line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const sumsFile = "SHA256SUMS"
