@@ -335,6 +335,7 @@ func (w *world) serve(l *way, conn net.Conn, d *chaos.Dice) {
 var documents = map[string]string{
 	"hostname": rightName, "instance-id": rightID, "region": "eu-central", "availability-zone": "hel1-dc2",
 	"public-ipv4": "203.0.113.7", "private-networks": "[]",
+	"metadata": "availability-zone: hel1-dc2\nhostname: " + rightName + "\ninstance-id: " + rightID + "\nregion: eu-central\n",
 }
 
 // An exchange is one request that is to be answered.
@@ -433,6 +434,14 @@ var faults = []fault{
 	}},
 	{about: "no certain end, and another name each time", answer: func(x exchange) bool {
 		x.say("HTTP/1.1 200 OK\r\n\r\n%d", 1000+x.number)
+		return false
+	}},
+	{about: "no certain end, and cut at the same byte each time", answer: func(x exchange) bool {
+		x.say("HTTP/1.1 200 OK\r\n\r\n%s", x.right[:min(7, len(x.right))])
+		return false
+	}},
+	{about: "no certain end, and cut after the first byte each time", answer: func(x exchange) bool {
+		x.say("HTTP/1.1 200 OK\r\n\r\n%s", x.right[:1])
 		return false
 	}},
 	{about: "more than its length says", answer: func(x exchange) bool {

@@ -9,15 +9,16 @@ import (
 
 // Reasons why an answer does not count. They come wrapped in an [*Error].
 var (
-	ErrEmpty     = errors.New("the answer is empty")
-	ErrTooLarge  = errors.New("the answer is too large")
-	ErrCutShort  = errors.New("the answer was cut short")
-	ErrUncertain = errors.New("the answer has no certain end, and a second read differs")
-	ErrChanged   = errors.New("the name changed while it was being asked for")
-	ErrTrailing  = errors.New("the answer goes on after its end")
-	ErrEncoded   = errors.New("the answer is compressed, which was not asked for")
-	ErrHTML      = errors.New("the answer looks like HTML: not the metadata service, or its error page")
-	ErrMalformed = errors.New("the answer is malformed")
+	ErrEmpty       = errors.New("the answer is empty")
+	ErrTooLarge    = errors.New("the answer is too large")
+	ErrCutShort    = errors.New("the answer was cut short")
+	ErrUncertain   = errors.New("the answer has no certain end, and a second read differs")
+	ErrUnconfirmed = errors.New("the answer has no certain end, and the whole document does not confirm it")
+	ErrChanged     = errors.New("the name changed while it was being asked for")
+	ErrTrailing    = errors.New("the answer goes on after its end")
+	ErrEncoded     = errors.New("the answer is compressed, which was not asked for")
+	ErrHTML        = errors.New("the answer looks like HTML: not the metadata service, or its error page")
+	ErrMalformed   = errors.New("the answer is malformed")
 )
 
 // Error is what went wrong with one request.
@@ -56,3 +57,8 @@ func (e *StatusError) Error() string {
 // RetryAfter is how long the service wants to be left alone; Resolve honours it
 // within bounds.
 func (e *StatusError) RetryAfter() time.Duration { return e.Wait }
+
+// absent is whether the service says that there is no such document. A service that is busy or broken does not say that.
+func (e *StatusError) absent() bool {
+	return e.Code == http.StatusNoContent || e.Code/100 == 4 && e.Code != http.StatusTooManyRequests && e.Code != http.StatusRequestTimeout
+}

@@ -107,7 +107,8 @@ func TestFetchAccepts(t *testing.T) {
 		{"chunks", []string{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nmy-serv\r\n2\r\ner\r\n0\r\n\r\n"}, 1},
 		{"HTTP/1.0 with a length", []string{"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nmy-server"}, 1},
 		{"an interim answer first", []string{"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmy-server"}, 1},
-		{"no certain end, the same twice", []string{"HTTP/1.0 200 OK\r\n\r\nmy-server"}, 2},
+		{"no certain end, the same twice, and in the whole document", []string{"HTTP/1.0 200 OK\r\n\r\nmy-server"}, 3},
+		{"no certain end, the same twice, with the end of a line", []string{"HTTP/1.0 200 OK\r\n\r\nmy-server\n"}, 2},
 		{"no certain end first, a certain one then", []string{"HTTP/1.1 200 OK\r\n\r\nmy-serv", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmy-server"}, 2},
 		{"an identity encoding that is named", []string{"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 9\r\n\r\nmy-server"}, 1},
 	} {
@@ -126,6 +127,59 @@ func TestFetchAccepts(t *testing.T) {
 	t.Run("a half name that is valid too is refused: no certain end, two reads differ", func(t *testing.T) {
 		s := serve(t)
 		s.rawClose("hostname", "HTTP/1.1 200 OK\r\n\r\nmy-serv", "HTTP/1.1 200 OK\r\n\r\nmy-server")
+		if a, err := fetch(t, s); !errors.Is(err, ErrUncertain) {
+			t.Errorf("got %q, %v; want %v", a.Hostname, err, ErrUncertain)
+		}
+	})
+	const half = "HTTP/1.1 200 OK\r\n\r\nmy-serv"
+	for about, document := range map[string]string{
+		"the whole document has another":                        "HTTP/1.1 200 OK\r\n\r\n" + exampleDocument,
+		"the whole document is cut off at a place of its own":   "HTTP/1.1 200 OK\r\n\r\navailability-zone: hel1-dc2\nhostname: my-server\ninst",
+		"the whole document is cut off where the name is":       "HTTP/1.1 200 OK\r\n\r\navailability-zone: hel1-dc2\nhostname: my-serv",
+		"the whole document is cut off before there is a name":  "HTTP/1.1 200 OK\r\n\r\navailab",
+		"the whole document has no name":                        "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\ninstance-id: 42\n",
+		"the whole document is of another kind":                 "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+		"the whole document is shorter than it says":            "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\nhostname: my-serv\n",
+		"the service is too busy for the whole document":        "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+		"the service is not able to make up the whole document": "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+		"the whole document is an end without a byte":           "",
+	} {
+		t.Run("a name that is cut at the same byte each time is refused: "+about, func(t *testing.T) {
+			s := serve(t)
+			s.rawClose("hostname", half)
+			s.rawClose("metadata", document)
+			a, err := fetch(t, s)
+			var e *Error
+			if !errors.As(err, &e) || e.Path != "hostname" {
+				t.Errorf("got %q, %v", a.Hostname, err)
+			}
+		})
+	}
+	t.Run("an instance id that is cut at the same byte each time is refused", func(t *testing.T) {
+		s := serve(t)
+		s.rawClose("instance-id", "HTTP/1.1 200 OK\r\n\r\n4")
+		if a, err := fetch(t, s); !errors.Is(err, ErrUnconfirmed) {
+			t.Errorf("got %q, %v; want %v", a.InstanceID, err, ErrUnconfirmed)
+		}
+	})
+	for about, document := range map[string]string{
+		"there is no whole document":   "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+		"the whole document is empty":  "HTTP/1.1 204 No Content\r\n\r\n",
+		"the whole document quotes it": "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\nhostname: \"my-server\"\r\n",
+	} {
+		t.Run("a name without a certain end counts: "+about, func(t *testing.T) {
+			s := serve(t)
+			s.rawClose("hostname", "HTTP/1.0 200 OK\r\n\r\nmy-server")
+			s.rawClose("metadata", document)
+			if a, err := fetch(t, s); err != nil || a.Hostname != "my-server" {
+				t.Errorf("got %q, %v", a.Hostname, err)
+			}
+		})
+	}
+	t.Run("a name that changes while the whole document is asked for in vain is refused", func(t *testing.T) {
+		s := serve(t)
+		s.rawClose("hostname", half, half, "HTTP/1.1 200 OK\r\n\r\nmy-server")
+		s.rawClose("metadata", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 		if a, err := fetch(t, s); !errors.Is(err, ErrUncertain) {
 			t.Errorf("got %q, %v; want %v", a.Hostname, err, ErrUncertain)
 		}

@@ -67,7 +67,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// agreed returns a body whose end is certain, or that was the same twice.
+// agreed returns a body whose end is certain, or that was the same twice and is confirmed.
 func (g *guard) agreed(req *http.Request) ([]byte, error) {
 	first, certain, err := g.exchange(req, g.take())
 	if err != nil || certain {
@@ -77,10 +77,12 @@ func (g *guard) agreed(req *http.Request) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("second read, for want of a certain end: %w", err)
-	case !certain && !bytes.Equal(first, second):
+	case certain:
+		return second, nil
+	case !bytes.Equal(first, second):
 		return nil, fmt.Errorf("%w: %.40q, then %.40q", ErrUncertain, first, second)
 	}
-	return second, nil
+	return second, g.confirm(req, second)
 }
 
 // check looks at a body by what it is to be.

@@ -8,7 +8,8 @@
 // client sees it. No proxy, no redirect, no compression and no name resolution
 // is involved. An answer counts when it is a 200 with a body that came whole:
 // at most 64 KiB, ended by Content-Length or chunking. Where the end was only
-// the connection's, it counts if a second read over a fresh connection agrees.
+// the connection's, it counts if a second read over a fresh connection agrees,
+// and the document that has everything, where there is one, does not differ.
 //
 // Name and instance id are asked for at the same time, over two connections, so
 // that the answer takes three round trips: ARP, TCP, HTTP. Where the id is held

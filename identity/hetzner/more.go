@@ -93,12 +93,7 @@ type network struct {
 // parsePrivateNetworks reads the service's YAML list. Anchors and aliases are
 // refused: nothing here needs them but a bomb. A field that is malformed is left
 // out and named in the error.
-func parsePrivateNetworks(text string) (out []identity.PrivateNetwork, err error) {
-	defer func() {
-		if v := recover(); v != nil { // the decoder has had its share
-			out, err = nil, fmt.Errorf("%w: %.80q", ErrMalformed, fmt.Sprint(v))
-		}
-	}()
+func parsePrivateNetworks(text string) ([]identity.PrivateNetwork, error) {
 	if len(text) > maxYAML {
 		return nil, ErrTooLarge
 	}
@@ -106,25 +101,39 @@ func parsePrivateNetworks(text string) (out []identity.PrivateNetwork, err error
 		return nil, fmt.Errorf("%w: nested too deeply", ErrMalformed)
 	}
 	var document yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
-		return nil, fmt.Errorf("%w: %.80q", ErrMalformed, err.Error())
+	if err := decodeYAML(text, &document); err != nil {
+		return nil, err
 	}
 	if anchored(&document) {
 		return nil, fmt.Errorf("%w: anchors and aliases are refused", ErrMalformed)
 	}
 	var list []network
-	if document.Kind != 0 { // an empty document has no node
-		if err := document.Decode(&list); err != nil {
-			return nil, fmt.Errorf("%w: %.80q", ErrMalformed, err.Error())
-		}
+	if err := decodeYAML(text, &list); err != nil {
+		return nil, err
 	}
-	var errs []error
+	var (
+		out  []identity.PrivateNetwork
+		errs []error
+	)
 	for _, n := range list {
 		p, err := n.private()
 		errs = append(errs, err)
 		out = append(out, p)
 	}
 	return out, errors.Join(errs...)
+}
+
+// decodeYAML is yaml.Unmarshal without its panics, of which the decoder has had its share.
+func decodeYAML(text string, into any) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %.80q", ErrMalformed, fmt.Sprint(v))
+		}
+	}()
+	if err := yaml.Unmarshal([]byte(text), into); err != nil {
+		return fmt.Errorf("%w: %.80q", ErrMalformed, err.Error())
+	}
+	return nil
 }
 
 func anchored(n *yaml.Node) bool {

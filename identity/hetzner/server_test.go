@@ -37,7 +37,7 @@ func serve(t testing.TB) *rawServer {
 	s := &rawServer{t: t, listener: listener, answers: make(map[string]func(int, net.Conn)), conns: make(map[net.Conn]struct{})}
 	for name, body := range map[string]string{
 		"hostname": "my-server\n", "instance-id": "42", "region": "eu-central", "availability-zone": "hel1-dc2",
-		"public-ipv4": "203.0.113.7", "private-networks": exampleNetworks,
+		"public-ipv4": "203.0.113.7", "private-networks": exampleNetworks, "metadata": exampleDocument,
 	} {
 		s.body(name, body)
 	}
@@ -145,6 +145,16 @@ func hostPath(t testing.TB) *earlynet.Path {
 	t.Cleanup(cancel)
 	return earlynet.NewPath(ctx, "lo", earlynet.LinkLocal, new(net.Dialer).DialContext)
 }
+
+const exampleDocument = `availability-zone: hel1-dc2
+hostname: my-server
+instance-id: 42
+network-config:
+  version: 1
+public-ipv4: 203.0.113.7
+vendor_data: "Content-Type: multipart/mixed;\n
+  hostname: your-server"
+`
 
 const exampleNetworks = `- ip: 10.0.0.2
   alias_ips: [10.0.0.3, 10.0.0.4]
