@@ -46,7 +46,7 @@ func (s stampede) run(t *testing.T) (f herd.Figures) {
 		for i := range s.servers {
 			herd.Go(func() {
 				time.Sleep(time.Duration(i) * time.Microsecond)
-				s.boot(t, service, rand.New(rand.NewPCG(s.seed, uint64(i))))
+				s.boot(t, service, uint64(i))
 				named[i] = time.Since(began)
 			})
 		}
@@ -57,10 +57,12 @@ func (s stampede) run(t *testing.T) (f herd.Figures) {
 }
 
 // boot is one server until it has its name.
-func (s stampede) boot(t *testing.T, service *herd.Service, random *rand.Rand) {
-	src := &citizen{service: service, random: random}
+func (s stampede) boot(t *testing.T, service *herd.Service, i uint64) {
+	// Who waits and who travels draw side by side, and which of them first is open: each has numbers of its own.
+	src := &citizen{service: service, travels: &numbers{r: rand.New(rand.NewPCG(s.seed, i))}}
+	waits := &numbers{r: rand.New(rand.NewPCG(s.seed+1, i))}
 	backoff := s.backoff
-	backoff.Rand = src.number
+	backoff.Rand = waits.below
 	for {
 		net := identity.NewFakeNet()
 		net.Up("eth0", earlynet.LinkLocal)
@@ -80,39 +82,54 @@ func (s stampede) boot(t *testing.T, service *herd.Service, random *rand.Rand) {
 			t.Errorf("no name: %v", err)
 			return
 		}
-		time.Sleep(rebootTime + time.Duration(src.number(int64(rebootSpread))))
+		time.Sleep(rebootTime + time.Duration(waits.below(int64(rebootSpread))))
 	}
 }
 
 // A citizen asks as the source of Hetzner does: name and instance id side by side, then four more documents.
 type citizen struct {
 	service *herd.Service
-	mu      sync.Mutex
-	random  *rand.Rand
+	travels *numbers
+}
+
+// numbers are random ones, for several goroutines.
+type numbers struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func (n *numbers) below(limit int64) int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.r.Int64N(limit)
 }
 
 func (c *citizen) Name() string                        { return "herd" }
 func (c *citizen) Present(dmi.Facts) identity.Presence { return identity.Unknown }
 func (c *citizen) Addresses() []netip.Addr             { return nil }
 
-func (c *citizen) number(n int64) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.random.Int64N(n)
-}
-
 func (c *citizen) Fetch(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
+	first, second := c.trip(), c.trip()
 	errs := make(chan error, 1)
-	go func() { errs <- c.ask(ctx) }()
-	if err := errors.Join(c.ask(ctx), <-errs); err != nil {
+	go func() { errs <- c.ask(ctx, first) }()
+	if err := errors.Join(c.ask(ctx, second), <-errs); err != nil {
 		return identity.Answer{}, err
 	}
 	return identity.Answer{Hostname: "my-server", InstanceID: "42", More: c.more}, nil
 }
 
+// A trip is how long a request takes to the service and how long back.
+type trip struct{ there, back time.Duration }
+
+// trip is a round trip of 1 to 2 ms.
+func (c *citizen) trip() trip {
+	half := func() time.Duration { return time.Duration(500_000 + c.travels.below(500_000)) }
+	return trip{half(), half()}
+}
+
 // ask is one request, there and back.
-func (c *citizen) ask(ctx context.Context) error {
-	if err := c.travel(ctx); err != nil {
+func (c *citizen) ask(ctx context.Context, on trip) error {
+	if err := travel(ctx, on.there); err != nil {
 		return err
 	}
 	err := c.service.Ask()
@@ -120,14 +137,14 @@ func (c *citizen) ask(ctx context.Context) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	if lost := c.travel(ctx); lost != nil {
+	if lost := travel(ctx, on.back); lost != nil {
 		return lost
 	}
 	return err
 }
 
 func (c *citizen) more(ctx context.Context, _ *identity.Identity) error {
-	if err := c.travel(ctx); err != nil {
+	if err := travel(ctx, c.trip().there); err != nil {
 		return err
 	}
 	var errs []error
@@ -137,9 +154,8 @@ func (c *citizen) more(ctx context.Context, _ *identity.Identity) error {
 	return errors.Join(errs...)
 }
 
-// travel is half a round trip of 1 to 2 ms.
-func (c *citizen) travel(ctx context.Context) error {
-	timer := time.NewTimer(time.Duration(500_000 + c.number(500_000)))
+func travel(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -242,7 +242,8 @@ func TestANameIsVouchedForByAnIDOfTheSameTime(t *testing.T) {
 		if a, err := fetch(t, s); err != nil || a.Hostname != "my-server" || a.InstanceID != "42" {
 			t.Errorf("got %+v, %v", a, err)
 		}
-		if requests, connections := s.count(); requests != 3 || connections != 2 {
+		// One connection is enough for a fetch that is so slow to ask for the id that the name is there already.
+		if requests, connections := s.count(); requests != 3 || connections > 2 {
 			t.Errorf("%d requests on %d connections", requests, connections)
 		}
 	})
