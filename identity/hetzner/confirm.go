@@ -42,6 +42,9 @@ func (g *guard) confirm(req *http.Request, body []byte) error {
 	return nil
 }
 
+// maxLine bounds a line that is decoded: the longest name, its key, quotes and a comment.
+const maxLine = 512
+
 // lineOf is the value of a key at the top of a YAML document, if its line is there up to the end. The document is not
 // decoded as a whole: what stands behind that line may have been cut off anywhere.
 func lineOf(document []byte, key string) (value string, found bool) {
@@ -49,11 +52,14 @@ func lineOf(document []byte, key string) (value string, found bool) {
 		if !bytes.HasPrefix(line, []byte(key+":")) || !bytes.HasSuffix(line, []byte("\n")) {
 			continue
 		}
+		if len(line) > maxLine {
+			return "", false
+		}
 		var entry map[string]yaml.Node
 		if err := decodeYAML(string(line), &entry); err != nil {
 			return "", false
 		}
-		return entry[key].Value, true
+		return entry[key].Value, entry[key].Value != ""
 	}
 	return "", false
 }
