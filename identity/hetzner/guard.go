@@ -118,7 +118,7 @@ func (g *guard) exchange(req *http.Request, w *wire) (body []byte, certain bool,
 		w = newWire(conn)
 	}
 	// The end of ctx interrupts a read or write that is under way.
-	disarm := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Unix(1, 0)) })
+	disarm := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Now()) })
 	got, err := w.roundTrip(req)
 	if !disarm() || err != nil || !got.reusable {
 		_ = w.conn.Close()
