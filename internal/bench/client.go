@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 
+	"github.com/nametag-boot/nametag/internal/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 )
 
@@ -91,16 +93,16 @@ func prepare(ctx context.Context, dir, nametag string) (tools, error) {
 
 	if nametag == "" {
 		t.nametag = filepath.Join(dir, "nametag")
-		if err := build(ctx, t.nametag, "cmd/nametag", shipped...); err != nil {
+		if err := build(ctx, t.nametag, "cmd/nametag"); err != nil {
 			return t, err
 		}
 	} else if t.nametag, err = filepath.Abs(nametag); err != nil {
 		return t, err
 	}
 	err = errors.Join(
-		build(ctx, t.bare, "internal/bench/bare"),
-		build(ctx, t.static, "internal/bench/bare", shipped...),
-		build(ctx, t.baredhcp, "internal/bench/baredhcp", shipped...),
+		buildPlain(ctx, t.bare, "internal/bench/bare"),
+		build(ctx, t.static, "internal/bench/bare"),
+		build(ctx, t.baredhcp, "internal/bench/baredhcp"),
 	)
 	if err != nil {
 		return t, err
@@ -109,17 +111,16 @@ func prepare(ctx context.Context, dir, nametag string) (tools, error) {
 	return t, nil
 }
 
-// shipped are the flags by which the Makefile builds what ships; without cgo.
-var shipped = []string{"-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2"}
+// build builds one of the module's commands as nametag ships.
+func build(ctx context.Context, output, command string) error {
+	return ship.Build{Command: command, Arch: runtime.GOARCH, Output: output, Tags: ship.NodeTags}.Run(ctx)
+}
 
-// build makes a binary of one of the module's commands. Without flags it is what anybody's go build makes.
-func build(ctx context.Context, output, pkg string, flags ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", output, "github.com/nametag-boot/nametag/"+pkg)...)
-	if flags != nil {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
+// buildPlain builds one as anybody's go build does.
+func buildPlain(ctx context.Context, output, command string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", output, "github.com/nametag-boot/nametag/"+command)
 	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pkg, err, said)
+		return fmt.Errorf("build %s: %w\n%s", command, err, said)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,13 +16,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/nametag-boot/nametag/internal/ship"
 )
 
 var architectures = []string{"amd64", "arm64"}
@@ -101,25 +103,16 @@ func release(dir, version, cache string) error {
 
 // build builds one command as it ships.
 func build(path, command, arch, version, cache string) error {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return err
+	b := ship.Build{
+		Command: "cmd/" + command, Arch: arch, Output: path, Tags: "carry", Link: "-buildid= -X main.version=" + version,
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.version=" + version, "-o", abs}
-	tags := "carry"
 	if command == "nametag" {
-		tags = "nethttpomithttp2" // as the Makefile has it
+		b.Tags = ship.NodeTags
 	}
-	args = append(args, "-tags", tags)
-	cmd := exec.Command("go", append(args, "./cmd/"+command)...) //nolint:noctx // a build ends
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=")
 	if cache != "" {
-		cmd.Env = append(cmd.Env, "GOCACHE="+cache)
+		b.Env = []string{"GOCACHE=" + cache}
 	}
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %s for %s: %w\n%s", command, arch, err, said)
-	}
-	return nil
+	return b.Run(context.Background())
 }
 
 // carriedDir is where a build of nametagctl with -tags carry finds the helpers that it carries.
