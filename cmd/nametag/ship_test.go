@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
@@ -25,23 +27,8 @@ const (
 	maxResident   = 24 << 20 // bytes, at the peak of a resolve
 )
 
-// shipped builds the binary as the Makefile does.
-func shipped(t *testing.T) string {
-	t.Helper()
-	if _, err := exec.LookPath("go"); err != nil {
-		netns.Missing(t, "the go command is not there to build the binary")
-	}
-	path := filepath.Join(t.TempDir(), "nametag")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2", "-o", path, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return path
-}
-
 func TestTheBinaryIsStaticAndSmall(t *testing.T) {
-	path := shipped(t)
+	path := helpertest.Binary(t, runtime.GOARCH)
 	file, err := elf.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +84,7 @@ func TestAResolveStaysSmallInMemory(t *testing.T) {
 		{Until: 1500 * time.Millisecond, Answer: cloud.Endless()},
 		{Until: time.Hour, Answer: cloud.Status(503)},
 	}})
-	cmd := lab.Command(shipped(t), "resolve", "--nic", "eth0", "--dmi", t.TempDir())
+	cmd := lab.Command(helpertest.Binary(t, runtime.GOARCH), "resolve", "--nic", "eth0", "--dmi", t.TempDir())
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -82,14 +82,13 @@ func other(t *testing.T) string {
 	return path
 }
 
-// place puts a helper of an architecture at a path below a folder.
-func place(t *testing.T, architecture string, path ...string) {
+// place puts a helper at a path.
+func place(t *testing.T, helper, to string) {
 	t.Helper()
-	to := filepath.Join(path...)
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Link(filepath.Join(helpertest.Build(t), "nametag-linux-"+architecture), to); err != nil {
+	if err := os.Link(helper, to); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -113,12 +112,13 @@ func TestWhereHelpersAreFound(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	at := func(p string) string { return filepath.Join(dir, p) }
-	place(t, "amd64", dir, "release/nametag-linux-amd64")
-	place(t, "arm64", dir, "release/nametag-linux-arm64")
-	place(t, "amd64", dir, "cross/amd64/nametag")
-	place(t, "arm64", dir, "cross/arm64/nametag")
-	place(t, "amd64", dir, "build/nametag")
-	place(t, "arm64", dir, "wrong/nametag-linux-amd64")
+	amd64, arm64 := filepath.Join(cache, "nametag-linux-amd64"), filepath.Join(cache, "nametag-linux-arm64")
+	place(t, amd64, at("release/nametag-linux-amd64"))
+	place(t, arm64, at("release/nametag-linux-arm64"))
+	place(t, amd64, at("cross/amd64/nametag"))
+	place(t, arm64, at("cross/arm64/nametag"))
+	place(t, amd64, at("build/nametag"))
+	place(t, arm64, at("wrong/nametag-linux-amd64"))
 
 	for _, scenario := range []struct {
 		name   string
