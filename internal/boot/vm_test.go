@@ -1,17 +1,17 @@
 package boot_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/record"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
@@ -21,35 +21,10 @@ import (
 
 const server = "example-controlplane-3d3d26d1-69c5k"
 
-// helper is the node's binary as it ships. TestMain builds it.
-var helper string
-
-func TestMain(m *testing.M) {
-	os.Exit(withHelper(m.Run))
-}
-
-func withHelper(run func() int) int {
-	dir, err := os.MkdirTemp("", "nametag-boot-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	helper = filepath.Join(dir, "nametag")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2", "-o", helper, "../../cmd/nametag")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building the helper:", err)
-		return 1
-	}
-	return run()
-}
-
 // boot boots a machine with the helper in front. Its notices show on the console.
 func boot(t *testing.T, s qemu.Scenario) *qemu.Verdict {
 	t.Helper()
-	s.Helper = helper
+	s.Helper = helpertest.Binary(t, string(cmp.Or(s.Arch, qemu.AMD64)))
 	s.Args = append(slices.Clone(s.Args), "loglevel=6", "printk.devkmsg=on")
 	if s.OS == nil {
 		s.OS = talos.OS{}
