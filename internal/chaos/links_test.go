@@ -21,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/chaos"
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
@@ -397,15 +398,7 @@ func (w *world) perform(ctx context.Context, t *testing.T, lab *testvm.Lab) {
 // TestMemory holds the command to its limit while the service does its worst: its peak, all threads and the runtime in it.
 func TestMemory(t *testing.T) {
 	netns.Require(t)
-	if _, err := exec.LookPath("go"); err != nil {
-		netns.Missing(t, "the go command is not there to build the binary")
-	}
-	nametag := t.TempDir() + "/nametag"
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2", "-o", nametag, "github.com/nametag-boot/nametag/cmd/nametag")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	nametag := helpertest.Binary(t, runtime.GOARCH)
 	const limit = 24 << 20
 	highest := 0
 	chaos.Run(t, 12, func(t *testing.T, d *chaos.Dice) {
