@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
@@ -33,46 +33,8 @@ const (
 	exitInterrupted = 6
 )
 
-// shipped is the command as it ships, built when the first test wants it.
-var shipped struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-func ship(t *testing.T) string {
-	t.Helper()
-	if _, err := exec.LookPath("go"); err != nil {
-		netns.Missing(t, "the go command is not there to build the binary")
-	}
-	shipped.once.Do(func() {
-		if shipped.dir, shipped.err = os.MkdirTemp("", "nametag-scenarios-"); shipped.err != nil {
-			return
-		}
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2",
-			"-o", shipped.dir+"/nametag", "github.com/nametag-boot/nametag/cmd/nametag")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-		if out, err := build.CombinedOutput(); err != nil {
-			shipped.err = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	if shipped.err != nil {
-		t.Fatal(shipped.err)
-	}
-	return shipped.dir + "/nametag"
-}
-
-// tests are the package's, and removes what they built.
-type tests struct{ *testing.M }
-
-func (m tests) Run() int {
-	defer func() {
-		if shipped.dir != "" {
-			_ = os.RemoveAll(shipped.dir)
-		}
-	}()
-	return m.M.Run()
-}
+// ship is the command as it ships.
+func ship(t *testing.T) string { return helpertest.Binary(t, runtime.GOARCH) }
 
 // An outcome is what became of a process.
 type outcome struct {

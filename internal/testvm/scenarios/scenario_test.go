@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if order := os.Getenv(denied); order != "" {
 		act(order, os.Args[1:])
 	}
-	netns.Main(tests{m})
+	netns.Main(m)
 }
 
 const (
