@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
@@ -18,8 +19,8 @@ func TestOnArm64EtcdJoinsUnderTheServersName(t *testing.T) {
 	v := qemu.Boot(t, qemu.Scenario{
 		Arch: qemu.ARM64, UEFI: true, NoRDRAND: true,
 		OS:     talos.OS{Line: talos.V1_12, Etcd: true},
-		Helper: build(t, qemu.ARM64, "github.com/nametag-boot/nametag/cmd/nametag", "-tags=nethttpomithttp2"),
-		Args:   []string{"talos.hostname.wait=2m", "loglevel=6", "printk.devkmsg=on"},
+		Helper: helpertest.Binary(t, string(qemu.ARM64)),
+		Args:   waiting,
 		Cloud: cloud.Config{
 			Server:   cloud.Server{Hostname: server, InstanceID: "4711"},
 			Metadata: []cloud.Phase{{Until: 2 * time.Second, Answer: cloud.Unreachable()}},

@@ -13,15 +13,22 @@ import (
 
 const server = "example-controlplane-3d3d26d1-69c5k"
 
+var (
+	// late is the cloud of the bug: for two seconds its metadata cannot be reached.
+	late = cloud.Config{
+		Server:   cloud.Server{Hostname: server},
+		Metadata: []cloud.Phase{{Until: 2 * time.Second, Answer: cloud.Unreachable()}},
+	}
+	// waiting makes the helper wait, and shows its notices on the console.
+	waiting = []string{"talos.hostname.wait=2m", "loglevel=6", "printk.devkmsg=on"}
+)
+
 // The bug that all of this is about: Talos, metadata that is late by two seconds, and no helper.
 func TestWithoutTheHelperEtcdJoinsUnderATemporaryName(t *testing.T) {
 	t.Parallel()
 	v := qemu.Boot(t, qemu.Scenario{
-		OS: talos.OS{Etcd: true},
-		Cloud: cloud.Config{
-			Server:   cloud.Server{Hostname: server},
-			Metadata: []cloud.Phase{{Until: 2 * time.Second, Answer: cloud.Unreachable()}},
-		},
+		OS:    talos.OS{Etcd: true},
+		Cloud: late,
 		Clock: report.Switched,
 	})
 	if v.Outcome != qemu.Running {

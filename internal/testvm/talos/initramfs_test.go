@@ -7,27 +7,28 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/initramfs"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"
+	"github.com/nametag-boot/nametag/internal/uki"
 )
 
 // amended is an OS whose initramfs is packed and then edited as users' are.
 type amended struct {
 	qemu.OS
-	t       *testing.T
-	pack    func(plain []byte, os qemu.Initramfs) []byte
-	options initramfs.Options
-	first   string
+	t     *testing.T
+	pack  func(plain []byte, os qemu.Initramfs) []byte
+	edit  uki.InitramfsEditor
+	first string
 }
 
 func (a amended) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
@@ -39,37 +40,15 @@ func (a amended) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, er
 	if err != nil {
 		return image, err
 	}
-	name := filepath.Join(a.t.TempDir(), "initramfs")
-	if err := os.WriteFile(name, a.pack(plain, image), 0o600); err != nil {
+	packed := a.pack(plain, image)
+	var edited bytes.Buffer
+	if err := a.edit(ctx, &edited, io.NewSectionReader(bytes.NewReader(packed), 0, int64(len(packed)))); err != nil {
 		return image, err
 	}
-	in, err := os.Open(name)
-	if err != nil {
-		return image, err
-	}
-	defer in.Close()
-	st, err := in.Stat()
-	if err != nil {
-		return image, err
-	}
-	edit := withHelperBy(build(a.t, qemu.AMD64, "github.com/nametag-boot/nametag/cmd/nametag", "-tags=nethttpomithttp2"), a.options)
-	err = initramfs.Replace(name, 0o600, func(w io.Writer) error {
-		if err := edit(ctx, w, io.NewSectionReader(in, 0, st.Size())); err != nil {
-			return err
-		}
-		// The bench puts an archive of its own behind: at a multiple of four, and behind lz4 not at once.
-		_, err := w.Write(make([]byte, 512))
-		return err
-	})
-	if err != nil {
-		return image, err
-	}
-	grown, err := os.Stat(name)
-	if err != nil {
-		return image, err
-	}
-	image.Archive, image.First = name, a.first
-	return image, os.Truncate(name, (grown.Size()+511)&^511)
+	// The bench puts an archive of its own behind: at a multiple of four, and behind lz4 not at once.
+	edited.Write(make([]byte, 512+-edited.Len()&511))
+	image.Archive, image.First = filepath.Join(a.t.TempDir(), "initramfs"), a.first
+	return image, os.WriteFile(image.Archive, edited.Bytes(), 0o600)
 }
 
 // onlyEver checks that the node had one name and its services started under it.
@@ -90,8 +69,9 @@ func TestAnEditedInitramfsBootsWithTheHelperAsInit(t *testing.T) {
 			pack: func(plain []byte, os qemu.Initramfs) []byte {
 				return lz4Legacy(t, append(plain, hardLinked(t, os.Init)...))
 			},
+			edit: withHelper(helpertest.Binary(t, string(qemu.AMD64)), initramfs.Options{}),
 		},
-		Args:  []string{"talos.hostname.wait=2m", "nametag.init=/other", "loglevel=6", "printk.devkmsg=on"},
+		Args:  append([]string{"nametag.init=/other"}, waiting...),
 		Cloud: cloud.Config{Server: cloud.Server{Hostname: server}},
 		Clock: report.First,
 	})
@@ -110,14 +90,11 @@ func TestAnEditedInitramfsBootsWithTheHelperByRdinit(t *testing.T) {
 			pack: func(plain []byte, _ qemu.Initramfs) []byte {
 				return append(microcode(t), zstandard(t, plain)...)
 			},
-			options: initramfs.Options{Way: initramfs.RDInit},
-			first:   "/" + initramfs.DefaultPath,
+			edit:  withHelper(helpertest.Binary(t, string(qemu.AMD64)), initramfs.Options{Way: initramfs.RDInit}),
+			first: "/" + initramfs.DefaultPath,
 		},
-		Args: []string{"talos.hostname.wait=2m", "loglevel=6", "printk.devkmsg=on"},
-		Cloud: cloud.Config{
-			Server:   cloud.Server{Hostname: server},
-			Metadata: []cloud.Phase{{Until: 2 * time.Second, Answer: cloud.Unreachable()}},
-		},
+		Args:  waiting,
+		Cloud: late,
 		Clock: report.First,
 	})
 	onlyEver(t, v)
@@ -176,29 +153,4 @@ func lz4Legacy(t *testing.T, plain []byte) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
-}
-
-// withHelperBy is withHelper in a way of the caller's choice.
-func withHelperBy(name string, o initramfs.Options) func(context.Context, io.Writer, *io.SectionReader) error {
-	return func(ctx context.Context, out io.Writer, in *io.SectionReader) error {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		st, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		helper, err := initramfs.NewHelper(f, st.Size())
-		if err != nil {
-			return err
-		}
-		image, err := initramfs.Read(ctx, in, in.Size(), nil)
-		if err != nil {
-			return err
-		}
-		_, err = image.Add(ctx, out, helper, o)
-		return err
-	}
 }

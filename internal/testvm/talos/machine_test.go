@@ -98,11 +98,8 @@ func TestTheCommandLineGivesTheFirstName(t *testing.T) {
 	t.Run("the server's own: one name, etcd's too, however late the metadata", func(t *testing.T) {
 		t.Parallel()
 		v := qemu.Boot(t, qemu.Scenario{
-			OS: talos.OS{Line: talos.V1_12, Etcd: true},
-			Cloud: cloud.Config{
-				Server:   cloud.Server{Hostname: server},
-				Metadata: []cloud.Phase{{Until: 2 * time.Second, Answer: cloud.Unreachable()}},
-			},
+			OS:    talos.OS{Line: talos.V1_12, Etcd: true},
+			Cloud: late,
 			Args:  []string{"talos.hostname=" + server},
 			Clock: report.Switched,
 		})

@@ -12,10 +12,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
+	"github.com/nametag-boot/nametag/internal/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 )
 
@@ -188,11 +187,9 @@ func programs(ctx context.Context, d qemu.Deps) (guest, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a cache for every user
 		return "", err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", "./internal/testvm/talos/guest/...")
-	build.Dir = d.Repo
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+string(d.Arch), "GOFLAGS=")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the guest's programs: %w\n%s", err, strings.TrimSpace(string(output)))
+	build := ship.Build{Command: "internal/testvm/talos/guest/...", Arch: string(d.Arch), Output: dir + "/"}
+	if err := build.Run(ctx); err != nil {
+		return "", err
 	}
 	return guest(dir), nil
 }

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/initramfs"
-	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"
 	"github.com/nametag-boot/nametag/internal/uki"
@@ -28,7 +28,7 @@ func TestAnEditedUnifiedKernelImageBootsWithTheHelper(t *testing.T) {
 	for _, arch := range []qemu.Arch{qemu.AMD64, qemu.ARM64} {
 		t.Run(string(arch), func(t *testing.T) {
 			t.Parallel()
-			helper := build(t, arch, "github.com/nametag-boot/nametag/cmd/nametag", "-tags=nethttpomithttp2")
+			helper := helpertest.Binary(t, string(arch))
 			v := qemu.Boot(t, qemu.Scenario{
 				Arch: arch, OS: talos.OS{Line: talos.V1_12}, Memory: 640,
 				Image: func(ctx context.Context, d qemu.Deps, parts qemu.Parts) (string, error) {
@@ -37,27 +37,21 @@ func TestAnEditedUnifiedKernelImageBootsWithTheHelper(t *testing.T) {
 						return "", err
 					}
 					_, err = uki.EditFile(ctx, image, image, uki.Edit{
-						CommandLine: uki.Arguments{Append: []string{"talos.hostname.wait=2m", "loglevel=6", "printk.devkmsg=on"}}.Apply,
-						Initramfs:   withHelper(helper),
+						CommandLine: uki.Arguments{Append: waiting}.Apply,
+						Initramfs:   withHelper(helper, initramfs.Options{}),
 					})
 					return image, err
 				},
-				Cloud: cloud.Config{
-					Server:   cloud.Server{Hostname: server},
-					Metadata: []cloud.Phase{{Until: 2 * time.Second, Answer: cloud.Unreachable()}},
-				},
-				Timeout: 3 * time.Minute,
+				Cloud: late, Timeout: 3 * time.Minute,
 			})
 			t.Logf("%v", v.Took)
-			if names := v.Names(); len(names) != 1 || names[0] != server || v.Service() != server {
-				t.Errorf("names %q, services as %q; not %s alone", names, v.Service(), server)
-			}
+			onlyEver(t, v)
 		})
 	}
 }
 
-// withHelper puts the helper in front of the OS's own first process, as /init.
-func withHelper(name string) uki.InitramfsEditor {
+// withHelper puts the helper in front of the OS's own first process.
+func withHelper(name string, o initramfs.Options) uki.InitramfsEditor {
 	return func(ctx context.Context, out io.Writer, in *io.SectionReader) error {
 		f, err := os.Open(name)
 		if err != nil {
@@ -76,7 +70,7 @@ func withHelper(name string) uki.InitramfsEditor {
 		if err != nil {
 			return err
 		}
-		_, err = image.Add(ctx, out, helper, initramfs.Options{})
+		_, err = image.Add(ctx, out, helper, o)
 		return err
 	}
 }
