@@ -4,74 +4,23 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"os"
 
-	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/bench/bare/prototype"
 )
 
-const url = "http://169.254.169.254/hetzner/v1/metadata/hostname"
+func main() { prototype.Main("bare", run) }
 
-func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: bare INTERFACE")
-		os.Exit(2)
-	}
-	if err := run(os.Args[1], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bare:", err)
-		os.Exit(1)
-	}
-}
-
-func run(name string, out io.Writer) error {
-	nic, err := net.InterfaceByName(name)
+func run(nic string) error {
+	link, err := prototype.Up(nic)
 	if err != nil {
 		return err
 	}
-	index := uint32(nic.Index)
-	conn, err := rtnetlink.Dial(nil)
-	if err != nil {
+	defer link.Close()
+	if err := link.Give(net.IPv4(169, 254, 0, 1).To4(), 16, unix.RT_SCOPE_LINK); err != nil {
 		return err
 	}
-	defer conn.Close()
-
-	up := &rtnetlink.LinkMessage{Index: index, Flags: unix.IFF_UP, Change: unix.IFF_UP}
-	if err := conn.Link.Set(up); err != nil {
-		return err
-	}
-	for link := (rtnetlink.LinkMessage{}); link.Flags&unix.IFF_LOWER_UP == 0; {
-		if link, err = conn.Link.Get(index); err != nil {
-			return err
-		}
-	}
-	ip := net.IPv4(169, 254, 0, 1).To4()
-	err = conn.Address.New(&rtnetlink.AddressMessage{
-		Family: unix.AF_INET, PrefixLength: 16, Scope: unix.RT_SCOPE_LINK, Index: index,
-		Attributes: &rtnetlink.AddressAttributes{Address: ip, Local: ip},
-	})
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s\n", body)
-	return err
+	return prototype.Ask()
 }
