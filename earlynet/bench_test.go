@@ -15,8 +15,7 @@ func BenchmarkLinkLocal(b *testing.B) { benchmark(b, LinkLocal) }
 func BenchmarkAll(b *testing.B) { benchmark(b, LinkLocal, DHCP, IPv6) }
 
 func benchmark(b *testing.B, methods ...Method) {
-	c := plug(b)
-	c.serve()
+	serving(b)
 	ctx := context.Background()
 	var path, answer, undo time.Duration
 	for b.Loop() {

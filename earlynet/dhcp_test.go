@@ -1,7 +1,6 @@
 package earlynet
 
 import (
-	"context"
 	"os/exec"
 	"strings"
 	"testing"
@@ -37,37 +36,26 @@ func (c *peer) dnsmasq(options ...string) {
 }
 
 func TestDHCP(t *testing.T) {
-	ctx := context.Background()
 	t.Run("dnsmasq's lease with a subnet and a router becomes a path", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.dnsmasq()
-		restored(t)
-		n := open(ctx, t, Config{Methods: []Method{DHCP}})
+		n := traceless(t, DHCP)
 		p := next(t, n)
-		got, err := ask(ctx, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != p.Source.String() || !strings.HasPrefix(got, "10.9.0.") || p.Gateway.String() != "10.9.0.1" {
-			t.Errorf("the service saw %s, the path says %v by %v", got, p.Source, p.Gateway)
+		reaches(t, p)
+		if !strings.HasPrefix(p.Source.String(), "10.9.0.") || p.Gateway.String() != "10.9.0.1" {
+			t.Errorf("the path says %v by %v", p.Source, p.Gateway)
 		}
 	})
 	t.Run("a /32 with a gateway outside of it by option 121, as on Hetzner's public network", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.dnsmasq("--dhcp-option-force=1,255.255.255.255",
 			"--dhcp-option-force=121,172.31.1.1/32,0.0.0.0,0.0.0.0/0,172.31.1.1",
 			"--dhcp-option=3,10.9.0.99", "--dhcp-option-force=26,1450")
-		restored(t)
-		n := open(ctx, t, Config{Methods: []Method{DHCP}})
+		n := traceless(t, DHCP)
 		p := next(t, n)
-		got, err := ask(ctx, p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != p.Source.String() || p.Gateway.String() != "172.31.1.1" {
-			t.Errorf("the service saw %s, the path says %v by %v", got, p.Source, p.Gateway)
+		reaches(t, p)
+		if p.Gateway.String() != "172.31.1.1" {
+			t.Errorf("the path says %v by %v", p.Source, p.Gateway)
 		}
 		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/32") {
 			t.Errorf("address: %s", a)
@@ -78,39 +66,24 @@ func TestDHCP(t *testing.T) {
 		}
 	})
 	t.Run("link-local and DHCP race, and both work at the same time", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.dnsmasq()
-		restored(t)
-		n := open(ctx, t, Config{})
+		n := traceless(t)
 		for range 2 {
-			p := next(t, n)
-			if got, err := ask(ctx, p); err != nil || got != p.Source.String() {
-				t.Errorf("%v: the service saw %q: %v", p, got, err)
-			}
+			reaches(t, next(t, n))
 		}
 	})
 	t.Run("another client with the same lease keeps it", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.dnsmasq()
-		n := open(ctx, t, Config{Methods: []Method{DHCP}})
+		n := openBy(t, DHCP)
 		p := next(t, n)
 		run(t, "ip addr add "+p.Source.String()+"/24 dev eth0; ip route add default via 10.9.0.1")
-		if _, err := ask(ctx, p); err != nil {
-			t.Error(err)
-		}
+		reaches(t, p)
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		h, err := Host(ctx, Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close()
-		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
-			t.Errorf("the other client's network: the service saw %q: %v", got, err)
-		}
+		hostReaches(t, p.Source) // the other client's network
 		if a := addrs(t, "eth0"); strings.Contains(a, "/32") {
 			t.Errorf("ours is left: %s", a)
 		}

@@ -51,7 +51,7 @@ func TestShapes(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			testvm.Start(t, cloud.Config{Server: server}, testvm.NIC("eth0", tc.nic))
-			p := next(t, open(context.Background(), t, Config{Methods: []Method{tc.method}}))
+			p := next(t, openBy(t, tc.method))
 			if got := hostname(t, p); got != "my-server" {
 				t.Errorf("name %q", got)
 			}
@@ -70,7 +70,7 @@ func TestShapes(t *testing.T) {
 	})
 	t.Run("a NIC that is attached late joins in", func(t *testing.T) {
 		lab := testvm.Start(t, cloud.Config{Server: server}, testvm.Without("eth0"))
-		n := open(context.Background(), t, Config{})
+		n := openBy(t)
 		if st := n.Status(); len(st) != 1 || !strings.Contains(st[0].Error(), ErrNoNIC.Error()) {
 			t.Errorf("status: %v", st)
 		}
@@ -84,7 +84,7 @@ func TestShapes(t *testing.T) {
 		mac := []byte{0x86, 0, 0, 1, 2, 3}
 		taken := addressPicker(mac, nil)()
 		testvm.Start(t, cloud.Config{Server: server}, testvm.NIC("eth0", cloud.NIC{MAC: mac, Neighbours: []netip.Addr{taken}}))
-		n := open(context.Background(), t, Config{Methods: []Method{LinkLocal}})
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		if p.Source == taken {
 			ended(t, p)
@@ -131,8 +131,7 @@ func TestDHCPFaults(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: "my-server"}, Link: tc.link, Seed: 7},
 				testvm.NIC("eth0", cloud.NIC{DHCP: tc.servers}))
-			var r recorder
-			n := open(context.Background(), t, Config{Methods: []Method{DHCP}, Observer: r.observe})
+			n := openBy(t, DHCP)
 			p := next(t, n)
 			if strings.Contains(tc.text, "leave the lease") {
 				ended(t, p)
@@ -143,7 +142,7 @@ func TestDHCPFaults(t *testing.T) {
 					t.Errorf("name %q", got)
 				}
 			}
-			if tc.kind != 0 && !r.saw(tc.kind, tc.text) {
+			if tc.kind != 0 && !n.saw(tc.kind, tc.text) {
 				t.Errorf("nobody was told %q", tc.text)
 			}
 		})
@@ -153,7 +152,7 @@ func TestDHCPFaults(t *testing.T) {
 		lab := testvm.Start(t, cloud.Config{}, testvm.NIC("eth0", cloud.NIC{
 			DHCP: []cloud.DHCP{{Lease: 20 * time.Second, Extra: map[uint8][]byte{58: {0, 0, 0, 1}}}},
 		}))
-		n := open(context.Background(), t, Config{Methods: []Method{DHCP}})
+		n := openBy(t, DHCP)
 		p := next(t, n)
 		eventually(t, "the second renewal", func() bool {
 			renewals := 0

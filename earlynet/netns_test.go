@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +45,14 @@ type peer struct {
 func plug(t testing.TB) *peer {
 	t.Helper()
 	return plugAs(t, "eth0")
+}
+
+// serving is plug with a service at the address, which tells clients theirs.
+func serving(t testing.TB) *peer {
+	t.Helper()
+	c := plug(t)
+	c.serve()
+	return c
 }
 
 func plugAs(t testing.TB, ifname string) *peer {
@@ -135,6 +145,27 @@ func ask(ctx context.Context, p *Path) (string, error) {
 	return string(b), err
 }
 
+// reaches checks that the service is reached over a path, from its address.
+func reaches(t testing.TB, p *Path) {
+	t.Helper()
+	if got, err := ask(context.Background(), p); err != nil || got != p.Source.String() {
+		t.Errorf("%v: the service saw %q: %v", p, got, err)
+	}
+}
+
+// hostReaches checks that the host's own network reaches the service, from an address.
+func hostReaches(t testing.TB, from netip.Addr) {
+	t.Helper()
+	h, err := Host(context.Background(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if got, err := ask(context.Background(), next(t, h)); err != nil || got != from.String() {
+		t.Errorf("the host's network: the service saw %q, not %v: %v", got, from, err)
+	}
+}
+
 // restored checks, when the test ends, that nothing is left of it.
 func restored(t testing.TB) {
 	t.Helper()
@@ -167,9 +198,36 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// A recorder keeps events for a test to look at.
+type recorder struct {
+	mu     sync.Mutex
+	events []Event
+}
+
+func (r *recorder) observe(e Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// saw reports whether an event of the kind came whose line contains text.
+func (r *recorder) saw(k EventKind, text string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.events, func(e Event) bool { return e.Kind == k && strings.Contains(e.String(), text) })
+}
+
+// An opened network has a record of what it told.
+type opened struct {
+	*Network
+	told recorder
+}
+
+func (o *opened) saw(k EventKind, text string) bool { return o.told.saw(k, text) }
+
 // open opens a network and closes it at the end of the test; a second Close by
 // the test itself is harmless.
-func open(ctx context.Context, t testing.TB, cfg Config) *Network {
+func open(ctx context.Context, t testing.TB, cfg Config) *opened {
 	t.Helper()
 	if cfg.NICs == nil {
 		cfg.NICs = []string{"eth0"}
@@ -177,15 +235,17 @@ func open(ctx context.Context, t testing.TB, cfg Config) *Network {
 	if cfg.Destinations == nil {
 		cfg.Destinations = []netip.Addr{metadata}
 	}
-	told := cfg.Observer
+	n := new(opened)
+	observer := cfg.Observer
 	cfg.Observer = func(e Event) {
 		t.Log(e)
-		if told != nil {
-			told(e)
+		n.told.observe(e)
+		if observer != nil {
+			observer(e)
 		}
 	}
-	n, err := Open(ctx, cfg)
-	if err != nil {
+	var err error
+	if n.Network, err = Open(ctx, cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -196,8 +256,25 @@ func open(ctx context.Context, t testing.TB, cfg Config) *Network {
 	return n
 }
 
+// openBy opens a network with paths by these methods; none given: all.
+func openBy(t testing.TB, methods ...Method) *opened {
+	t.Helper()
+	return open(context.Background(), t, Config{Methods: methods})
+}
+
+// traceless is openBy, and when the test ends nothing must be left of the network.
+func traceless(t testing.TB, methods ...Method) *opened {
+	t.Helper()
+	restored(t)
+	return openBy(t, methods...)
+}
+
 // next returns the next path.
-func next(t testing.TB, n *Network) *Path {
+func next(t testing.TB, n interface {
+	Paths() <-chan *Path
+	Status() []error
+},
+) *Path {
 	t.Helper()
 	select {
 	case p, ok := <-n.Paths():

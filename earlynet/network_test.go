@@ -16,51 +16,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A recorder keeps events for a test to look at.
-type recorder struct {
-	mu     sync.Mutex
-	events []Event
-}
-
-func (r *recorder) observe(e Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.events = append(r.events, e)
-}
-
-// saw reports whether an event of the kind came whose line contains text.
-func (r *recorder) saw(k EventKind, text string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		if e.Kind == k && strings.Contains(e.String(), text) {
-			return true
-		}
-	}
-	return false
-}
-
-// firstPick is the address that a NIC takes first.
-func firstPick(t testing.TB, ifname string) netip.Addr {
+// eth0 is the NIC as the kernel has it.
+func eth0(t testing.TB) *net.Interface {
 	t.Helper()
-	ifi, err := net.InterfaceByName(ifname)
+	nic, err := net.InterfaceByName("eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return addressPicker(ifi.HardwareAddr, []netip.Addr{metadata})()
+	return nic
+}
+
+// picks gives the addresses that eth0 takes, the first one first.
+func picks(t testing.TB) func() netip.Addr {
+	t.Helper()
+	return addressPicker(eth0(t).HardwareAddr, []netip.Addr{metadata})
 }
 
 func TestUndo(t *testing.T) {
 	ctx := context.Background()
-	ll := Config{Methods: []Method{LinkLocal}}
 
 	t.Run("a context that ends while nobody answers DHCP ends the paths, and nothing is left", func(t *testing.T) {
 		plug(t)
 		restored(t)
 		ctx, cancel := context.WithCancel(ctx)
-		var r recorder
-		n := open(ctx, t, Config{Methods: []Method{DHCP}, Observer: r.observe})
-		eventually(t, "the fourth DISCOVER", func() bool { return r.saw(PathFailed, "no offer after 4 tries") })
+		n := open(ctx, t, Config{Methods: []Method{DHCP}})
+		eventually(t, "the fourth DISCOVER", func() bool { return n.saw(PathFailed, "no offer after 4 tries") })
 		cancel()
 		if p, ok := <-n.Paths(); ok {
 			t.Errorf("a path from nowhere: %v", p)
@@ -72,11 +52,10 @@ func TestUndo(t *testing.T) {
 	})
 
 	t.Run("what was done stays when the context ends, until Close", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		serving(t)
 		restored(t)
 		ctx, cancel := context.WithCancel(ctx)
-		n := open(ctx, t, ll)
+		n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
 		p := next(t, n)
 		cancel()
 		for range n.Paths() {
@@ -95,10 +74,8 @@ func TestUndo(t *testing.T) {
 	})
 
 	t.Run("Close ends a connection in use and an attempt to connect", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		restored(t)
-		n := open(ctx, t, ll)
+		serving(t)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80")
 		if err != nil {
@@ -123,12 +100,10 @@ func TestUndo(t *testing.T) {
 	})
 
 	t.Run("an address that is there already is used, and left", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		source := firstPick(t, "eth0")
+		serving(t)
+		source := picks(t)()
 		run(t, "ip link set eth0 up; ip addr add "+source.String()+"/32 dev eth0; sleep 0.05")
-		restored(t)
-		n := open(ctx, t, ll)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		if got, err := ask(ctx, p); err != nil || got != source.String() {
 			t.Errorf("the service saw %q, want %v: %v", got, source, err)
@@ -137,10 +112,7 @@ func TestUndo(t *testing.T) {
 
 	t.Run("an address that somebody takes over is left, and the link with it", func(t *testing.T) {
 		plug(t)
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		run(t, "ip addr replace "+p.Source.String()+"/32 dev eth0")
 		if err := n.Close(); err != nil {
@@ -149,22 +121,16 @@ func TestUndo(t *testing.T) {
 		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()) || !strings.Contains(a, "forever") {
 			t.Errorf("the address is not as somebody left it: %s", a)
 		}
-		if !r.saw(LinkLeftUp, p.Source.String()) {
+		if !n.saw(LinkLeftUp, p.Source.String()) {
 			t.Error("nobody was told that the link is left up")
 		}
 	})
 
 	t.Run("an address that somebody adds keeps the link up, without our neighbours", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		serving(t)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
-		if _, err := ask(ctx, p); err != nil {
-			t.Fatal(err)
-		}
+		reaches(t, p)
 		run(t, "ip addr add 192.0.2.1/24 dev eth0")
 		if err := n.Close(); err != nil {
 			t.Error(err)
@@ -181,66 +147,51 @@ func TestUndo(t *testing.T) {
 		if rt := run(t, "ip route show table all proto "+fmt.Sprint(mark)); rt != "" {
 			t.Errorf("routes: %s", rt)
 		}
-		if !r.saw(LinkLeftUp, "192.0.2.1/24") {
+		if !n.saw(LinkLeftUp, "192.0.2.1/24") {
 			t.Error("nobody was told that the link is left up")
 		}
 	})
 
 	t.Run("a route that somebody adds keeps the link up", func(t *testing.T) {
 		plug(t)
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		n := openBy(t, LinkLocal)
 		next(t, n)
 		run(t, "ip route add 198.51.100.0/24 dev eth0")
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		if !r.saw(LinkLeftUp, "198.51.100.0/24") || !strings.Contains(run(t, "ip route"), "198.51.100.0/24") {
+		if !n.saw(LinkLeftUp, "198.51.100.0/24") || !strings.Contains(run(t, "ip route"), "198.51.100.0/24") {
 			t.Error("the link is not left up with its route")
 		}
 	})
 
 	t.Run("a link that is up before, with a lease in use, is untouched", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		serving(t)
 		run(t, "ip link set eth0 up; ip addr add 10.9.0.7/24 dev eth0; ip route add default via 10.9.0.1; sleep 0.05")
-		restored(t)
-		n := open(ctx, t, ll)
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		n := traceless(t, LinkLocal)
+		reaches(t, next(t, n))
 	})
 
 	t.Run("somebody's own route to the service with our metric does not matter", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		serving(t)
 		run(t, "ip link set eth0 up; sleep 0.05")
-		run(t, fmt.Sprintf("ip route add 169.254.169.254/32 dev eth0 metric %d", metricLinkLocal+index(t, "eth0")))
-		restored(t)
-		n := open(ctx, t, ll)
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		run(t, fmt.Sprintf("ip route add 169.254.169.254/32 dev eth0 metric %d", metricLinkLocal+eth0(t).Index))
+		n := traceless(t, LinkLocal)
+		reaches(t, next(t, n))
 	})
 
 	t.Run("a black-hole route to the service over another NIC does not matter", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		serving(t)
 		run(t, "ip link add trap0 type veth peer name trap1; ip link set trap0 up; ip link set trap1 up; ip addr add 10.8.0.2/24 dev trap0")
 		t.Cleanup(func() { run(t, "ip link del trap0") })
 		run(t, "ip route add 169.254.169.254/32 via 10.8.0.1 dev trap0; sleep 0.05")
-		restored(t)
-		n := open(ctx, t, ll)
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		n := traceless(t, LinkLocal)
+		reaches(t, next(t, n))
 	})
 
 	t.Run("what a killed process leaves has a lifetime, and the routes go with the address", func(t *testing.T) {
 		plug(t)
-		n := open(ctx, t, ll)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		a := addrs(t, "eth0")
 		if !strings.Contains(a, "valid_lft 60sec") && !strings.Contains(a, "valid_lft 59sec") {
@@ -254,54 +205,34 @@ func TestUndo(t *testing.T) {
 	})
 }
 
-func index(t testing.TB, ifname string) int {
-	t.Helper()
-	ifi, err := net.InterfaceByName(ifname)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ifi.Index
-}
-
 func TestNIC(t *testing.T) {
 	ctx := context.Background()
-	ll := Config{Methods: []Method{LinkLocal}}
 
 	t.Run("one without carrier becomes a path when it gets it", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.run("ip link set cloud0 down")
-		restored(t)
-		n := open(ctx, t, ll)
+		n := traceless(t, LinkLocal)
 		eventually(t, "a status that says so", func() bool {
 			st := n.Status()
 			return len(st) == 1 && strings.Contains(st[0].Error(), "eth0: no carrier")
 		})
 		c.run("ip link set cloud0 up; ip route add 169.254.0.0/16 dev cloud0")
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		reaches(t, next(t, n))
 	})
 
 	t.Run("one that loses its carrier ends its path, and makes another when it is back", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		restored(t)
-		n := open(ctx, t, ll)
+		c := serving(t)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		c.run("ip link set cloud0 down")
 		ended(t, p)
 		c.run("ip link set cloud0 up; ip route add 169.254.0.0/16 dev cloud0")
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		reaches(t, next(t, n))
 	})
 
 	t.Run("one that is set down by somebody is left down, and used again when it is up", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		restored(t)
-		n := open(ctx, t, ll)
+		serving(t)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		run(t, "ip link set eth0 down")
 		ended(t, p)
@@ -311,33 +242,23 @@ func TestNIC(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 		run(t, "ip link set eth0 up")
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		reaches(t, next(t, n))
 	})
 
 	t.Run("one that is down and up again between two looks gets its routes again", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		restored(t)
-		n := open(ctx, t, ll)
+		serving(t)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		n.mu.Lock() // nobody looks
 		run(t, "ip link set eth0 down; ip link set eth0 up")
 		n.mu.Unlock()
 		ended(t, p)
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		reaches(t, next(t, n))
 	})
 
 	t.Run("one that is removed ends its path and connections, and one that is added later is used", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		serving(t)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80")
 		if err != nil {
@@ -348,28 +269,19 @@ func TestNIC(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); err == nil {
 			t.Error("the connection is still there")
 		}
-		eventually(t, "NICGone", func() bool { return r.saw(NICGone, "eth0") })
-		c2 := plug(t)
-		c2.serve()
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		eventually(t, "NICGone", func() bool { return n.saw(NICGone, "eth0") })
+		serving(t)
+		reaches(t, next(t, n))
 	})
 
 	t.Run("one that is renamed goes on", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		serving(t)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		run(t, "ip link set eth0 name ens3")
 		t.Cleanup(func() { run(t, "ip link del ens3") })
-		eventually(t, "NICRenamed", func() bool { return r.saw(NICRenamed, "ens3: renamed: formerly eth0") })
-		if _, err := ask(ctx, p); err != nil {
-			t.Error(err)
-		}
+		eventually(t, "NICRenamed", func() bool { return n.saw(NICRenamed, "ens3: renamed: formerly eth0") })
+		reaches(t, p)
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
@@ -379,22 +291,18 @@ func TestNIC(t *testing.T) {
 	})
 
 	t.Run("one that is renamed to the name asked for is used", func(t *testing.T) {
-		c := plugAs(t, "other0")
-		c.serve()
-		n := open(ctx, t, ll)
+		plugAs(t, "other0").serve()
+		n := openBy(t, LinkLocal)
 		run(t, "ip link set other0 name eth0")
 		t.Cleanup(func() { run(t, "ip link del eth0") })
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		reaches(t, next(t, n))
 	})
 
 	t.Run("a veth that is not named is ignored, and the reason says what to do", func(t *testing.T) {
 		plug(t)
 		restored(t)
-		var r recorder
-		n := open(ctx, t, Config{NICs: []string{"e*"}, Observer: r.observe})
-		if !r.saw(NICIgnored, "eth0: ignored: a veth, not a physical NIC; name it exactly to use it") {
+		n := open(ctx, t, Config{NICs: []string{"e*"}})
+		if !n.saw(NICIgnored, "eth0: ignored: a veth, not a physical NIC; name it exactly to use it") {
 			t.Error("nobody was told")
 		}
 		if st := n.Status(); len(st) != 1 || !errors.Is(st[0], ErrNoNIC) {
@@ -405,36 +313,23 @@ func TestNIC(t *testing.T) {
 	t.Run("one named by its MAC address is used", func(t *testing.T) {
 		plug(t)
 		restored(t)
-		ifi, err := net.InterfaceByName("eth0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		next(t, open(ctx, t, Config{NICs: []string{ifi.HardwareAddr.String()}, Methods: []Method{LinkLocal}}))
+		next(t, open(ctx, t, Config{NICs: []string{eth0(t).HardwareAddr.String()}, Methods: []Method{LinkLocal}}))
 	})
 
 	t.Run("an address that somebody removes ends the path, and another is made", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		restored(t)
-		n := open(ctx, t, ll)
+		serving(t)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
 		ended(t, p)
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
+		reaches(t, next(t, n))
 	})
 
 	t.Run("another host with our address makes us yield and pick another", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		taken := firstPick(t, "eth0")
+		c := serving(t)
+		taken := picks(t)()
 		c.run("ip addr add " + taken.String() + "/32 dev cloud0")
-		restored(t)
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		if p.Source == taken {
 			ended(t, p)
@@ -443,38 +338,27 @@ func TestNIC(t *testing.T) {
 			}
 			p = next(t, n)
 		}
-		if p.Source == taken || !r.saw(Conflict, taken.String()) {
+		if p.Source == taken || !n.saw(Conflict, taken.String()) {
 			t.Errorf("did not yield %v", taken)
 		}
-		if got, err := ask(ctx, p); err != nil || got != p.Source.String() {
-			t.Errorf("the service saw %q, want %v: %v", got, p.Source, err)
-		}
+		reaches(t, p)
 		eventually(t, "the address given back", func() bool { return !strings.Contains(addrs(t, "eth0"), taken.String()) })
 	})
 
 	t.Run("a router that answers ARP for every address does not keep us from having one", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		ifi, err := net.InterfaceByName("eth0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pick := addressPicker(ifi.HardwareAddr, []netip.Addr{metadata})
+		c := serving(t)
+		pick := picks(t)
 		for range 8 {
 			c.run("ip addr add " + pick().String() + "/32 dev cloud0")
 		}
-		restored(t)
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		n := traceless(t, LinkLocal)
 		var last *Path
 		eventually(t, "the proxy seen through, and a path", func() bool {
 			select {
 			case last = <-n.Paths():
 			default:
 			}
-			return r.saw(ProxyARP, "") && last != nil && last.Err() == nil
+			return n.saw(ProxyARP, "") && last != nil && last.Err() == nil
 		})
 		select {
 		case <-last.Done():
@@ -485,20 +369,15 @@ func TestNIC(t *testing.T) {
 
 	t.Run("the ARP timers are short while it is ours", func(t *testing.T) {
 		plug(t)
-		restored(t)
-		next(t, open(ctx, t, ll))
+		next(t, traceless(t, LinkLocal))
 		if v := run(t, "cat /proc/sys/net/ipv4/neigh/eth0/retrans_time_ms"); v != "50\n" && v != "52\n" && v != "54\n" { // 1000, 250 and 300 ticks a second
 			t.Errorf("retrans_time_ms: %s", v)
 		}
 	})
 
 	t.Run("lost notifications are made up for", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		var r recorder
-		cfg := ll
-		cfg.Observer = r.observe
-		n := open(ctx, t, cfg)
+		serving(t)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		if err := n.events.SetReadBuffer(1); err != nil {
 			t.Fatal(err)
@@ -508,14 +387,11 @@ func TestNIC(t *testing.T) {
 		t.Cleanup(func() { run(t, "ip link del storm0") })
 		run(t, "for i in 1 2 3 4 5 6 7 8; do ip link set storm0 up; ip link set storm0 down; done")
 		run(t, "ip link del eth0")
-		c = plug(t)
+		serving(t)
 		n.mu.Unlock()
-		c.serve()
 		ended(t, p)
-		if _, err := ask(ctx, next(t, n)); err != nil {
-			t.Error(err)
-		}
-		if !r.saw(NetlinkOverrun, "") {
+		reaches(t, next(t, n))
+		if !n.saw(NetlinkOverrun, "") {
 			t.Error("no overrun: the test shows nothing")
 		}
 	})
@@ -586,8 +462,7 @@ func TestPermission(t *testing.T) {
 func TestHost(t *testing.T) {
 	ctx := context.Background()
 	t.Run("the host's own network is a path, and its changes are told", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		serving(t)
 		n, err := Host(ctx, Config{})
 		if err != nil {
 			t.Fatal(err)
@@ -616,21 +491,25 @@ func TestHost(t *testing.T) {
 	})
 }
 
+// kept is the next path of a network that is closed, and keeps it.
+func kept(t testing.TB, n *opened) *Path {
+	t.Helper()
+	p := next(t, n)
+	if err := n.Keep(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func TestKeep(t *testing.T) {
-	ctx := context.Background()
 	t.Run("a kept lease outlives the network with all of its routes", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.dnsmasq("--dhcp-option-force=1,255.255.255.255",
 			"--dhcp-option-force=121,172.31.1.1/32,0.0.0.0,0.0.0.0/0,172.31.1.1", "--dhcp-option-force=26,1450")
-		n := open(ctx, t, Config{Methods: []Method{DHCP}})
-		p := next(t, n)
-		if err := n.Keep(p); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Close(); err != nil {
-			t.Fatal(err)
-		}
+		p := kept(t, openBy(t, DHCP))
 		rt := run(t, "ip route show table all dev eth0")
 		for _, want := range []string{"default via 172.31.1.1 proto dhcp", "172.31.1.1 proto dhcp scope link"} {
 			if !strings.Contains(rt, want) {
@@ -646,27 +525,12 @@ func TestKeep(t *testing.T) {
 		if l := run(t, "ip -o link show eth0"); !strings.Contains(l, "state UP") || !strings.Contains(l, "mtu 1450") {
 			t.Errorf("link: %s", l)
 		}
-		h, err := Host(ctx, Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close()
-		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
-			t.Errorf("the service saw %q: %v", got, err)
-		}
+		hostReaches(t, p.Source)
 	})
 	t.Run("a kept lease with a subnet has its subnet", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
+		c := serving(t)
 		c.dnsmasq()
-		n := open(ctx, t, Config{Methods: []Method{DHCP}})
-		p := next(t, n)
-		if err := n.Keep(p); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Close(); err != nil {
-			t.Fatal(err)
-		}
+		p := kept(t, openBy(t, DHCP))
 		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/24") || strings.Contains(a, "/32") {
 			t.Errorf("address: %s", a)
 		}
@@ -676,42 +540,19 @@ func TestKeep(t *testing.T) {
 				t.Errorf("no %q in\n%s", want, rt)
 			}
 		}
-		h, err := Host(ctx, Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close()
-		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
-			t.Errorf("the service saw %q: %v", got, err)
-		}
+		hostReaches(t, p.Source)
 	})
 	t.Run("a kept link-local address outlives the network", func(t *testing.T) {
-		c := plug(t)
-		c.serve()
-		n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
-		p := next(t, n)
-		if err := n.Keep(p); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Close(); err != nil {
-			t.Fatal(err)
-		}
+		serving(t)
+		p := kept(t, openBy(t, LinkLocal))
 		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/32") || !strings.Contains(a, "forever") {
 			t.Errorf("address: %s", a)
 		}
-		h, err := Host(ctx, Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close()
-		if got, err := ask(ctx, next(t, h)); err != nil || got != p.Source.String() {
-			t.Errorf("the service saw %q: %v", got, err)
-		}
+		hostReaches(t, p.Source)
 	})
 	t.Run("nothing can be kept of a path that is gone", func(t *testing.T) {
 		plug(t)
-		restored(t)
-		n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
+		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		n.Close()
 		if err := n.Keep(p); !errors.Is(err, ErrPathDone) {
