@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -181,24 +182,14 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("[%8.3fs]", d.Seconds())
 }
 
-// Sentence is an event in words: `eth0/dhcp: offer: 203.0.113.7 from 172.31.1.1`.
+// Sentence is an event in words: `eth0/dhcp: named: my-server`.
 func Sentence(e identity.Event) string {
 	if e.Link != nil { // the network's own words name its path already
 		return e.Link.String()
 	}
-	var b strings.Builder
-	if e.Path != "" {
-		b.WriteString(e.Path)
-		b.WriteString(": ")
-	}
-	b.WriteString(e.Kind.String())
-	if e.Detail != "" {
-		b.WriteString(": ")
-		b.WriteString(e.Detail)
-	}
+	words := []string{e.Path, e.Kind.String(), e.Detail}
 	if e.Err != nil {
-		b.WriteString(": ")
-		b.WriteString(e.Err.Error())
+		words = append(words, e.Err.Error())
 	}
-	return b.String()
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ": ")
 }
