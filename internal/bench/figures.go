@@ -43,13 +43,12 @@ type machineFigures struct {
 }
 
 type clientFigures struct {
-	Name    string              `json:"name"`
-	Note    string              `json:"note,omitempty"`
-	Missing string              `json:"missing,omitempty"`
-	Trips   map[cloud.Shape]int `json:"-"`
-	Peak    int                 `json:"peak_rss,omitempty"` // of its largest process
-	Size    int                 `json:"size,omitempty"`     // of its own programs
-	Packed  int                 `json:"size_zstd,omitempty"`
+	Name    string `json:"name"`
+	Note    string `json:"note,omitempty"`
+	Missing string `json:"missing,omitempty"`
+	Peak    int    `json:"peak_rss,omitempty"` // of its largest process
+	Size    int    `json:"size,omitempty"`     // of its own programs
+	Packed  int    `json:"size_zstd,omitempty"`
 }
 
 // A series is all runs under one condition.

@@ -116,7 +116,7 @@ func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures,
 	f = &figures{Machine: machine(), Quick: o.quick, Clients: make([]clientFigures, len(all))}
 	began := time.Now()
 	for i, c := range all {
-		f.Clients[i] = clientFigures{Name: c.name, Note: c.note, Missing: c.missing, Trips: c.trips}
+		f.Clients[i] = clientFigures{Name: c.name, Note: c.note, Missing: c.missing}
 		if c.missing != "" {
 			fmt.Fprintf(progress, "bench: without %s: %s\n", c.name, c.missing)
 			continue

@@ -23,10 +23,9 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/nametag-boot/nametag/internal/helper"
 	"github.com/nametag-boot/nametag/internal/ship"
 )
-
-var architectures = []string{"amd64", "arm64"}
 
 func main() {
 	out := flag.String("o", "dist", "the folder to build into; what it has is replaced")
@@ -40,7 +39,7 @@ func main() {
 }
 
 func run(out, version string, check bool) error {
-	if err := release(out, version, os.Getenv("GOCACHE")); err != nil {
+	if err := release(out, version); err != nil {
 		return err
 	}
 	if check {
@@ -50,7 +49,7 @@ func run(out, version string, check bool) error {
 		}
 		defer os.RemoveAll(again)
 		// A cache of its own, so that the second build really builds.
-		if err := release(filepath.Join(again, "dist"), version, filepath.Join(again, "cache")); err != nil {
+		if err := release(filepath.Join(again, "dist"), version, "GOCACHE="+filepath.Join(again, "cache")); err != nil {
 			return err
 		}
 		if err := same(out, filepath.Join(again, "dist")); err != nil {
@@ -66,8 +65,8 @@ func run(out, version string, check bool) error {
 	return nil
 }
 
-// release builds everything into dir.
-func release(dir, version, cache string) error {
+// release builds everything into dir. env goes on top of the builds' environment.
+func release(dir, version string, env ...string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -77,9 +76,9 @@ func release(dir, version, cache string) error {
 		}
 	}
 	for _, command := range []string{"nametag", "nametagctl"} { // in this order: the second carries the first
-		for _, arch := range architectures {
+		for _, arch := range helper.Architectures() {
 			path := filepath.Join(dir, command+"-linux-"+arch)
-			if err := build(path, command, arch, version, cache); err != nil {
+			if err := build(path, command, arch, version, env); err != nil {
 				return err
 			}
 			if err := writeSBOM(path); err != nil {
@@ -102,15 +101,12 @@ func release(dir, version, cache string) error {
 }
 
 // build builds one command as it ships.
-func build(path, command, arch, version, cache string) error {
+func build(path, command, arch, version string, env []string) error {
 	b := ship.Build{
-		Command: "cmd/" + command, Arch: arch, Output: path, Tags: "carry", Link: "-buildid= -X main.version=" + version,
+		Command: "cmd/" + command, Arch: arch, Output: path, Tags: "carry", Link: "-buildid= -X main.version=" + version, Env: env,
 	}
 	if command == "nametag" {
 		b.Tags = ship.NodeTags
-	}
-	if cache != "" {
-		b.Env = []string{"GOCACHE=" + cache}
 	}
 	return b.Run(context.Background())
 }
@@ -136,7 +132,7 @@ func pack(from, to string) error {
 
 // own is a built command that runs on this machine.
 func own(dir, command string) (string, error) {
-	if !slices.Contains(architectures, runtime.GOARCH) {
+	if !slices.Contains(helper.Architectures(), runtime.GOARCH) {
 		return "", fmt.Errorf("the manual is made by running the commands, and none is built for %s", runtime.GOARCH)
 	}
 	return filepath.Abs(filepath.Join(dir, command+"-linux-"+runtime.GOARCH))
