@@ -3,7 +3,7 @@
 // destinations that will be dialled, and in the end nothing of it.
 //
 // [Open] looks for network interfaces (NICs) by rtnetlink, sets those up that
-// are down, and races several [Method]s on each of them. Every success is a
+// are down, and races every [Method] on each of them. Every success is a
 // [Path]: one way to reach the destinations, with a dialer bound to its
 // interface. Paths arrive on [Network.Paths] as they become usable; nothing
 // waits for a slower one. [Network.Close] takes everything back.
