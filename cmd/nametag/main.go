@@ -28,7 +28,7 @@ const (
 	exitTimedOut    = 3 // the bound passed without a valid name
 	exitNotPresent  = 4 // this is not a server of that cloud
 	exitPermission  = 5 // the capabilities for the network are missing
-	exitInterrupted = 6 // SIGINT or SIGTERM came first
+	exitInterrupted = 6 // SIGINT, SIGTERM or SIGHUP came first
 )
 
 const usage = `nametag finds out a server's name before anything else needs it.
@@ -53,10 +53,22 @@ func main() {
 	case os.Getpid() == 1 && !asksForCommand(os.Args):
 		firstProcess()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// interruptible returns a context that ends by the signals that ask a program to end, so that the network is put back
+// first. A reader of what it says that has gone (| head -1) is an error of the writing and not the end: that, too, would
+// leave the network as it is at that moment.
+func interruptible() (context.Context, context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE)
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signal.NotifyContext(context.Background(), signals...)
 }
 
 // asksForCommand tells process 1 of a container, which was given a command, from that of a machine, which was given the

@@ -40,7 +40,7 @@ Flags:
 Exit status:
   0  the name was found and printed        4  this is not a server of Hetzner Cloud
   1  another failure, as printed           5  no permission: the capabilities are missing
-  2  bad usage                             6  interrupted by SIGINT or SIGTERM
+  2  bad usage                             6  interrupted by SIGINT, SIGTERM or SIGHUP
   3  timed out without a valid name
 
 Example:
