@@ -109,6 +109,8 @@ func (c *nic) run() {
 	if c.current().up() {
 		c.knowNeighbours()
 	}
+	var again <-chan time.Time // when to try once more to set the link up
+	patience := firstRaise
 	for c.net.ctx.Err() == nil {
 		l, present, breaks, news := c.state()
 		switch {
@@ -123,7 +125,11 @@ func (c *nic) run() {
 			c.net.failed(&Error{Op: "carrier lost", Interface: l.name})
 			continue // the state may be another by now
 		case !l.up() && !c.raised:
-			c.raise(l)
+			if !c.raise(l) {
+				// Some drivers are not ready when their NIC shows, and nothing tells when they are.
+				again = time.After(patience)
+				patience = min(2*patience, lastRaise)
+			}
 		case s == nil && l.carries():
 			c.net.succeeded(l.name, 0)
 			c.event(0, Carrier, "", nil)
@@ -132,10 +138,18 @@ func (c *nic) run() {
 		}
 		select {
 		case <-news:
+		case <-again:
 		case <-c.net.ctx.Done():
 		}
 	}
 }
+
+// How long to wait before a link is set up that could not be: the first time, and
+// at most.
+const (
+	firstRaise = 50 * time.Millisecond
+	lastRaise  = 5 * time.Second
+)
 
 // A session is the methods at work while a link carries frames.
 type session struct {
@@ -161,18 +175,20 @@ func (s *session) stop() {
 	}
 }
 
-// raise sets the link up, once: whoever sets it down afterwards has a reason.
-func (c *nic) raise(l link) {
+// raise sets the link up, once: whoever sets it down afterwards has a reason. It
+// reports false where the kernel refused.
+func (c *nic) raise(l link) bool {
 	if err := c.net.rtnl.setUp(c.index, true); err != nil {
 		if !gone(err) {
 			c.fail(PathFailed, &Error{Op: "set the link up", Err: permission(err)})
 		}
-		return
+		return false
 	}
 	c.raised = true
 	c.ledger.add("link up", c.lower)
 	c.event(0, LinkUp, "", nil)
 	c.net.failed(&Error{Op: "no carrier", Interface: l.name})
+	return true
 }
 
 // lower sets the link down again, unless somebody else uses it now.

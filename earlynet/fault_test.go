@@ -1,0 +1,88 @@
+package earlynet
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nltest"
+	"golang.org/x/sys/unix"
+)
+
+// faulty stands between a network and the kernel: what fault returns for a request, if it is not 0, is the answer.
+func faulty(t testing.TB, kernel *netlink.Conn, fault func(netlink.Message) unix.Errno) rtnl {
+	t.Helper()
+	t.Cleanup(func() { kernel.Close() })
+	return rtnl{nltest.Dial(func(reqs []netlink.Message) ([]netlink.Message, error) {
+		req := reqs[0]
+		if errno := fault(req); errno != 0 {
+			return nltest.Error(int(errno), reqs)
+		}
+		ask := req
+		ask.Header.Sequence, ask.Header.PID = 0, 0
+		replies, err := kernel.Execute(ask)
+		var errno unix.Errno
+		if errors.As(err, &errno) {
+			return nltest.Error(int(errno), reqs)
+		}
+		for i := range replies {
+			replies[i].Header.Sequence, replies[i].Header.PID = req.Header.Sequence, req.Header.PID
+			replies[i].Header.Flags &^= netlink.Multi // all of them are here
+		}
+		if err == nil && len(replies) == 0 {
+			return nil, io.EOF // which nltest takes for a dump of nothing
+		}
+		return replies, err
+	})}
+}
+
+// openFaulty is Open over a faulty socket for requests.
+func openFaulty(ctx context.Context, t testing.TB, cfg Config, fault func(netlink.Message) unix.Errno) *Network {
+	t.Helper()
+	if len(cfg.Destinations) == 0 {
+		cfg.Destinations = append(cfg.Destinations, metadata)
+	}
+	if len(cfg.NICs) == 0 {
+		cfg.NICs = []string{"eth0"}
+	}
+	n, err := newNetwork(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.rtnl = faulty(t, n.rtnl.c, fault)
+	if err := errors.Join(n.subscribe(), n.refresh()); err != nil {
+		t.Fatal(err)
+	}
+	n.tasks.Go(n.watch)
+	n.finish()
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func TestFaults(t *testing.T) {
+	t.Run("a link that cannot be set up at once is set up later", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		restored(t)
+		var r recorder
+		busy := 3 // as a virtual function's driver is that waits for its physical one
+		n := openFaulty(context.Background(), t, Config{Methods: []Method{LinkLocal}, Observer: r.observe}, func(m netlink.Message) unix.Errno {
+			if m.Header.Type == unix.RTM_NEWLINK && busy > 0 {
+				busy--
+				return unix.EBUSY
+			}
+			return 0
+		})
+		if _, err := ask(context.Background(), next(t, n)); err != nil {
+			t.Error(err)
+		}
+		if !r.saw(PathFailed, "set the link up: ") {
+			t.Error("nobody was told that it was busy")
+		}
+		if st := n.Status(); len(st) != 0 {
+			t.Errorf("status: %v", st)
+		}
+	})
+}
