@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -90,6 +91,11 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 	defer renew.Stop()
 	doubt := time.NewTimer(x.doubt)
 	defer doubt.Stop()
+	var renewed chan renewal // nil: nobody asks
+	var renewing sync.WaitGroup
+	defer renewing.Wait()
+	aside, stop := context.WithCancel(ctx)
+	defer stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -103,19 +109,34 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 				c.fail(PathFailed, &Error{Op: "extend address " + l.prefix.String(), Method: DHCP, Err: permission(err)})
 			}
 		case <-renew.C:
-			err = x.open(ctx, func(ctx context.Context) error {
-				more, err := x.renew(ctx, l)
-				if err == nil {
-					l.life, l.renew, l.begun = more.life, more.renew, more.begun
-				}
-				return err
+			// Beside this loop: a server may be silent for longer than an address of ours lives.
+			renewed = make(chan renewal, 1)
+			renewing.Go(func() {
+				var r renewal
+				r.err = x.open(aside, func(ctx context.Context) (err error) {
+					r.lease, err = x.renew(ctx, l)
+					return err
+				})
+				renewed <- r
 			})
-			if err != nil {
+		case r := <-renewed:
+			renewed = nil
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err = r.err; err != nil {
 				c.fail(PathFailed, &Error{Op: "renew the lease", Method: DHCP, Err: err})
 				return err
 			}
+			a.mu.Lock() // Keep looks at it
+			l.life, l.renew, l.begun = r.lease.life, r.lease.renew, r.lease.begun
+			a.mu.Unlock()
 			renew.Reset(l.renew)
 		case <-doubt.C:
+			if renewed != nil { // one exchange at a time
+				doubt.Reset(x.doubt)
+				continue
+			}
 			x.doubt = min(2*x.doubt, lastDoubt)
 			if x.another(ctx, l.server) {
 				x.shunned[l.server]++
@@ -125,6 +146,12 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 			doubt.Reset(x.doubt)
 		}
 	}
+}
+
+// A renewal is what comes of asking for a lease again.
+type renewal struct {
+	lease *lease
+	err   error
 }
 
 // use puts a lease's address on the link, and a route to each destination.

@@ -4,11 +4,17 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/testvm"
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 )
 
 // faulty stands between a network and the kernel: what fault returns for a request, if it is not 0, is the answer.
@@ -84,5 +90,27 @@ func TestFaults(t *testing.T) {
 		if st := n.Status(); len(st) != 0 {
 			t.Errorf("status: %v", st)
 		}
+	})
+
+	t.Run("while a renewal is not answered, the address is looked after", func(t *testing.T) {
+		requests := 0
+		lab := testvm.Start(t, cloud.Config{}, testvm.NIC("eth0", cloud.NIC{DHCP: []cloud.DHCP{{
+			Lease: time.Hour, Extra: map[uint8][]byte{58: {0, 0, 0, 1}},
+			Mangle: func(b []byte) []byte {
+				if requests++; requests > 2 { // the offer and its acknowledgement
+					return b[:100]
+				}
+				return b
+			},
+		}}}))
+		n := open(context.Background(), t, Config{Methods: []Method{DHCP}})
+		p := next(t, n)
+		eventually(t, "a renewal", func() bool {
+			return slices.ContainsFunc(lab.Cloud.Exchanges(), func(e cloud.Exchange) bool {
+				return e.Message.MessageType() == dhcpv4.MessageTypeRequest && e.Message.ClientIPAddr.String() == p.Source.String()
+			})
+		})
+		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
+		ended(t, p)
 	})
 }
