@@ -9,7 +9,7 @@
 //   - Unless printk.devkmsg=on, each open file gets 10 records in 5 seconds, and
 //     what is above is dropped in silence. A Console keeps the count itself,
 //     saves the last records of a period for what is grave, and says how much it
-//     left out. A line that repeats is folded.
+//     left out. A line that repeats is folded. A flood is cut off in any case.
 //   - The text goes to the serial line as it is. Names and errors come from a
 //     network, so everything that is not printable is escaped.
 //
@@ -53,6 +53,9 @@ const (
 	// kernel's 5 s, so that ours never ends before its.
 	period = 5100 * time.Millisecond
 	burst  = 10
+	// ample is the burst where the kernel drops nothing. Lines are told of what others
+	// on a network do; a serial line that is busy with them stops the boot.
+	ample = 100
 	// fold is how long a line that was said is not said again.
 	fold = 30 * time.Second
 	// remembered bounds the lines that are kept for folding.
@@ -67,7 +70,7 @@ type Format struct {
 	// Kernel asks for /dev/kmsg's form, "<29>prefix: text\n". Without it, lines
 	// are plain text.
 	Kernel bool
-	// Unlimited says that the reader drops nothing: no lines are left out.
+	// Unlimited says that the reader drops nothing: lines are left out of a flood only.
 	Unlimited bool
 }
 
@@ -163,7 +166,7 @@ func (c *Console) Close() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.admitLeft(Error)
+	c.admitLeft(Error, 0)
 	c.w = io.Discard
 	if c.closer == nil {
 		return nil
@@ -197,8 +200,8 @@ func (c *Console) Say(level Level, text string) {
 	if again {
 		return
 	}
-	c.admitLeft(level)
-	if !c.take(level) {
+	c.admitLeft(level, 1)
+	if c.room(level) <= 0 {
 		c.left++
 		c.forget(text) // it was not said
 		return
@@ -238,31 +241,40 @@ func (c *Console) forget(text string) {
 	}
 }
 
-// take takes a record from the period's allowance. The graver the line, the
-// deeper it may dig: an error finds room where the steps of a boot used up theirs.
-func (c *Console) take(level Level) bool {
-	if c.format.Unlimited {
-		return true
-	}
+// room is how many records of a level the period's allowance has left. The graver the
+// line, the deeper it may dig: an error finds room where the steps of a boot used up
+// theirs.
+func (c *Console) room(level Level) int {
 	if now := c.now(); c.written == 0 || now.Sub(c.started) >= period {
 		c.started, c.written = now, 0
 	}
-	if c.written >= burst-max(0, int(level)-int(Error)) {
-		return false
-	}
-	c.written++
-	return true
+	return c.burst() - max(0, int(level)-int(Error)) - c.written
 }
 
-// admitLeft says how many lines were left out, once there is room for it.
-func (c *Console) admitLeft(level Level) {
-	if c.left > 0 && c.take(level) {
-		c.write(Warning, fmt.Sprintf("… %d lines left out, the kernel's log takes %d in 5s (printk.devkmsg=on lifts this)", c.left, burst))
-		c.left = 0
+// burst is how many records a period takes.
+func (c *Console) burst() int {
+	if c.format.Unlimited {
+		return ample
 	}
+	return burst
+}
+
+// admitLeft says how many lines were left out, once there is room for it and for so
+// many lines more, to which it gives way.
+func (c *Console) admitLeft(level Level, more int) {
+	if c.left == 0 || c.room(level) <= more {
+		return
+	}
+	why := fmt.Sprintf("the kernel's log takes %d in 5s (printk.devkmsg=on lifts this)", burst)
+	if c.format.Unlimited {
+		why = fmt.Sprintf("more than %d in 5s are a flood", ample)
+	}
+	c.write(Warning, fmt.Sprintf("… %d lines left out, %s", c.left, why))
+	c.left = 0
 }
 
 func (c *Console) write(level Level, text string) {
+	c.written++
 	b := make([]byte, 0, 128)
 	if c.format.Kernel {
 		b = fmt.Appendf(b, "<%d>", daemon<<3|int(level))
