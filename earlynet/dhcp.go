@@ -224,6 +224,7 @@ type exchange struct {
 	rand    *rand.Rand
 	shunned map[netip.Addr]int // servers that have let us down, how often
 	doubt   time.Duration      // when to look for another server
+	useless int                // messages
 
 	conn  net.PacketConn
 	in    chan *dhcpv4.DHCPv4
@@ -366,11 +367,14 @@ func (x *exchange) discover(ctx context.Context, xid dhcpv4.TransactionID) ([]*l
 		e := x.silence("no offer")
 		e.Interface = x.nic.name()
 		x.nic.net.failed(e)
-		if e.Tries >= 4 && e.Tries&(e.Tries-1) == 0 { // ever more seldom
+		if e.Tries >= 4 && seldom(e.Tries) {
 			x.nic.event(DHCP, PathFailed, "", e)
 		}
 	}
 }
+
+// seldom reports whether the nth time is worth telling: ever more seldom.
+func seldom(n int) bool { return n&(n-1) == 0 }
 
 // another reports whether a server other than that one offers a lease, and has
 // not let us down more often.
@@ -412,11 +416,21 @@ func (x *exchange) offer(m *dhcpv4.DHCPv4) *lease {
 	}
 	l, err := x.lease(m)
 	if err != nil {
-		x.nic.fail(PathFailed, &Error{Op: "unusable offer", Method: DHCP, Err: err})
+		x.unusable("unusable offer", err)
 		return nil
 	}
 	x.nic.event(DHCP, DHCPOffer, fmt.Sprintf("%v from %v", l.prefix, l.server), nil)
 	return l
+}
+
+// unusable notes a message that makes no sense, and tells it now and then: a
+// server may send any number of them.
+func (x *exchange) unusable(what string, err error) {
+	e := &Error{Op: what, Interface: x.nic.name(), Method: DHCP, Err: err}
+	x.nic.net.failed(e)
+	if x.useless++; seldom(x.useless) {
+		x.nic.event(DHCP, PathFailed, "", e)
+	}
 }
 
 // request asks a server for what it has offered. It returns the further offers
@@ -474,7 +488,7 @@ func (x *exchange) verdict(m *dhcpv4.DHCPv4, offer *lease) (*lease, error) {
 			err = fmt.Errorf("%v acknowledged %v, but %v offered %v", l.server, l.prefix, offer.server, offer.prefix)
 		}
 		if err != nil {
-			x.nic.fail(PathFailed, &Error{Op: "unusable acknowledgement", Method: DHCP, Err: err})
+			x.unusable("unusable acknowledgement", err)
 			return nil, err
 		}
 		x.nic.event(DHCP, DHCPAck, fmt.Sprintf("%v from %v for %v", l.prefix, l.server, leaseTime(l)), nil)

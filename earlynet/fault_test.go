@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -113,4 +114,19 @@ func TestFaults(t *testing.T) {
 		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
 		ended(t, p)
 	})
+}
+
+func TestARogueDHCPServerIsComplainedOfSeldom(t *testing.T) {
+	l, events, sent := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte {
+		var all [][]byte
+		for i := range 500 { // unusable, each for another reason
+			r := ack()
+			r.YourIPAddr = net.IP{127, 0, byte(i >> 8), byte(i)}
+			all = append(all, replyTo(m, r))
+		}
+		return all
+	})
+	if l != nil || events > 3*sent+16 {
+		t.Errorf("%+v, %d events for %d messages", l, events, sent)
+	}
 }
