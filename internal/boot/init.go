@@ -236,12 +236,21 @@ func (b *boot) giveToAnyOS(id *identity.Identity) error {
 	}
 	_, err := record.MountRun("/run")
 	if err == nil {
-		err = record.From(id).Write(record.Path)
+		err = recordOf(id).Write(record.Path)
 	}
 	if err != nil {
 		b.console.Warnf("no record: %v", err)
 	}
 	return nil
+}
+
+// recordOf is the record of an identity, with the boot's id: there is no /proc yet, where it would be looked for.
+func recordOf(id *identity.Identity) record.Record {
+	r := record.From(id)
+	if boot, err := readProc("sys/kernel/random/boot_id"); err == nil {
+		r.BootID = strings.TrimSpace(boot)
+	}
+	return r
 }
 
 // talosImage is the root file system that a Talos initramfs carries.
