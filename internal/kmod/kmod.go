@@ -16,6 +16,7 @@
 // to be mounted and these are modules in the initramfs, loop and squashfs.
 // Parameters on the kernel command line (virtio_net.napi_tx=0) are passed on, as
 // modprobe does: whoever boots next finds the module loaded and cannot give them.
+// What modprobe.blacklist= there names is not loaded for a device.
 // What is not done: install and options lines of modprobe.d, post softdeps,
 // reading modules.*.bin.
 //
@@ -35,6 +36,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -333,14 +336,22 @@ func (s *session) serve(ctx context.Context, devices []Device) error {
 		}
 		var left []Device
 		for _, d := range devices {
-			err := s.loadFor(ctx, cat, d, claims[d.Modalias])
+			claiming := claims[d.Modalias]
+			wanted := slices.DeleteFunc(slices.Clone(claiming), func(m string) bool { return slices.Contains(s.denied(), m) })
+			if len(claiming) > len(wanted) && len(wanted) == 0 {
+				faults[d.key()] = &Error{
+					Op: "load", Module: claiming[0], Device: d.String(), Err: errDenied,
+					Remedy: "take it off the command line if the device is to be used",
+				}
+			}
+			err := s.loadFor(ctx, cat, d, wanted)
 			if ctx.Err() != nil {
 				return s.interrupted(ctx)
 			}
 			if err != nil {
 				faults[d.key()] = errors.Join(faults[d.key()], err)
 			}
-			if err != nil || len(claims[d.Modalias]) == 0 {
+			if err != nil || len(wanted) == 0 {
 				left = append(left, d)
 			}
 		}
@@ -359,6 +370,24 @@ func (s *session) serve(ctx context.Context, devices []Device) error {
 		})
 	}
 	return nil
+}
+
+// errDenied is why a module is not loaded that could be.
+var errDenied = errors.New("modprobe.blacklist= on the kernel command line names it")
+
+// denied returns the modules that the operator does not want to be loaded for a
+// device. That another module needs them is a reason all the same, as modprobe has
+// it. (module_blacklist= is the kernel's own, and refuses any.)
+func (s *session) denied() []string {
+	var names []string
+	for _, p := range strings.Fields(params(s.cfg.CommandLine, "modprobe")) {
+		if list, ok := strings.CutPrefix(p, "blacklist="); ok {
+			for name := range strings.SplitSeq(strings.Trim(list, `"`), ",") {
+				names = append(names, moduleName(name))
+			}
+		}
+	}
+	return names
 }
 
 // loadFor loads the modules that claim a device. One that loads is enough.
