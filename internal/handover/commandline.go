@@ -2,7 +2,9 @@ package handover
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 
 	goprocfs "github.com/siderolabs/go-procfs/procfs"
 
@@ -20,14 +22,39 @@ func amend(line, name string) (string, error) {
 	if err := identity.ValidateHostname(name); err != nil {
 		return "", err
 	}
-	if other := goprocfs.NewCmdline(line).Get(parameter).First(); other != nil {
-		return "", fmt.Errorf("the command line has %s=%s already, which is the operator's choice", parameter, *other)
-	}
 	// A NUL would be a field of its own to no one; a second line would not be read.
-	if strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\n\x00") {
+	line = strings.TrimSuffix(line, "\n")
+	if strings.ContainsAny(line, "\n\x00") {
 		return "", fmt.Errorf("the command line is not one line of text")
 	}
-	return strings.TrimLeft(strings.TrimSuffix(line, "\n")+" ", " ") + parameter + "=" + name + "\n", nil
+	argument := parameter + "=" + name
+	switch other := goprocfs.NewCmdline(line).Get(parameter).First(); {
+	case other == nil:
+		line += " " + argument
+	case *other == "":
+		// As a template leaves it whose variable is empty. It names nobody, and ours must come first.
+		at, end := locate(line, parameter+"=", parameter)
+		line = line[:at] + argument + line[end:]
+	default:
+		return "", fmt.Errorf("the command line has %s=%s already, which is the operator's choice", parameter, *other)
+	}
+	return strings.TrimLeft(line, " \t") + "\n", nil
+}
+
+// locate returns where the first of the arguments stands on a line.
+func locate(line string, arguments ...string) (at, end int) {
+	for end < len(line) {
+		rest := strings.TrimLeftFunc(line[end:], unicode.IsSpace)
+		at = len(line) - len(rest)
+		end = len(line)
+		if n := strings.IndexFunc(rest, unicode.IsSpace); n >= 0 {
+			end = at + n
+		}
+		if slices.Contains(arguments, line[at:end]) {
+			return at, end
+		}
+	}
+	return len(line), len(line)
 }
 
 // short is the first label of a name, which is what Talos gives the kernel.

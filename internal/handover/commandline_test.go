@@ -30,7 +30,6 @@ func TestAmend(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, line, hostname, says string }{
 		{"the operator's name stands", "talos.hostname=other\n", "my-server", "talos.hostname=other"},
-		{"an empty one of theirs, too", "talos.hostname= quiet\n", "my-server", "talos.hostname="},
 		{"no name", "quiet\n", "", ""},
 		{"a name that would be two arguments", "quiet\n", "a talos.config=b", ""},
 		{"a command line of two lines", "a\nb\n", "my-server", "one line"},
