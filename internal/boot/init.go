@@ -164,31 +164,91 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 		cancel()
 		return nil, err
 	}
-	var answer, complaint bytes.Buffer
+	out, in, err := os.Pipe()
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("cannot start the worker: %w", err)
+	}
+	defer in.Close() // the worker's
+	var complaint bytes.Buffer
 	worker := exec.CommandContext(ctx, b.places.self())
 	worker.Args = []string{workerName}
 	worker.Env = []string{"GOTRACEBACK=single"}
-	worker.Stdin, worker.Stdout, worker.Stderr = bytes.NewReader(question), &answer, &complaint
+	worker.Stdin, worker.Stdout, worker.Stderr = bytes.NewReader(question), in, &complaint
 	worker.WaitDelay = time.Second
 	if err := worker.Start(); err != nil {
 		cancel()
+		out.Close()
 		return nil, fmt.Errorf("cannot start the worker: %w", err)
 	}
 	return func() (result, error) {
 		defer cancel()
-		err := worker.Wait()
-		var r result
-		if jerr := json.Unmarshal(answer.Bytes(), &r); jerr == nil && (r.Identity != nil || r.Why != "") {
-			return r, nil
+		defer out.Close()
+		ended := make(chan error, 1)
+		said := make(chan string, 1)
+		go func() {
+			err := worker.Wait()
+			said <- complaint.String()
+			ended <- err
+		}()
+		r, err := awaitWorker(ctx, out, ended)
+		if err != nil {
+			select {
+			case lines := <-said:
+				for line := range strings.Lines(lines) {
+					b.console.Errorf("worker: %s", strings.TrimSpace(line))
+				}
+			default: // it has not ended
+			}
 		}
-		for said := range strings.Lines(complaint.String()) {
-			b.console.Errorf("worker: %s", strings.TrimSpace(said))
-		}
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return r, fmt.Errorf("the worker ended without an answer: %w", err)
+		return r, err
 	}, nil
+}
+
+// endGrace is how long a worker may take to end when there is nothing more to expect of it.
+const endGrace = 2 * time.Second
+
+// awaitWorker waits for the worker's answer and for its end: for the end not without a bound, since a process that has a
+// thread in the kernel, loading a driver, does not end before that is done, killed or not.
+func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error) (result, error) {
+	answers := make(chan result, 1)
+	go func() {
+		defer close(answers)
+		var r result
+		if err := json.NewDecoder(answer).Decode(&r); err == nil && (r.Identity != nil || r.Why != "") {
+			answers <- r
+		}
+	}()
+	var r result
+	var answered bool
+	select {
+	case r, answered = <-answers:
+	case <-ctx.Done(): // it is being killed
+	}
+	timer := time.NewTimer(endGrace)
+	defer timer.Stop()
+	var err error
+	select {
+	case err = <-ended:
+	case <-timer.C:
+		err = errors.New("it does not end")
+	}
+	if !answered { // until the end of the time it may have
+		select {
+		case r, answered = <-answers:
+		default:
+		}
+	}
+	if answered {
+		return r, nil
+	}
+	if err == nil {
+		err = errors.New("it says that all is well")
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return r, fmt.Errorf("the worker ended without an answer: %w", err)
 }
 
 // toTalos reports whether the system that boots next is a Talos: by its own argument, or by its image.
@@ -224,7 +284,7 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 	total, handing := time.Since(b.began), time.Since(began)
 	b.console.Noticef("%s (instance %s, by %s/%s) goes %s after %s: drivers %s, network %s, handover %s, the rest %s",
 		id.Hostname, id.InstanceID, id.Path.Interface, id.Path.Method, how, ms(total),
-		ms(r.Drivers), ms(r.Network), ms(handing), ms(total-r.Drivers-r.Network-handing))
+		ms(r.Drivers), ms(r.Network), ms(handing), ms(max(0, total-r.Drivers-r.Network-handing)))
 	b.execNext(h)
 }
 

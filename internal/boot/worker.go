@@ -108,12 +108,17 @@ func (w *worker) work(ctx context.Context) result {
 	beside, stop := context.WithCancel(ctx)
 	defer stop()
 	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine})
-	w.loadDrivers(beside) // before the first look at the NICs
 	var others sync.WaitGroup
-	others.Go(func() { w.keepLoading(beside) })
+	loaded := make(chan struct{})
+	others.Go(func() {
+		w.loadDrivers(beside)
+		close(loaded)
+		w.keepLoading(beside)
+	})
 	others.Go(func() { w.keepTelling(beside, began) })
 	defer others.Wait()
 	defer stop()
+	w.awaitDrivers(beside, loaded, driverPatience)
 
 	asked := time.Now()
 	var network time.Duration
@@ -143,6 +148,22 @@ func (w *worker) work(ctx context.Context) result {
 	}
 	id.Timeline = nil // the console has told it
 	return result{Identity: id, Network: network, Drivers: w.driversTook()}
+}
+
+// driverPatience is how long the first look at the NICs waits for the drivers. They take a fraction of it; one that waits
+// for firmware, or for a device that does not answer, may take a minute, and another NIC may be there already.
+const driverPatience = 5 * time.Second
+
+// awaitDrivers waits until the drivers are loaded, or for so long as they deserve.
+func (w *worker) awaitDrivers(ctx context.Context, loaded <-chan struct{}, patience time.Duration) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-loaded:
+	case <-ctx.Done():
+	case <-timer.C:
+		w.console.Warnf("a driver has been loading for %s; going on with the NICs that are there", patience)
+	}
 }
 
 // reload is how often a device without a driver is looked for: one may be plugged in while we wait.
