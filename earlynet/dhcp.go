@@ -297,7 +297,23 @@ func parseReply(b []byte, mac net.HardwareAddr) (m *dhcpv4.DHCPv4) {
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.ClientHWAddr.String() != mac.String() {
 		return nil
 	}
+	if !overloaded(m, payload) {
+		return nil
+	}
 	return m
+}
+
+// overloaded adds the options that a server has put into the fields for a file's
+// and its own name, because there was no room elsewhere (RFC 2131, section 4.1;
+// the order is RFC 3396's). It reports false where they are malformed.
+func overloaded(m *dhcpv4.DHCPv4, payload []byte) bool {
+	const name, file, cookie = 44, 108, 236 // where the fields begin, and what follows them
+	var which byte
+	if v := m.Options.Get(dhcpv4.OptionOptionOverload); len(v) == 1 {
+		which = v[0]
+	}
+	return (which&1 == 0 || m.Options.FromBytes(payload[file:cookie]) == nil) &&
+		(which&2 == 0 || m.Options.FromBytes(payload[name:file]) == nil)
 }
 
 // xid returns a new transaction's number.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -128,5 +129,38 @@ func TestARogueDHCPServerIsComplainedOfSeldom(t *testing.T) {
 	})
 	if l != nil || events > 3*sent+16 {
 		t.Errorf("%+v, %d events for %d messages", l, events, sent)
+	}
+}
+
+func TestOptionsInTheFieldsForNamesCount(t *testing.T) {
+	reply := func(options, file, name []byte) *dhcpv4.DHCPv4 {
+		b := ack().ToBytes()[:240]
+		copy(b[108:236], file)
+		copy(b[44:108], name)
+		b = append(b, options...)
+		datagram := encodeDatagram(netip.MustParseAddr("10.0.0.1"), b)
+		datagram[22], datagram[23] = 0, dhcpClientPort
+		datagram[26], datagram[27] = 0, 0 // no checksum
+		return parseReply(datagram, testMAC)
+	}
+	head := []byte{53, 1, 5, 54, 4, 10, 0, 0, 1, 51, 4, 0, 0, 14, 16}
+	with := func(more ...byte) []byte { return append(slices.Clone(head), more...) }
+
+	m := reply(with(52, 1, 3, 121, 4, 32, 169, 254, 169, 255), []byte{121, 2, 254, 10, 255}, []byte{0, 121, 3, 0, 0, 1, 255})
+	if m == nil {
+		t.Fatal("refused")
+	}
+	l, err := parseLease(m, testMAC, 1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gateway, ok := l.via(metadata); !ok || gateway != netip.MustParseAddr("10.0.0.1") {
+		t.Errorf("the way to the service is %v, %v: %+v", gateway, ok, l)
+	}
+	if m := reply(with(255), []byte{121, 200, 1}, []byte("boot.example\x00")); m == nil || len(m.Options) != 3 {
+		t.Errorf("names are names where nothing says otherwise: %v", m)
+	}
+	if m := reply(with(52, 1, 1, 255), append([]byte{121, 200}, make([]byte, 126)...), nil); m != nil {
+		t.Errorf("an option that is longer than its field is taken: %v", m)
 	}
 }
