@@ -94,6 +94,32 @@ func TestFaults(t *testing.T) {
 		}
 	})
 
+	t.Run("an address that is added while all of them are read anew is not taken for a lost one", func(t *testing.T) {
+		plug(t)
+		restored(t)
+		var late *attempt
+		n := openFaulty(context.Background(), t, Config{Methods: []Method{IPv6}}, func(m netlink.Message) unix.Errno {
+			if m.Header.Type == unix.RTM_GETADDR && late != nil {
+				late.mu.Lock()
+				late.prefix = netip.MustParsePrefix("169.254.7.7/32") // as if it were added after the answer
+				late.mu.Unlock()
+			}
+			return 0
+		})
+		n.mu.Lock()
+		c := n.order[0]
+		n.mu.Unlock()
+		late = c.begin(LinkLocal)
+		if err := n.refreshAddresses(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-late.lost:
+			t.Error("it is taken for lost")
+		default:
+		}
+		late = nil
+	})
 	t.Run("while a renewal is not answered, the address is looked after", func(t *testing.T) {
 		requests := 0
 		lab := testvm.Start(t, cloud.Config{}, testvm.NIC("eth0", cloud.NIC{DHCP: []cloud.DHCP{{

@@ -100,9 +100,15 @@ func (n *Network) refresh() error {
 }
 
 func (n *Network) refreshAddresses() error {
-	// Only attempts that stand now must find their address in the dump.
+	// Only the addresses that are held now must be found: an attempt may add one
+	// behind the kernel's answer.
 	n.mu.Lock()
-	standing := append([]*attempt(nil), n.attempts...)
+	held := make(map[*attempt]addrKey, len(n.attempts))
+	for _, a := range n.attempts {
+		if p, ok := a.holds(); ok {
+			held[a] = addrKey{a.nic.index, p}
+		}
+	}
 	n.mu.Unlock()
 
 	addrs, err := n.rtnl.addresses(0)
@@ -121,8 +127,8 @@ func (n *Network) refreshAddresses() error {
 		}
 	}
 	n.mu.Unlock()
-	for _, a := range standing {
-		if p, ok := a.holds(); ok && !there[addrKey{a.nic.index, p}] {
+	for a, k := range held {
+		if !there[k] {
 			a.lose()
 		}
 	}
