@@ -35,7 +35,8 @@
 //     they are in use. An address that was there already is used and left. One
 //     that somebody took over (other mark, other lifetime) is left as well.
 //   - A link is set down again only if it was down before and nobody else has
-//     put an address or a route on it meanwhile.
+//     put an address, a route or another link (a VLAN, a macvlan) on it
+//     meanwhile, nor made it a port of a bridge or bond.
 //   - The link's ARP timers are put back, and the neighbour entries that its
 //     traffic made are removed where the link stays up.
 //

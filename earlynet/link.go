@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/jsimonetti/rtnetlink/v2"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,7 @@ type link struct {
 	arphrd   uint16 // the hardware type, ARPHRD_*
 	kind     string // "veth", "bridge", …; empty for hardware
 	master   int    // the bridge or bond that it is a port of
+	lower    int    // the link that it stands on: of a VLAN, a macvlan, …
 	flags    uint32
 	mtu      uint32
 }
@@ -36,7 +38,8 @@ func (l link) carries() bool { return l.up() && l.flags&unix.IFF_LOWER_UP != 0 }
 // parseLink reads an RTM_NEWLINK or RTM_DELLINK message.
 func parseLink(data []byte) (link, error) {
 	var m rtnetlink.LinkMessage
-	if err := m.UnmarshalBinary(data); err != nil {
+	err := m.UnmarshalBinary(data)
+	if err != nil {
 		return link{}, err
 	}
 	if m.Attributes == nil || m.Attributes.Name == "" || m.Index == 0 {
@@ -52,7 +55,36 @@ func parseLink(data []byte) (link, error) {
 	if m.Attributes.Master != nil {
 		l.master = int(*m.Attributes.Master)
 	}
-	return l, nil
+	l.lower, err = standsOn(data, l.kind)
+	return l, err
+}
+
+// standsOn returns the index of the link that one of that kind stands on, 0 for
+// none in this network namespace.
+func standsOn(data []byte, kind string) (int, error) {
+	switch kind {
+	case "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec", "dsa":
+	default:
+		return 0, nil // of a veth, it is the other end
+	}
+	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return 0, err
+	}
+	var lower int
+	var abroad bool
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.IFLA_LINK:
+			lower = int(ad.Uint32())
+		case unix.IFLA_LINK_NETNSID:
+			abroad = true
+		}
+	}
+	if abroad {
+		lower = 0
+	}
+	return lower, ad.Err()
 }
 
 // links returns all interfaces.

@@ -2,6 +2,7 @@ package earlynet
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -79,6 +80,9 @@ func (n *Network) refresh() error {
 		there[l.index] = true
 	}
 	n.mu.Lock()
+	for _, l := range links {
+		n.stands(l) // all of them, before the first is used
+	}
 	var missing []int
 	for index := range n.links {
 		if !there[index] {
@@ -172,6 +176,7 @@ func (n *Network) linkSeen(l link) {
 	n.mu.Lock()
 	old, known := n.links[l.index]
 	n.links[l.index] = l
+	n.stands(l)
 	c := n.nics[l.index]
 	var found bool
 	var ignored string
@@ -180,6 +185,7 @@ func (n *Network) linkSeen(l link) {
 		switch found, why = n.selection.takes(l); {
 		case found:
 			c = newNIC(n, l)
+			c.uppers = maps.Clone(n.uppers[l.index])
 			n.nics[l.index] = c
 			n.order = append(n.order, c)
 		case why != n.ignored[l.index]:
@@ -208,8 +214,23 @@ func (n *Network) linkSeen(l link) {
 	}
 }
 
+// stands notes what a link stands on. n.mu must be held.
+func (n *Network) stands(l link) {
+	if l.lower == 0 {
+		return
+	}
+	if n.uppers[l.lower] == nil {
+		n.uppers[l.lower] = make(map[int]bool)
+	}
+	n.uppers[l.lower][l.index] = true
+}
+
 func (n *Network) linkGone(index int) {
 	n.mu.Lock()
+	delete(n.uppers, index)
+	for _, on := range n.uppers {
+		delete(on, index)
+	}
 	c := n.nics[index]
 	delete(n.links, index)
 	delete(n.nics, index)

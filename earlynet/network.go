@@ -64,7 +64,8 @@ type Network struct {
 
 	mu       sync.Mutex
 	links    map[int]link
-	addrs    map[addrKey]uint32 // to flags
+	addrs    map[addrKey]uint32   // to flags
+	uppers   map[int]map[int]bool // by a link's index, the links that stand on it
 	nics     map[int]*nic
 	order    []*nic // in which they were found
 	ignored  map[int]string
@@ -140,7 +141,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods), doubt: firstDoubt,
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
-		nics: make(map[int]*nic), ignored: make(map[int]string),
+		uppers: make(map[int]map[int]bool), nics: make(map[int]*nic), ignored: make(map[int]string),
 		gateways: make(map[netip.Addr]struct{}),
 	}
 	if len(n.methods) == 0 {

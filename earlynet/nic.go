@@ -17,8 +17,10 @@ import (
 // kernel tells: sets the link up, starts the methods when it carries frames,
 // and stops them when it does not.
 type nic struct {
-	net   *Network
-	index int
+	net    *Network
+	index  int
+	master int          // whose port it was when it was found
+	uppers map[int]bool // what stood on it then
 
 	kept atomic.Bool // a path over it is to outlive the network
 
@@ -36,7 +38,7 @@ type nic struct {
 }
 
 func newNIC(n *Network, l link) *nic {
-	return &nic{net: n, index: l.index, link: l, present: true, news: make(chan struct{})}
+	return &nic{net: n, index: l.index, master: l.master, link: l, present: true, news: make(chan struct{})}
 }
 
 // set takes the link's new state.
@@ -211,8 +213,20 @@ func (c *nic) lower() error {
 	return c.net.rtnl.setUp(c.index, false)
 }
 
-// foreigner says what somebody else has put on the link.
+// foreigner says what somebody else has put on the link, or the link into.
 func (c *nic) foreigner() (string, error) {
+	links, err := c.net.rtnl.links()
+	if err != nil {
+		return "", err
+	}
+	for _, l := range links {
+		switch {
+		case l.lower == c.index && !c.uppers[l.index]:
+			return l.name + " is on it", nil
+		case l.index == c.index && l.master != 0 && l.master != c.master:
+			return "it is a port of " + nameOf(links, l.master), nil
+		}
+	}
 	addrs, err := c.net.rtnl.addresses(c.index)
 	if err != nil {
 		return "", err
@@ -232,6 +246,16 @@ func (c *nic) foreigner() (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// nameOf returns the name of the link with that index.
+func nameOf(links []link, index int) string {
+	for _, l := range links {
+		if l.index == index {
+			return l.name
+		}
+	}
+	return fmt.Sprintf("interface %d", index)
 }
 
 // try runs one method on the link until ctx ends.
