@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,6 +121,41 @@ func TestFaults(t *testing.T) {
 		default:
 		}
 		late = nil
+	})
+	t.Run("lost notifications are made up for, though the kernel has no memory for the answer at first", func(t *testing.T) {
+		c := plug(t)
+		c.serve()
+		var r recorder
+		var short atomic.Int32
+		n := openFaulty(context.Background(), t, Config{Methods: []Method{LinkLocal}, Observer: r.observe}, func(m netlink.Message) unix.Errno {
+			if m.Header.Type == unix.RTM_GETLINK && short.Add(-1) >= 0 {
+				return unix.ENOMEM
+			}
+			return 0
+		})
+		p := next(t, n)
+		if err := n.events.SetReadBuffer(1); err != nil {
+			t.Fatal(err)
+		}
+		n.mu.Lock() // nobody reads
+		run(t, "ip link add storm0 type veth peer name storm1")
+		t.Cleanup(func() { run(t, "ip link del storm0") })
+		run(t, "for i in 1 2 3 4 5 6 7 8; do ip link set storm0 up; ip link set storm0 down; done")
+		run(t, "ip link del eth0")
+		c = plug(t)
+		short.Store(3)
+		n.mu.Unlock()
+		c.serve()
+		ended(t, p)
+		if _, err := ask(context.Background(), next(t, n)); err != nil {
+			t.Error(err)
+		}
+		if !r.saw(NetlinkOverrun, "") || short.Load() >= 0 {
+			t.Error("no overrun, or no want of memory: the test shows nothing")
+		}
+		if st := n.Status(); slices.ContainsFunc(st, func(err error) bool { return strings.Contains(err.Error(), "watch links") }) {
+			t.Errorf("status: %v", st)
+		}
 	})
 	t.Run("while a renewal is not answered, the address is looked after", func(t *testing.T) {
 		requests := 0

@@ -58,11 +58,23 @@ func (n *Network) watch() {
 		// been read empty (netlink_overrun, net/netlink/af_netlink.c), and what
 		// can be read is old. So begin again: subscribe, then dump.
 		n.event(Event{Kind: NetlinkOverrun, Err: err})
-		err = n.subscribe()
+		n.renew()
+	}
+}
+
+// renew subscribes anew and brings the picture up to date: until then there is
+// nothing that what the kernel tells could be applied to.
+func (n *Network) renew() {
+	for n.ctx.Err() == nil {
+		err := n.subscribe()
 		if err == nil {
 			err = n.refresh()
 		}
-		if err != nil && n.ctx.Err() == nil {
+		if err == nil {
+			n.succeeded("", 0)
+			return
+		}
+		if n.ctx.Err() == nil {
 			n.failed(&Error{Op: "watch links", Err: err})
 			pause(n.ctx, 100*time.Millisecond) // whatever it is, don't spin
 		}
