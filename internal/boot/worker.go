@@ -3,6 +3,7 @@ package boot
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -142,12 +143,38 @@ func (w *worker) work(ctx context.Context) result {
 	if policy.Keep == procfs.KeepNetwork {
 		options = append(options, identity.KeepLink())
 	}
-	id, err := identity.Resolve(ctx, source, options...)
+	id, err := w.persist(ctx, openAgain, func() (*identity.Identity, error) {
+		return identity.Resolve(ctx, source, options...)
+	})
 	if err != nil {
 		return result{Why: err.Error(), Network: time.Since(asked), Drivers: w.driversTook()}
 	}
 	id.Timeline = nil // the console has told it
 	return result{Identity: id, Network: network, Drivers: w.driversTook()}
+}
+
+// openAgain is how long to wait before the network is opened again that could not be.
+const openAgain = time.Second
+
+// persist resolves until there is a name or the policy's time is up. A network that cannot be opened, for want of memory
+// or descriptors for instance, is no reason to end the wait before that.
+func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func() (*identity.Identity, error)) (*identity.Identity, error) {
+	for {
+		id, err := resolve()
+		var timeout *identity.TimeoutError
+		var elsewhere *identity.NotPresentError
+		if err == nil || errors.As(err, &timeout) || errors.As(err, &elsewhere) {
+			return id, err
+		}
+		w.console.Warnf("%v; trying again", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
+	}
 }
 
 // driverPatience is how long the first look at the NICs waits for the drivers. They take a fraction of it; one that waits
