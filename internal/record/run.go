@@ -9,9 +9,9 @@ import (
 )
 
 // MountRun makes run, "/run" as a rule, a mount of its own if it is none, so that
-// what is written there outlives the initramfs: systemd, dracut and
-// initramfs-tools all take a /run that is already mounted as it is, and move it
-// into the new root. It reports whether it mounted.
+// what is written there outlives the initramfs: systemd and dracut take a /run that
+// is already mounted as it is, and move it into the new root. (initramfs-tools
+// mounts one of its own over it, and moves that.) It reports whether it mounted.
 //
 // It is not for every next init. One that clears the initramfs itself and knows
 // the list of its mounts, as Talos' /init does, gets neither a mount that it does
