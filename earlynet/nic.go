@@ -287,6 +287,7 @@ type attempt struct {
 	life   time.Duration // 0: the address is not ours, or kept
 	losing sync.Once
 	ledger ledger
+	routes []route // as they were laid
 	lease  *lease
 }
 
@@ -364,10 +365,16 @@ func (a *attempt) dropAddress() error {
 	return errors.Join(errs...)
 }
 
-// extend gives the address its full lifetime again, if it is still ours.
+// extend gives the address its full lifetime again, if it is still ours, and lays
+// the routes again that somebody has removed: scripts flush all of a link's.
 func (a *attempt) extend(life time.Duration) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, rt := range a.routes {
+		if err := a.nic.net.rtnl.do(unix.RTM_NEWROUTE, createExcl, rt.message()); err != nil && !exists(err) {
+			return fmt.Errorf("lay the route to %v again: %w", rt.dst, err)
+		}
+	}
 	if a.life == 0 {
 		return nil
 	}
@@ -403,6 +410,7 @@ func (a *attempt) route(rt route) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.routes = append(a.routes, rt)
 	a.ledger.add("route to "+rt.dst.String(), func() error { return a.nic.net.rtnl.deleteRoute(rt) })
 	return nil
 }
