@@ -296,6 +296,9 @@ func TestAnOSThatIsNotTalosFindsHostnameAndRecord(t *testing.T) {
 	if r.Schema != record.Schema || r.Hostname != name || r.ShortName != "web-1" || r.InstanceID != "4711" {
 		t.Errorf("the record is %s", found.Record)
 	}
+	if r.ElapsedMS <= 0 {
+		t.Errorf("the record says that the name took %v ms", r.ElapsedMS)
+	}
 	if len(found.Addresses) > 0 || len(found.Processes) > 0 {
 		t.Errorf("something is left: %v", found)
 	}

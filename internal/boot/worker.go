@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -149,7 +150,8 @@ func (w *worker) work(ctx context.Context) result {
 	if err != nil {
 		return result{Why: err.Error(), Network: time.Since(asked), Drivers: w.driversTook()}
 	}
-	id.Timeline = nil // the console has told it
+	// The console has told it; what is left says when the name was known, for the record.
+	id.Timeline = slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.Named })
 	return result{Identity: id, Network: network, Drivers: w.driversTook()}
 }
 
