@@ -170,25 +170,42 @@ func (s Scenario) initramfs(ctx context.Context, deps Deps, dir string) (path st
 		return "", nil, err
 	}
 	defer out.Close() //nolint:errcheck // closed below when all went well
-	for _, file := range []string{image.Archive, segment} {
+	if s.Packed {
+		packed := gzip.NewWriter(out)
+		err = errors.Join(concatenate(packed, image.Archive, segment), packed.Close())
+	} else {
+		err = concatenate(out, image.Archive, segment)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	args = append([]string{"rdinit=" + image.Run}, image.Args...)
+	return path, append(args, s.Args...), out.Close()
+}
+
+// concatenate writes files one behind the other.
+func concatenate(out io.Writer, files ...string) error {
+	for _, file := range files {
 		in, err := os.Open(file)
 		if err != nil {
-			return "", nil, err
+			return err
 		}
 		_, err = io.Copy(out, in)
 		_ = in.Close()
 		if err != nil {
-			return "", nil, err
+			return err
 		}
 	}
-	args = append([]string{"rdinit=" + image.Run}, image.Args...)
-	return path, append(args, s.Args...), out.Close()
+	return nil
 }
 
 // system is what QEMU is told to boot.
 func (s Scenario) system(ctx context.Context, deps Deps, dir, initrd string, args []string) ([]string, error) {
 	m := deps.machine()
 	line := fmt.Sprintf("console=%s %s %s %s", m.console, kernelArguments, m.arguments, strings.Join(args, " "))
+	if deps.Arch == AMD64 {
+		line += " " + timeArguments()
+	}
 	firmware := []string{"-bios", filepath.Join(deps.Root, m.firmware)}
 	if !s.UEFI && s.Image == nil {
 		kernel, err := deps.Kernel()
