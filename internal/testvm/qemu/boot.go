@@ -3,7 +3,9 @@ package qemu
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -262,6 +264,9 @@ func (m *machine) start(ctx context.Context, kind machineType, system []string) 
 		"-accel", "tcg", "-cpu", cpu, "-smp", "1", "-m", fmt.Sprint(s.Memory), "-nodefaults", "-no-user-config", "-display", "none",
 		"-smbios", "type=0,vendor=" + escape(s.Vendor),
 		"-smbios", "type=1,manufacturer=" + escape(s.Vendor) + ",product=vServer,serial=" + escape(s.Serial),
+	}
+	if s.RTC != "" {
+		args = append(args, "-rtc", "base="+escape(s.RTC))
 	}
 	var lines []net.Conn
 	for _, name := range []string{"console", "report", "qmp"} {

@@ -59,6 +59,8 @@ type Scenario struct {
 	Serial   string // of the DMI; "": the cloud's instance id
 	NoRDRAND bool   // the processor has no instruction for random numbers
 	Memory   int    // MiB; 0: 320
+	Packed   bool   // the initramfs is packed by gzip: it takes longer to unpack, and less memory until then
+	RTC      string // the machine's clock at its start, as QEMU's -rtc base= takes it; "": now
 
 	// UEFI boots through UEFI firmware, as every server for arm64 does, and not straight into the kernel. On arm64 the DMI
 	// is there only then.
@@ -88,4 +90,5 @@ type Parts struct {
 type NIC struct {
 	cloud.NIC               // an empty MAC gets one
 	After     time.Duration // plugged in that long after the event of Scenario.Clock; 0: there from the start
+	Cable     time.Duration // its cable is put in that long after the event of Scenario.Clock; 0: it is in from the start
 }

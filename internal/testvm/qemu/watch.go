@@ -14,8 +14,14 @@ func (m *machine) watch() *Verdict {
 	v := &Verdict{}
 	timeout := time.NewTimer(m.scenario.Timeout)
 	defer timeout.Stop()
-	end, clock := Died, false      // what is known of the end so far; whether the schedule's clock runs
-	m.ask("qmp_capabilities", nil) // before that QEMU takes no other command
+	end, clock := Died, false                     // what is known of the end so far; whether the schedule's clock runs
+	first := []command{{"qmp_capabilities", nil}} // before that QEMU takes no other
+	for i, nic := range m.scenario.NICs {
+		if nic.Cable > 0 {
+			first = append(first, command{"set_link", map[string]any{"name": fmt.Sprintf("net%d", i), "up": false}})
+		}
+	}
+	m.ask(first...)
 	for done := false; !done; {
 		var n note
 		select {
@@ -30,6 +36,7 @@ func (m *machine) watch() *Verdict {
 			clock = true
 			m.cloud.Restart()
 			m.plugLater()
+			m.cableLater()
 		case n.qmp == "SHUTDOWN" && n.reason == "guest-shutdown":
 			end = PoweredOff
 		case n.qmp == "RESET" && n.reason == "guest-reset":
@@ -95,15 +102,29 @@ func (m *machine) plugLater() {
 		if nic.After == 0 {
 			continue
 		}
-		m.work.Add(1)
-		m.timers = append(m.timers, time.AfterFunc(nic.After, func() {
-			defer m.work.Done()
-			m.ask("device_add", map[string]string{
-				"driver": "virtio-net-pci", "id": fmt.Sprintf("nic%d", i), "bus": fmt.Sprintf("slot%d", i),
-				"netdev": fmt.Sprintf("net%d", i), "mac": nic.MAC.String(), "romfile": "",
-			})
-		}))
+		m.after(nic.After, command{"device_add", map[string]string{
+			"driver": "virtio-net-pci", "id": fmt.Sprintf("nic%d", i), "bus": fmt.Sprintf("slot%d", i),
+			"netdev": fmt.Sprintf("net%d", i), "mac": nic.MAC.String(), "romfile": "",
+		}})
 	}
+}
+
+// cableLater puts in the cables that are put in later, each at its time.
+func (m *machine) cableLater() {
+	for i, nic := range m.scenario.NICs {
+		if nic.Cable > 0 {
+			m.after(nic.Cable, command{"set_link", map[string]any{"name": fmt.Sprintf("net%d", i), "up": true}})
+		}
+	}
+}
+
+// after gives the monitor a command when the time has come.
+func (m *machine) after(d time.Duration, c command) {
+	m.work.Add(1)
+	m.timers = append(m.timers, time.AfterFunc(d, func() {
+		defer m.work.Done()
+		m.ask(c)
+	}))
 }
 
 func (m *machine) stopTimers() {
@@ -114,13 +135,25 @@ func (m *machine) stopTimers() {
 	}
 }
 
-// ask gives the monitor a command, without waiting for what comes of it: QEMU may send events before its answer.
-func (m *machine) ask(command string, arguments any) {
+// command is one for the monitor.
+type command struct {
+	name      string
+	arguments any
+}
+
+// ask gives the monitor commands, one after the other, without waiting for what comes of them: QEMU may send events before
+// its answer.
+func (m *machine) ask(commands ...command) {
 	m.work.Add(1)
 	go func() {
 		defer m.work.Done()
-		if err := m.monitor.do(command, arguments); err != nil && !errors.Is(err, errMonitorGone) {
-			m.notes <- note{err: err}
+		for _, c := range commands {
+			if err := m.monitor.do(c.name, c.arguments); err != nil {
+				if !errors.Is(err, errMonitorGone) {
+					m.notes <- note{err: err}
+				}
+				return
+			}
 		}
 	}()
 }

@@ -26,6 +26,7 @@ type Kind string
 
 // What a guest reports, in the order of a boot.
 const (
+	Clock    Kind = "clock"    // the wall clock was set; Name: to what
 	First    Kind = "first"    // the first process was about to start; Text: its path
 	Started  Kind = "started"  // an /init began; State: what it found
 	Mounted  Kind = "mounted"  // /init mounted a pseudo file system; Name: which; Text: by which call on which thread

@@ -27,7 +27,7 @@ type State struct {
 	Addresses   []string `json:"addresses,omitempty"` // "eth0 10.0.0.2/32", loopback's left out
 	Routes      []string `json:"routes,omitempty"`    // "eth0 172.31.1.1/32", "eth0 0.0.0.0/0", of all tables but local
 	Mounts      []string `json:"mounts,omitempty"`    // "TYPE ON", all of them
-	Processes   []string `json:"processes,omitempty"` // "PID NAME", other than this one and the kernel's threads
+	Processes   []string `json:"processes,omitempty"` // "PID NAME", other than this one, the bench's and the kernel's threads
 	Tracers     []string `json:"tracers,omitempty"`   // "TID by PID", of this process' threads
 	Record      string   `json:"record,omitempty"`    // /run/nametag/identity.json
 	Vendor      string   `json:"vendor,omitempty"`    // of the DMI, as far as there is a /sys
@@ -133,7 +133,11 @@ func processes() []string {
 			continue // a thread of the kernel, or one that is gone, or a zombie
 		}
 		comm, _ := os.ReadFile(dir + "/comm")
-		found = append(found, fmt.Sprintf("%d %s", pid, strings.TrimSpace(string(comm))))
+		name := strings.TrimSpace(string(comm))
+		if name == "prepare" {
+			continue // the bench's own: it sets the clock, see guest/prepare
+		}
+		found = append(found, fmt.Sprintf("%d %s", pid, name))
 	}
 	sort.Strings(found)
 	return found

@@ -26,6 +26,9 @@ const (
 	Traced = "standin_traced"
 	// At asks for an action at a stage of the boot, "STAGE:ACTION"; see Hook.
 	At = "standin_at"
+	// Clock is how often the wall clock jumps from the first process on, ten times a second: to 1970, a century on, and
+	// in between. It is the guest's own clock; nobody else's could be set.
+	Clock = "standin_clock"
 )
 
 // Arguments are the stand-ins' own, by name.
