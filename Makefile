@@ -40,11 +40,13 @@ VM_PACKAGES := ./internal/boot ./internal/extension ./internal/installer ./inter
 .PHONY: test
 test: deps test-unit test-vm ## every tier: unit, fuzz seeds, network namespaces, virtual machines
 
-# The handover's boots mostly wait (a race build sleeps at each exit): first in line, they wait beside the others.
+# The handover's boots mostly wait (a race build sleeps at each exit), and what takes patience does nothing else: first in
+# line, they wait beside the others.
+WAITING := ./internal/handover ./internal/testvm/patience
 .PHONY: test-unit
 test-unit: ## all tiers but the virtual machines
 	go vet ./...
-	go test -race -p 3 -timeout 10m ./internal/handover $$(go list ./... | grep -vxF "$$(go list ./internal/handover $(VM_PACKAGES))")
+	go test -race -p 3 -timeout 10m $(WAITING) $$(go list ./... | grep -vxF "$$(go list $(WAITING) $(VM_PACKAGES))")
 
 .PHONY: test-vm
 test-vm: ## the tier of virtual machines

@@ -39,8 +39,7 @@ func TestFrames(t *testing.T) {
 		scenario{about: "half of what the node gets is lost, nothing of what it sends", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 0.5}}}},
 		scenario{about: "nothing of what the node sends arrives", cloud: cloud.Config{Link: cloud.Link{Up: cloud.Impairment{Loss: 1}}}, bound: time.Second, trouble: []string{"eth0/linklocal: no answer in "}},
 		scenario{about: "nothing arrives at the node", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 1}}}, bound: time.Second, trouble: []string{"eth0/linklocal: no answer in "}},
-		// A partition of 30 s differs from one of 2 s in that the back-off and the hedges are at their ends; identity's
-		// tests in virtual time have those.
+		// One of 30 s, with the back-off and the hedges at their ends, is in package patience.
 		scenario{about: "a partition of 2 s", cloud: cloud.Config{Link: cloud.Link{Up: cloud.Impairment{Loss: 1}, Down: cloud.Impairment{Loss: 1}}}, during: heal(2 * time.Second)},
 		scenario{about: "a partition of 2 s in one direction", cloud: cloud.Config{Link: cloud.Link{Down: cloud.Impairment{Loss: 1}}}, during: heal(2 * time.Second)},
 		scenario{about: "a partition that comes in the middle", cloud: first(200*time.Millisecond, cloud.Silent()), during: func(t *testing.T, l *testvm.Lab) {
@@ -128,15 +127,6 @@ func TestMetadata(t *testing.T) {
 		_ = z.Close()
 		return cloud.All(cloud.Headers("Content-Encoding", "gzip"), cloud.Body(b.String()))
 	}
-	hundred := cloud.Handler(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", "104857600")
-		chunk := bytes.Repeat([]byte("a"), 1<<16)
-		for range 1600 {
-			if _, err := w.Write(chunk); err != nil {
-				return
-			}
-		}
-	})
 	hostname := func(b cloud.Behaviour) cloud.Behaviour { return cloud.On("/hostname", b) }
 	for _, c := range []struct {
 		about string
@@ -154,7 +144,7 @@ func TestMetadata(t *testing.T) {
 		{"silence after the connection", cloud.Silent(), "no answer in "},
 		{"a byte a second", cloud.Slow(1), "no answer in "},
 		{"an endless body", cloud.Endless(), "the answer is too large"},
-		{"100 MiB", hundred, "the answer is too large"},
+		{"100 MiB", hundredMiB(), "the answer is too large"},
 		{"a gzip bomb", bomb(), "the answer is compressed"},
 		{"a redirect to a file", cloud.Redirect("file:///etc/hostname"), "status 302 (Found), and redirects are not followed"},
 		{"a redirect to another host", cloud.Redirect("http://192.0.2.1/hostname"), "redirects are not followed"},
@@ -188,6 +178,19 @@ func TestMetadata(t *testing.T) {
 			})
 		})
 	}
+}
+
+// hundredMiB is an answer of that length, which says so.
+func hundredMiB() cloud.Behaviour {
+	return cloud.Handler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "104857600")
+		chunk := bytes.Repeat([]byte("a"), 1<<16)
+		for range 1600 {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	})
 }
 
 // cutHereAndThere ends each answer with the connection, at a byte of its own: two reads that were cut at the same one

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,6 +146,96 @@ func TestDescriptorsExhausted(t *testing.T) {
 	if named == 0 {
 		t.Error("no number was enough")
 	}
+}
+
+// With 64 MiB of memory the process finds the name, whatever it is sent. The kernel's own memory for it counts, and its
+// binary too if no other process has it in memory already. The whole of a boot with little memory is in internal/boot.
+func TestMemoryOf64MiB(t *testing.T) {
+	nametag := ship(t)
+	for about, fault := range map[string]cloud.Behaviour{
+		"a service that answers": cloud.Right(),
+		"an endless body":        cloud.Endless(),
+		"100 MiB":                hundredMiB(),
+		"all of it in turn":      cloud.InTurn(hundredMiB(), cloud.Endless(), hundredMiB(), cloud.Endless(), cloud.Right()),
+		"endless headers": cloud.Handler(func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 3000 {
+				w.Header().Add(fmt.Sprintf("X-Many-%d", i), strings.Repeat("a", 1000))
+			}
+		}),
+	} {
+		t.Run(about, func(t *testing.T) {
+			cfg := first(time.Second, fault)
+			cfg.Server.Hostname = name
+			lab := testvm.Start(t, cfg)
+			group := newMemoryGroup(t, 64<<20)
+			out := resolve(t, lab, group.command(nametag), ample, nil)
+			if out.exit != exitOK {
+				t.Errorf("%v", out)
+			}
+			if peak := group.peak(t); peak < 1<<20 {
+				t.Errorf("%d bytes at the most: the process was not in the group", peak)
+			} else {
+				t.Logf("%.1f MiB at the most", float64(peak)/(1<<20))
+			}
+		})
+	}
+}
+
+// A memoryGroup is a control group whose processes have so much memory together and no swap.
+type memoryGroup struct {
+	dir     string
+	highest string // the file that has the peak
+}
+
+// newMemoryGroup makes one in whichever hierarchy this machine keeps memory.
+func newMemoryGroup(t *testing.T, limit int) memoryGroup {
+	t.Helper()
+	root := t.TempDir()
+	files := map[string]int{"memory.limit_in_bytes": limit, "memory.memsw.limit_in_bytes": limit}
+	g := memoryGroup{highest: "memory.max_usage_in_bytes"}
+	if err := unix.Mount("cgroup", root, "cgroup", 0, "memory"); err != nil {
+		files = map[string]int{"memory.max": limit, "memory.swap.max": 0}
+		g.highest = "memory.peak"
+		if err2 := unix.Mount("cgroup2", root, "cgroup2", 0, ""); err2 != nil {
+			t.Skipf("NOT TESTED: no control groups for memory here: %v, %v", err, err2)
+		}
+	}
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	g.dir = filepath.Join(root, fmt.Sprintf("nametag-test-%d", os.Getpid()))
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
+		t.Skipf("NOT TESTED: no control group can be made here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(g.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		err := os.WriteFile(filepath.Join(g.dir, file), fmt.Append(nil, files[file]), 0o600)
+		if err != nil && !strings.Contains(file, "sw") { // a kernel may count no swap
+			t.Skipf("NOT TESTED: the memory of a control group cannot be limited here: %v", err)
+		}
+	}
+	return g
+}
+
+// command runs another one in the group.
+func (g memoryGroup) command(command string) []string {
+	return []string{"sh", "-c", fmt.Sprintf(`echo $$ >%s/cgroup.procs; exec "$0" "$@"`, g.dir), command}
+}
+
+// peak is the most that its processes had.
+func (g memoryGroup) peak(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(g.dir, g.highest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // A signal, whenever it comes, ends the process and leaves the network as it was.
