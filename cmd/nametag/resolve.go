@@ -139,21 +139,16 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		}
 		line.Show(e)
 	}
-	options := []identity.Option{identity.WithObserver(observe), identity.WithFacts(facts)}
+	options, err := links.Options(f.policy)
+	if err != nil {
+		return &usageError{err}
+	}
+	options = append(options, identity.WithObserver(observe), identity.WithFacts(facts))
 	if f.hostNetwork {
 		options = append(options, identity.OverHost())
-	} else {
-		cfg, err := links.FromPolicy(f.policy)
-		if err != nil {
-			return &usageError{err}
-		}
-		options = append(options, identity.OverLinks(cfg))
 	}
 	if f.output == "hostname" {
 		options = append(options, identity.NameOnly())
-	}
-	if f.policy.Keep == procfs.KeepNetwork {
-		options = append(options, identity.KeepLink())
 	}
 
 	id, err := identity.Resolve(ctx, hetzner.Source(), options...)

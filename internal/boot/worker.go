@@ -101,7 +101,7 @@ func (w *worker) work(ctx context.Context) result {
 		w.console.Warnf("the command line says %s=%s, the firmware's vendor is %q: going by the command line", platformParameter, platformHetzner, facts.Vendor)
 		facts = dmi.Facts{}
 	}
-	cfg, err := links.FromPolicy(policy)
+	options, err := links.Options(policy)
 	if err != nil {
 		return result{Why: err.Error()}
 	}
@@ -124,8 +124,7 @@ func (w *worker) work(ctx context.Context) result {
 
 	asked := time.Now()
 	var network time.Duration
-	options := []identity.Option{
-		identity.OverLinks(cfg),
+	options = append(options,
 		identity.WithFacts(facts),
 		identity.WithObserver(func(e identity.Event) {
 			switch e.Kind {
@@ -136,13 +135,9 @@ func (w *worker) work(ctx context.Context) result {
 				network = time.Since(asked)
 			}
 			tell(w.console, e)
-		}),
-	}
+		}))
 	if w.order.NameOnly {
 		options = append(options, identity.NameOnly())
-	}
-	if policy.Keep == procfs.KeepNetwork {
-		options = append(options, identity.KeepLink())
 	}
 	id, err := w.persist(ctx, openAgain, func() (*identity.Identity, error) {
 		return identity.Resolve(ctx, source, options...)

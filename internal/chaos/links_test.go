@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,9 +26,11 @@ import (
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/chaos"
 	"github.com/nametag-boot/nametag/internal/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/links"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
+	"github.com/nametag-boot/nametag/procfs"
 )
 
 func TestMain(m *testing.M) { netns.Main(m) }
@@ -74,11 +80,12 @@ type world struct {
 	nics    []cloud.NIC
 	late    []time.Duration // when NICs beyond the first come; 0: from the start
 	names   []string
-	methods []earlynet.Method
-	bound   time.Duration
+	line    string        // the kernel command line
+	policy  procfs.Policy // what it means
+	bound   time.Duration // its bound, or, for ever, when it is stopped at the latest
 	stop    time.Duration
 	facts   dmi.Facts
-	keep    bool
+	foreign map[string]bool // NICs that somebody else has set down and up
 	about   []string
 	acts    []act
 }
@@ -97,21 +104,18 @@ func (w *world) String() string { return strings.Join(w.about, "\n") }
 
 func newWorld(d *chaos.Dice) *world {
 	w := &world{
-		bound: d.Between(10*time.Millisecond, time.Second),
-		cloud: cloud.Config{Seed: d.Uint64(), IPv6: d.Chance(0.2), Server: cloud.Server{Hostname: name, InstanceID: serial, Newline: d.Chance(0.5)}},
-	}
-	if d.Chance(0.15) {
-		w.stop = d.Between(100*time.Microsecond, w.bound)
+		bound:   d.Between(10*time.Millisecond, time.Second).Truncate(time.Millisecond),
+		foreign: map[string]bool{},
+		cloud:   cloud.Config{Seed: d.Uint64(), IPv6: d.Chance(0.2), Server: cloud.Server{Hostname: name, InstanceID: serial, Newline: d.Chance(0.5)}},
 	}
 	known := d.Chance(0.7)
 	if known {
 		w.facts = dmi.Facts{Vendor: hetzner.Vendor, Serial: serial}
 	}
-	w.methods = chaos.Pick(d, nil, nil, []earlynet.Method{earlynet.LinkLocal}, []earlynet.Method{earlynet.DHCP}, []earlynet.Method{earlynet.LinkLocal, earlynet.DHCP})
-	w.say("bound %v, stop %v, %+v, methods %v", w.bound, w.stop, w.facts, w.methods)
 	for i := range 1 + d.IntN(3)*d.IntN(2) {
 		w.addNIC(d, i)
 	}
+	w.ask(d)
 	w.schedule(d, known)
 	for range d.IntN(3) {
 		w.disturb(d)
@@ -119,8 +123,39 @@ func newWorld(d *chaos.Dice) *world {
 	return w
 }
 
+// ask writes the policy as a kernel argument. Each NIC is named exactly, by name or MAC: they are no physical ones.
+func (w *world) ask(d *chaos.Dice) {
+	wishes := chaos.Wishes{Wait: w.bound, Every: true}
+	if d.Chance(0.15) {
+		w.stop = d.Between(100*time.Microsecond, w.bound)
+		if d.Chance(0.5) {
+			wishes.Wait = 0 // 5 min or for ever
+		}
+	}
+	leaveOut := d.IntN(2 * len(w.names)) // often none
+	for i, name := range w.names {
+		if i != leaveOut || len(w.names) == 1 {
+			wishes.NICs = append(wishes.NICs, chaos.Pick(d, name, w.nics[i].MAC.String()))
+		}
+	}
+	for _, other := range []string{"ens99", "86:00:00:12:34:56", "e*"} {
+		if d.Chance(0.2) {
+			wishes.NICs = append(wishes.NICs, other)
+		}
+	}
+	w.line, w.policy = d.Argument(wishes)
+	w.say("%q, stop %v, %+v", w.line, w.stop, w.facts)
+}
+
+// uses reports whether the policy names a NIC exactly.
+func (w *world) uses(nic string) bool {
+	i := slices.Index(w.names, nic)
+	return i >= 0 && (slices.Contains(w.policy.NICs, nic) || slices.Contains(w.policy.NICs, w.nics[i].MAC.String()))
+}
+
 func (w *world) addNIC(d *chaos.Dice, i int) {
 	n := cloud.NIC{
+		MAC:       net.HardwareAddr{0x92, 0, 0, byte(d.Uint32()), byte(d.Uint32()), byte(i)},
 		Shape:     chaos.Pick(d, cloud.Public, cloud.Public, cloud.Public, cloud.Private, cloud.Private, cloud.IPv6Only, cloud.Dead),
 		BlackHole: d.Chance(0.1),
 	}
@@ -297,7 +332,7 @@ func (w *world) disturb(d *chaos.Dice) {
 			return func(*testing.T, *testvm.Lab) { _ = exec.Command("ip", "link", "set", nic, state).Run() }
 		}
 		w.acts = append(w.acts, act{at, set("down")}, act{back, set("up")})
-		w.keep = true // it is somebody else's now, and stays up
+		w.foreign[nic] = true // it is somebody else's now, and stays up
 	}
 }
 
@@ -319,31 +354,43 @@ func (w *world) play(t *testing.T) bool {
 		stagehand.Go(func() { w.perform(ctx, t, lab) })
 	}
 	defer func() {
-		cancel(nil)
-		stagehand.Wait()
-		if w.keep {
-			for _, nic := range w.names {
-				_ = exec.Command("ip", "link", "set", nic, "down").Run()
-			}
+		for nic := range w.foreign {
+			_ = exec.Command("ip", "link", "set", nic, "down").Run()
 		}
 	}()
+	rest := sync.OnceFunc(func() {
+		cancel(nil)
+		stagehand.Wait()
+	})
+	defer rest()
+	asked, err := procfs.ParseString(w.line)
+	if err != nil || !chaos.Same(asked.Policy, w.policy) {
+		t.Errorf("%q is understood as %v, %v; want %v", w.line, asked.Policy, err, w.policy)
+	}
+	options, err := links.Options(asked.Policy)
+	if err != nil {
+		t.Fatal(err)
+	}
 	end := w.bound
 	if w.stop > 0 {
 		end = w.stop
 		time.AfterFunc(w.stop, func() { cancel(errors.New("told to stop")) })
 	}
-	bounded, done := context.WithTimeout(ctx, w.bound)
-	defer done()
+	bounded := ctx
+	if asked.Policy.Mode == procfs.Bounded {
+		var done context.CancelFunc
+		bounded, done = context.WithTimeout(ctx, asked.Policy.Wait)
+		defer done()
+	}
 	began := time.Now()
 	var mu sync.Mutex
 	var events []identity.Event
-	id, err := identity.Resolve(bounded, hetzner.Source(), identity.WithFacts(w.facts),
-		identity.OverLinks(earlynet.Config{NICs: w.names, Methods: w.methods}),
+	id, err := identity.Resolve(bounded, hetzner.Source(), append(options, identity.WithFacts(w.facts),
 		identity.WithObserver(func(e identity.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			events = append(events, e)
-		}))
+		}))...)
 	if took := time.Since(began); took > end+overtime {
 		t.Errorf("it took %v of %v", took, end)
 	}
@@ -354,9 +401,19 @@ func (w *world) play(t *testing.T) bool {
 			}
 		}
 	}()
+	rest()
+	for _, nic := range w.names {
+		if up, _ := lab.Cloud.Traffic(nic); up.Sent > 0 && !w.uses(nic) && !w.foreign[nic] {
+			t.Errorf("%d frames were sent on %s, which the policy leaves out", up.Sent, nic)
+		}
+	}
+	w.checkKept(t, lab, id, events)
 	if err == nil {
 		if id.Hostname != name || id.InstanceID != serial {
 			t.Errorf("a wrong name: %+v", id)
+		}
+		if !w.uses(id.Path.Interface) || len(w.policy.Via) > 0 && !slices.Contains(w.policy.Via, id.Path.Method) {
+			t.Errorf("it came by %+v, which the policy leaves out", id.Path)
 		}
 		return true
 	}
@@ -371,6 +428,100 @@ func (w *world) play(t *testing.T) bool {
 		t.Errorf("not everything was undone: %v", timeout.Undo)
 	}
 	return false
+}
+
+// checkKept checks what is left of the network after all: with keep=network and a name, the winner's link, and that it
+// works; else nothing, which the end of the lab sees to. What is left is then taken away.
+func (w *world) checkKept(t *testing.T, lab *testvm.Lab, id *identity.Identity, events []identity.Event) {
+	var kept []string
+	var told bool // why not
+	for i, e := range events {
+		if e.Kind == identity.UndoFailed && e.Detail == "the link could not be kept" {
+			told = true
+		}
+		if e.Link == nil || e.Link.Kind != earlynet.Kept {
+			continue
+		}
+		kept = append(kept, e.Link.Interface+"/"+e.Link.Method.String())
+		if !slices.ContainsFunc(events[:i], func(e identity.Event) bool { return e.Kind == identity.Named }) {
+			t.Error("a link was kept before there was a name")
+		}
+	}
+	if id == nil || w.policy.Keep != procfs.KeepNetwork {
+		if len(kept) > 0 {
+			t.Errorf("%q were kept, with %v and the identity %+v", kept, w.policy, id)
+		}
+		return
+	}
+	if len(kept) == 0 && told {
+		return
+	}
+	if len(kept) != 1 || kept[0] != id.Path.Interface+"/"+id.Path.Method {
+		t.Errorf("%q were kept, want that of %+v", kept, id.Path)
+		return
+	}
+	nic := id.Path.Interface
+	defer func() {
+		for _, args := range [][]string{{"addr", "flush", "dev", nic}, {"link", "set", nic, "down"}, {"link", "set", nic, "mtu", "1500"}} {
+			if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+				t.Errorf("ip %v: %v: %s", args, err, out)
+			}
+		}
+	}()
+	if w.foreign[nic] {
+		return // whoever set it down took the addresses and routes away
+	}
+	for _, other := range w.names {
+		i, err := net.InterfaceByName(other)
+		if err != nil || w.foreign[other] {
+			continue // not there yet
+		}
+		addresses, _ := i.Addrs()
+		four := slices.DeleteFunc(slices.Clone(addresses), func(a net.Addr) bool { return strings.Contains(a.String(), ":") })
+		switch up := i.Flags&net.FlagUp != 0; {
+		case other != nic && (up || len(addresses) > 0):
+			t.Errorf("%s was not the winner's, and yet: up %v, %v", other, up, addresses)
+		case other == nic && !up:
+			t.Errorf("%s is not up", nic)
+		case other == nic && id.Path.Method == "ipv6" && len(four) > 0,
+			other == nic && id.Path.Method != "ipv6" && (len(four) != 1 || !strings.HasPrefix(four[0].String(), id.Path.Address.String()+"/")):
+			t.Errorf("%s has %v, want %v", nic, addresses, id.Path.Address)
+		}
+	}
+	routes, _ := exec.Command("ip", "-4", "route", "show").CombinedOutput()
+	for line := range strings.Lines(string(routes)) {
+		if !strings.Contains(line, "dev "+nic+" ") {
+			t.Errorf("a route that is not the winner's: %s", line)
+		}
+	}
+	// It works for the system: an ordinary connection, bound to nothing, over whatever the routes say.
+	lab.Cloud.Heal()
+	lab.SetCarrier(nic, true)
+	if err := lab.Cloud.SetLink(nic, cloud.Link{}); err != nil {
+		t.Error(err)
+	}
+	host := "169.254.169.254"
+	if id.Path.Method == "ipv6" {
+		host = "[fe80::a9fe:a9fe%25" + nic + "]"
+	}
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	var last error
+	for range 20 {
+		var body []byte
+		resp, err := client.Get("http://" + host + "/hetzner/v1/metadata/hostname")
+		if err == nil {
+			body, err = io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+		}
+		if last = err; err == nil {
+			if strings.TrimSpace(string(body)) != name {
+				t.Errorf("over the kept link: %q", body)
+			}
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("the service cannot be reached over the kept link: %v\n%s", last, routes)
 }
 
 func (w *world) perform(ctx context.Context, t *testing.T, lab *testvm.Lab) {

@@ -4,8 +4,23 @@ package links
 
 import (
 	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/procfs"
 )
+
+// Options are what a policy asks of [identity.Resolve]: over which links, by which methods, and what stays of them. The
+// bound is the caller's, who knows when it began. The error names a method that earlynet does not have.
+func Options(p procfs.Policy) ([]identity.Option, error) {
+	cfg, err := FromPolicy(p)
+	if err != nil {
+		return nil, err
+	}
+	options := []identity.Option{identity.OverLinks(cfg)}
+	if p.Keep == procfs.KeepNetwork {
+		options = append(options, identity.KeepLink())
+	}
+	return options, nil
+}
 
 // FromPolicy is the part of a policy that earlynet carries out: which NICs, and by which methods. The error names a
 // method that earlynet does not have.
