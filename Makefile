@@ -61,9 +61,10 @@ stress: deps ## N boots (default 50) by each way of the handover, all with the r
 	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/boot
 
 .PHONY: chaos
-chaos: ## N runs (default 2000) in virtual time, a tenth of them over real links; SEED=… N=1 replays one
+chaos: deps ## N runs (default 2000) in virtual time, a tenth over real links, 1 in 200 as a boot; SEED=… N=1 replays one
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$(or $(N),2000) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./identity
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+9)/10 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/chaos
+	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+199)/200 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/boot
 
 .PHONY: herd
 herd: ## ten thousand servers at one moment, simulated; writes docs/retry.md (about 10 min)

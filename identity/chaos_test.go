@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,8 @@ import (
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/chaos"
+	"github.com/nametag-boot/nametag/internal/links"
+	"github.com/nametag-boot/nametag/procfs"
 )
 
 const (
@@ -72,7 +75,9 @@ var errStop = errors.New("told to stop")
 // A world is a machine with paths to a service, and what goes wrong with them.
 type world struct {
 	seed    uint64
-	bound   time.Duration
+	line    string        // the kernel command line
+	policy  procfs.Policy // what it means
+	bound   time.Duration // the policy's; for ever is stopped by then
 	stop    time.Duration // the caller's cancellation; 0: none
 	facts   dmi.Facts
 	lanes   []*way
@@ -104,10 +109,8 @@ type stage struct {
 }
 
 func newWorld(d *chaos.Dice) *world {
-	w := &world{seed: d.Uint64(), bound: d.Between(20*time.Millisecond, 4*time.Minute)}
-	if d.Chance(0.2) {
-		w.stop = d.Between(time.Millisecond, w.bound)
-	}
+	w := &world{seed: d.Uint64()}
+	w.ask(d)
 	known := d.Chance(0.7)
 	if known {
 		w.facts = dmi.Facts{Vendor: hetzner.Vendor, Serial: rightID}
@@ -145,6 +148,20 @@ func newWorld(d *chaos.Dice) *world {
 	return w
 }
 
+// ask draws the policy, as the text of the kernel argument.
+func (w *world) ask(d *chaos.Dice) {
+	w.bound = d.Between(20*time.Millisecond, 4*time.Minute).Truncate(time.Millisecond)
+	wishes := chaos.Wishes{Wait: w.bound, NICs: []string{"eth0", "eth*", "86:00:00:12:34:56"}}
+	if d.Chance(0.2) {
+		wishes.Wait, w.bound = 0, procfs.DefaultWait
+	}
+	argument, means := d.Argument(wishes)
+	w.line, w.policy = d.Line(argument, d.Later()), means
+	if w.policy.Mode == procfs.Forever || d.Chance(0.2) {
+		w.stop = d.Between(time.Millisecond, w.bound)
+	}
+}
+
 // play runs Resolve once and checks what came out.
 func (w *world) play(t *testing.T) error {
 	w.began, w.net = time.Now(), identity.NewFakeNet()
@@ -178,22 +195,35 @@ func (w *world) play(t *testing.T) error {
 	if w.stop > 0 {
 		at(w.stop, func() { cancel(errStop) })
 	}
-	bounded, done := context.WithTimeout(ctx, w.bound)
-	defer done()
+	asked, err := procfs.ParseString(w.line)
+	if err != nil || !chaos.Same(asked.Policy, w.policy) {
+		t.Errorf("%q is understood as %v, %v; want %v", w.line, asked.Policy, err, w.policy)
+	}
+	options, err := links.Options(asked.Policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounded := ctx
+	if asked.Policy.Mode == procfs.Bounded {
+		var done context.CancelFunc
+		bounded, done = context.WithTimeout(ctx, asked.Policy.Wait)
+		defer done()
+	}
 
 	var events []identity.Event
 	random := rand.New(rand.NewPCG(w.seed, 1))
 	var mu sync.Mutex
-	id, err := identity.Resolve(bounded, hetzner.Source(), identity.WithFacts(w.facts), identity.Over(w.net),
+	id, err := identity.Resolve(bounded, hetzner.Source(), append(options, identity.WithFacts(w.facts), identity.Over(w.net),
 		identity.WithObserver(func(e identity.Event) { events = append(events, e) }),
 		identity.WithBackoff(identity.Backoff{Rand: func(n int64) int64 {
 			mu.Lock()
 			defer mu.Unlock()
 			return random.Int64N(n)
-		}}))
+		}}))...)
 	took := time.Since(w.began)
 	w.net.ClosedOnce(t)
 	w.conns.Wait()
+	w.obeyed(t, id)
 
 	w.mu.Lock()
 	dials := w.dials
@@ -234,6 +264,27 @@ func (w *world) play(t *testing.T) error {
 	return err
 }
 
+// obeyed checks what the network was asked for: the policy's NICs and methods, and to keep the winner's link only where
+// the policy says so and there is a name.
+func (w *world) obeyed(t *testing.T, id *identity.Identity) {
+	var methods []string
+	for _, m := range w.net.Config.Methods {
+		methods = append(methods, m.String())
+	}
+	if w.net.Opened() > 0 && !chaos.Same(w.policy, procfs.Policy{
+		Mode: w.policy.Mode, Wait: w.policy.Wait, Then: w.policy.Then, Keep: w.policy.Keep, NICs: w.net.Config.NICs, Via: methods,
+	}) {
+		t.Errorf("the network is %q by %q, want %v", w.net.Config.NICs, methods, w.policy)
+	}
+	var keep []string
+	if id != nil && w.policy.Keep == procfs.KeepNetwork {
+		keep = []string{id.Path.Interface + "/" + id.Path.Method}
+	}
+	if !slices.Equal(w.net.Kept, keep) {
+		t.Errorf("%q were kept, want %q", w.net.Kept, keep)
+	}
+}
+
 // calm is when everything is right for good, on one path at least.
 func (w *world) calm() time.Duration {
 	calm := 24 * time.Hour
@@ -251,7 +302,7 @@ func (w *world) calm() time.Duration {
 // String is the whole scenario, for whoever has to understand a failure.
 func (w *world) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "bound %v, stop %v, %+v, changes at %v\n", w.bound, w.stop, w.facts, w.changes)
+	fmt.Fprintf(&b, "%q, stop %v, %+v, changes at %v\n", w.line, w.stop, w.facts, w.changes)
 	for _, l := range w.lanes {
 		fmt.Fprintf(&b, "%s/%v: comes and goes at %v, round trip %v, %.0f %% of the connections lost\n", l.name, l.method, l.up, l.rtt, 100*l.lost)
 	}

@@ -21,9 +21,8 @@ type Wishes struct {
 	Thens []procfs.Then
 }
 
-// Argument writes a random policy the way that a person might, somewhere on a kernel command line, and says what it must
-// be understood as.
-func (d *Dice) Argument(w Wishes) (line string, means procfs.Policy) {
+// Argument writes a random policy the way that a person might, and says what it must be understood as.
+func (d *Dice) Argument(w Wishes) (argument string, means procfs.Policy) {
 	means = procfs.Policy{Mode: procfs.Bounded, Wait: w.Wait}
 	var value string
 	switch {
@@ -73,28 +72,32 @@ func (d *Dice) Argument(w Wishes) (line string, means procfs.Policy) {
 		items = append(items, Pick(d, items...)) // what is said twice is said once
 	}
 	d.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
-	argument := procfs.Parameter + "=" + strings.Join(append([]string{value}, items...), ",")
+	argument = procfs.Parameter + "=" + strings.Join(append([]string{value}, items...), ",")
 	if value == "" && len(items) == 0 && d.Chance(0.5) {
 		argument = procfs.Parameter
 	}
-	return d.among(argument, procfs.Parameter+"=off", procfs.Parameter+"=1ms,then=poweroff", procfs.Parameter+"=90", "init_on_alloc=1"), means
+	return argument, means
 }
 
-// Malformed writes an argument with a mistake, somewhere on a kernel command line. It means the default policy.
+// Malformed writes an argument with a mistake. It means the default policy.
 func (d *Dice) Malformed() string {
-	return d.among(procfs.Parameter+Pick(d, "=90", "=5", "=-5s", "=0.5", "=1m,", "=1m,,then=halt", "=1m,then=restart", "=1m,then", "=1m,keep=all",
+	return procfs.Parameter + Pick(d, "=90", "=5", "=-5s", "=0.5", "=1m,", "=1m,,then=halt", "=1m,then=restart", "=1m,then", "=1m,keep=all",
 		"=1m,via=wifi", "=1m,nic=", "=1m,nic=[", "=1m,foo=bar", "=1m,then=halt,then=reboot", `="1m"`, "=10ns", "=9000h", "=never", "=,=", "=on,off", "=then=halt",
-		"s=1m", "=\x01", "=none"), "init_on_alloc=1")
+		"s=1m", "=\x01", "=none")
 }
 
-// among puts an argument among others, with one of later behind it at times: what a second one of the same name says does
-// not count.
-func (d *Dice) among(argument string, later ...string) string {
+// Later is an argument to put behind that of [Dice.Argument]: the first one counts.
+func (d *Dice) Later() string {
+	return procfs.Parameter + Pick(d, "=off", "=1ms,then=poweroff", "=90", "=forever")
+}
+
+// Line is a kernel command line with arguments on it, among others.
+func (d *Dice) Line(arguments ...string) string {
 	before := []string{"console=ttyS0", "quiet", "panic=-1", "-- foo", "ip=dhcp", "talos.platform=hcloud", "talos.hostname="}
 	d.Shuffle(len(before), func(i, j int) { before[i], before[j] = before[j], before[i] })
-	words := append(before[:d.IntN(4):4], argument)
+	words := slices.Concat(before[:d.IntN(4)], arguments)
 	if d.Chance(0.3) {
-		words = append(words, Pick(d, later...))
+		words = append(words, "init_on_alloc=1")
 	}
 	return strings.Join(words, Pick(d, " ", "  ", "\t"))
 }

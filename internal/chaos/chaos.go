@@ -2,10 +2,11 @@
 //
 // The seeds and how many there are come from the environment, so that one line replays what another one found:
 //
-//	NAMETAG_CHAOS_SEED=4711 NAMETAG_CHAOS_N=1 go test -run '^TestChaos$' ./identity ./internal/chaos
+//	NAMETAG_CHAOS_SEED=4711 NAMETAG_CHAOS_N=1 go test -run '^TestChaos$' ./identity ./internal/chaos ./internal/boot
 //
-// The scenarios themselves are the tests of two packages: in virtual time, without a kernel, in identity; over real
-// links in a namespace here.
+// The scenarios themselves are the tests of three packages: in virtual time, without a kernel, in identity; over real
+// links in a namespace here; and as boots of virtual machines in internal/boot. [Dice.Argument] makes the policies of all
+// of them, as the text of the kernel argument.
 package chaos
 
 import (
@@ -28,7 +29,8 @@ const (
 const enough = 10
 
 // Run plays n scenarios, or as many as the environment says, each as a subtest named after its seed. The first seed is
-// the environment's or a new one; the others count on from it.
+// the environment's or a new one; the others count on from it. Scenarios may run in parallel: then all of them are played,
+// however many fail.
 func Run(t *testing.T, n int, play func(t *testing.T, d *Dice)) {
 	t.Helper()
 	first := uint64(time.Now().UnixNano()) % 1_000_000_000

@@ -143,7 +143,8 @@ func (w *world) ask(d *chaos.Dice) {
 			wishes.NICs = append(wishes.NICs, other)
 		}
 	}
-	w.line, w.policy = d.Argument(wishes)
+	argument, means := d.Argument(wishes)
+	w.line, w.policy = d.Line(argument, d.Later()), means
 	w.say("%q, stop %v, %+v", w.line, w.stop, w.facts)
 }
 
