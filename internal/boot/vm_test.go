@@ -264,6 +264,44 @@ func TestTheNetworkCards(t *testing.T) {
 		onlyEver(t, v, server)
 		noTrace(t, v)
 	})
+
+	// The other shapes of server, before an OS that keeps what it is given: a shorter boot.
+	public, private, dead := qemu.NIC{}, qemu.NIC{NIC: cloud.NIC{Shape: cloud.Private}}, qemu.NIC{NIC: cloud.NIC{Shape: cloud.Dead}}
+	for _, scenario := range []struct {
+		name  string
+		nics  []qemu.NIC
+		os    talos.Plain
+		cloud cloud.Config
+		keys  string
+		says  string
+	}{
+		{name: "a server without IPv4", nics: []qemu.NIC{{NIC: cloud.NIC{Shape: cloud.IPv6Only}}}, says: "by eth0/linklocal"},
+		{name: "the service at its IPv6 address alone", nics: []qemu.NIC{public}, cloud: cloud.Config{IPv6: true}, keys: ",via=ipv6", says: "by eth0/ipv6"},
+		{name: "eight, of which one works", nics: []qemu.NIC{dead, dead, dead, dead, dead, public, dead, dead}, says: "by eth5/"},
+		{
+			name: "public and private, with the route to the service that leads nowhere", keys: ",via=dhcp",
+			nics: []qemu.NIC{{NIC: cloud.NIC{Shape: cloud.Private, BlackHole: true}}, public}, says: "by eth1/dhcp",
+		},
+		{name: "a private network that is attached after 5 s", nics: []qemu.NIC{{NIC: private.NIC, After: 5 * time.Second}}, says: "by eth0/dhcp"},
+		{name: "one whose cable is put in after 8 s", nics: []qemu.NIC{{Cable: 8 * time.Second}}, says: "by eth0/"},
+		{
+			name: "beside a bond, a dummy, two queues and two tunnels", nics: []qemu.NIC{public},
+			os: talos.Plain{BuiltIn: []string{"bonding", "dummy", "ifb", "sit", "ipip"}}, says: "by eth0/",
+		},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			t.Parallel()
+			v := boot(t, qemu.Scenario{OS: scenario.os, NICs: scenario.nics, Cloud: scenario.cloud, Args: []string{"talos.hostname.wait=2m" + scenario.keys}})
+			plain(t, v)
+			says(t, v, scenario.says)
+			if others := len(scenario.os.BuiltIn); others > 0 && len(v.State(report.Started).Links) <= others {
+				t.Errorf("there are only %q", v.State(report.Started).Links)
+			}
+			if cable := scenario.nics[0].Cable; len(v.Requests) == 0 || v.Requests[0].At < cable {
+				t.Errorf("the cable came after %v, the requests are %v", cable, v.Requests)
+			}
+		})
+	}
 }
 
 func TestAMachineWithoutRandomNumbersDoesNotHang(t *testing.T) {

@@ -48,7 +48,11 @@ type OS struct {
 
 // Plain is an OS that is not Talos: an /init that only tells the kernel's hostname and the record. Its virtio modules
 // stand in the initramfs.
-type Plain struct{}
+type Plain struct {
+	// BuiltIn are further modules that the kernel has from the start, as far as what comes first can tell. Some of Debian's
+	// make an interface as they are loaded: bonding, dummy, ifb, sit, ipip.
+	BuiltIn []string
+}
 
 // drivers are what the machine's devices need, and no more than that.
 var drivers = []string{"virtio_pci", "virtio_net"}
@@ -131,7 +135,7 @@ func (o OS) arguments() []string {
 }
 
 // Initramfs makes the OS.
-func (Plain) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
+func (p Plain) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
 	unlock, err := d.Lock()
 	if err != nil {
 		return qemu.Initramfs{}, err
@@ -145,7 +149,7 @@ func (Plain) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
-	files, err := base(d, guest)
+	files, err := base(d, guest, p.BuiltIn...)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
