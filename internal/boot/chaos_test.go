@@ -70,7 +70,9 @@ func drawWorld(d *chaos.Dice) *world {
 	s.Until = func(v *qemu.Verdict) bool {
 		_, settled := v.First(report.Settled)
 		_, failed := v.First(report.Fatal)
-		return settled || failed || v.Said("staying here")
+		// An OS that looks for the metadata service by itself may not find it on such a network. By then it has its name.
+		given := len(v.Names()) > 0 && (v.Said("the system has its name") || v.Said("booting on without the name"))
+		return settled || failed || given || v.Said("staying here")
 	}
 	s.Cloud.Seed = d.Uint64()
 	s.Cloud.Server = cloud.Server{Hostname: server, InstanceID: "42", Newline: d.Chance(0.5)}
@@ -263,8 +265,8 @@ func (w *world) check(t *testing.T, v *qemu.Verdict) {
 	if plain && found.Hostname != server {
 		t.Errorf("the kernel's hostname is %q, not %s", found.Hostname, server)
 	}
-	if !plain {
-		onlyEver(t, v, server)
+	if names := v.Names(); !plain && (len(names) != 1 || names[0] != server) {
+		t.Errorf("the node was called %q, not %s alone", names, server)
 	}
 	w.left(t, found, w.policy.Keep == procfs.KeepNetwork)
 }

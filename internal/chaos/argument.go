@@ -55,7 +55,7 @@ func (d *Dice) Argument(w Wishes) (argument string, means procfs.Policy) {
 		}
 	}
 	for _, method := range []string{"linklocal", "dhcp", "ipv6"} {
-		if d.Chance(0.25) {
+		if d.Chance(0.15) {
 			means.Via = append(means.Via, method)
 		}
 	}
