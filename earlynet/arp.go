@@ -97,7 +97,7 @@ func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, ignore func(mac 
 	// period, packet_release in net/packet/af_packet.c): nobody waits for it
 	// but the end of Close.
 	defer c.net.closers.Go(func() { _ = conn.Close() })
-	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 
 	mac := [6]byte(l.mac)
 	began := time.Now()

@@ -252,7 +252,7 @@ func (x *exchange) open(ctx context.Context, fn func(context.Context) error) err
 	}()
 	defer func() {
 		cancel()
-		_ = conn.SetReadDeadline(time.Unix(1, 0))
+		_ = conn.SetReadDeadline(time.Now())
 		<-read
 		x.nic.net.closers.Go(func() { _ = conn.Close() })
 	}()
