@@ -35,6 +35,9 @@ func boot(t *testing.T, s qemu.Scenario) *qemu.Verdict {
 	if s.Clock == "" {
 		s.Clock = report.First
 	}
+	if s.Timeout == 0 {
+		s.Timeout = 3 * time.Minute // an emulated processor that others starve has taken more than one
+	}
 	return qemu.Boot(t, s)
 }
 

@@ -140,6 +140,7 @@ func TestMetadata(t *testing.T) {
 		{"cut short without a length, here and there", hostname(cutHereAndThere("myserver" + strings.Repeat("0123456789abcde", 3))), "has no certain end, and a second read differs"},
 		{"cut short without a length, always at the same byte", hostname(cloud.Raw("HTTP/1.1 200 OK\r\n\r\nmy-serv", cloud.Close)), "has no certain end, and the whole document does not confirm it"},
 		{"everything cut short without a length, always at the same byte", cloud.Raw("HTTP/1.1 200 OK\r\n\r\n4", cloud.Close), "has no certain end, and the whole document does not confirm it"},
+		{"a name that changes between two reads", hostname(anotherNameEachTime()), "has no certain end, and a second read differs"},
 		{"closed without a byte", cloud.Raw("", cloud.Close), "closed without a byte"},
 		{"silence after the connection", cloud.Silent(), "no answer in "},
 		{"a byte a second", cloud.Slow(1), "no answer in "},
@@ -199,6 +200,15 @@ func cutHereAndThere(name string) cloud.Behaviour {
 	var all []cloud.Behaviour
 	for i := range 1000 {
 		all = append(all, cloud.Raw("HTTP/1.1 200 OK\r\n\r\n"+name[:1+i%len(name)], cloud.Close))
+	}
+	return cloud.InTurn(all...)
+}
+
+// anotherNameEachTime ends each answer with the connection, and no two are the same.
+func anotherNameEachTime() cloud.Behaviour {
+	var all []cloud.Behaviour
+	for i := range 1000 {
+		all = append(all, cloud.Raw(fmt.Sprintf("HTTP/1.1 200 OK\r\n\r\nserver-%d", i), cloud.Close))
 	}
 	return cloud.InTurn(all...)
 }
