@@ -36,15 +36,21 @@ func Open(ctx context.Context, where string, r Registry) (Artifact, error) {
 	case err == nil && st.Mode().IsRegular():
 		return openArchive(where)
 	case err == nil && st.IsDir():
-		if _, err := os.Stat(filepath.Join(where, "oci-layout")); err == nil {
-			return openLayout(where)
-		}
+		return openLayout(where)
+	case err != nil && isFile(where):
+		return Artifact{}, err // and nobody is asked: without a host it would be an image of Docker Hub
 	}
 	a, err := r.open(ctx, where)
 	if bad := (*name.ErrBadName)(nil); errors.As(err, &bad) {
 		return Artifact{}, fmt.Errorf("%s is no file, no OCI layout and no image reference: %w", where, err)
 	}
 	return a, err
+}
+
+// isFile says whether that is how files are named, and images are not.
+func isFile(where string) bool {
+	return filepath.IsAbs(where) || strings.HasPrefix(where, "./") || strings.HasPrefix(where, "../") ||
+		strings.HasSuffix(where, "/") || strings.HasSuffix(where, ".tar")
 }
 
 // openLayout reads the one image or index that the layout has; a list of images, one for each platform, is an index.
