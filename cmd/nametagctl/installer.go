@@ -27,9 +27,13 @@ const installerLong = `Put nametag into a Talos installer image that exists alre
 IMAGE is a reference in a registry, an OCI layout (oci:DIR) or what docker save and Talos' imager write
 (docker-archive:FILE). The result has one layer more: the initramfs (Talos 1.9) or the UKI (1.10 and later) with nametag
 as /init, and talos.hostname.wait= on every command line of a UKI. Of an index every architecture's image is amended.
-Nothing else about the image changes, and an image that has all of it already stays as it is.`
+Nothing else about the image changes, and an image that has all of it already stays as it is.
+
+From 1.10 on the platform is part of the UKI: take an installer for hcloud. ghcr.io/siderolabs/installer is for metal.`
 
 const installerExample = `  nametagctl installer ghcr.io/siderolabs/installer:v1.9.1 --push ghcr.io/acme/installer:v1.9.1-nametag
+  nametagctl installer factory.talos.dev/hcloud-installer/376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba:v1.12.7 \
+    --push ghcr.io/acme/installer:v1.12.7-nametag
   nametagctl installer docker-archive:_out/installer-amd64.tar --archive installer-nametag.tar --wait 2m,then=halt
   nametagctl installer oci:installer --arch arm64 --oci installer-arm64`
 

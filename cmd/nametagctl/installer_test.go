@@ -133,6 +133,8 @@ func TestInstallerRefusesWhatCannotWorkAndLeavesTheTargetUnharmed(t *testing.T) 
 		{"an installer-base", []string{base, "--archive", "out.tar"}, exitFailed, "no installer of Talos"},
 		{"an image that is not there", []string{host + "/nothing:v1", "--archive", "out.tar"}, exitFailed, "the registry has no such image"},
 		{"a name that is none", []string{"Not A Name", "--archive", "out.tar"}, exitFailed, "no file, no OCI layout and no image reference"},
+		{"a file that is not there", []string{"_out/none.tar", "--archive", "out.tar"}, exitFailed, "_out/none.tar: no such file or directory"},
+		{"a folder that is no layout", []string{t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
 		{"an archive cut short", []string{torn, "--archive", "out.tar"}, exitFailed, "docker-archive " + torn},
 		{"a layout that is none", []string{"oci:" + t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
 		{"one architecture's helper is missing", []string{index, "--push", host + "/x:v1", "--helper-amd64", filepath.Join(helpers, "nametag-linux-amd64")}, exitFailed, "no nametag for arm64"},

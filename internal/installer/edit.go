@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nametag-boot/nametag/internal/cmdline"
 	"github.com/nametag-boot/nametag/internal/helper"
 	"github.com/nametag-boot/nametag/internal/initramfs"
 	"github.com/nametag-boot/nametag/internal/uki"
+	"github.com/nametag-boot/nametag/procfs"
 )
 
 // Editors put the helpers in as /init, which needs nothing of the command line: an upgrade to an image without nametag
@@ -102,10 +104,10 @@ func (e editors) uki(ctx context.Context, in, out, architecture string) (Outcome
 			},
 		})
 		if signed := (*uki.SignedError)(nil); errors.As(err, &signed) {
-			return fmt.Errorf("%w; with --drop-signature it is edited all the same, and boots with SecureBoot only after it is signed anew", err)
+			return fmt.Errorf("%w; with --drop-signature it is edited all the same, and boots with SecureBoot only after it is signed anew", bare(err, in))
 		}
 		if err != nil {
-			return err
+			return bare(err, in)
 		}
 		outcome.Changed = added || result.DroppedSignatures > 0 ||
 			slices.ContainsFunc(result.CommandLines, func(c uki.CommandLine) bool { return c.Before != c.After })
@@ -115,6 +117,7 @@ func (e editors) uki(ctx context.Context, in, out, architecture string) (Outcome
 		if result.StalePCRSignatures > 0 {
 			outcome.Warnings = append(outcome.Warnings, "its PCR signatures are for what it was before: a disk that is sealed to them opens only after they are made anew")
 		}
+		outcome.Warnings = append(outcome.Warnings, elsewhere(result.CommandLines)...)
 		return nil
 	})
 	return outcome, err
@@ -141,4 +144,27 @@ func (e editors) commandLine(line string) (string, error) {
 		}
 	}
 	return uki.Arguments{Replace: []string{e.argument}}.Apply(line)
+}
+
+// bare is an error without the name of our own copy in front of it: what it is about is named by its path in the image.
+func bare(err error, file string) error {
+	if inner := errors.Unwrap(err); inner != nil && err.Error() == file+": "+inner.Error() {
+		return inner
+	}
+	return err
+}
+
+// elsewhere warns of a UKI that is not made for Hetzner Cloud. The platform is part of its command line, and that of the
+// installer of a Talos release is "metal": a node that boots by it finds out nothing about itself, and nametag, rightly,
+// gets out of the way at once.
+func elsewhere(lines []uki.CommandLine) []string {
+	for _, l := range lines {
+		parsed, _ := procfs.ParseString(l.After) //nolint:errcheck // what is wrong with our own argument was said before
+		if parsed.Platform == "" || parsed.Platform == cmdline.Platform {
+			continue
+		}
+		return []string{fmt.Sprintf("its command line says talos.platform=%s: a node that boots by it is no server of Hetzner Cloud to Talos, and nametag does nothing there; "+
+			"amend an installer for %s, such as factory.talos.dev/%s-installer/… of the image factory", parsed.Platform, cmdline.Platform, cmdline.Platform)}
+	}
+	return nil
 }

@@ -237,7 +237,7 @@ func TestEveryShapeOfInstallerGetsNametagAndNothingElse(t *testing.T) {
 					t.Errorf("%d command lines", len(lines))
 				}
 				for _, s := range lines {
-					if line, err := u.Text(s); err != nil || !strings.HasPrefix(line, "talos.platform=metal ") || !strings.Contains(line+" ", " "+policy+" ") || strings.Contains(line, "rdinit") {
+					if line, err := u.Text(s); err != nil || !strings.HasPrefix(line, "talos.platform=hcloud ") || !strings.Contains(line+" ", " "+policy+" ") || strings.Contains(line, "rdinit") {
 						t.Errorf("a command line is %q, %v", line, err)
 					}
 				}
@@ -364,6 +364,33 @@ func TestAResultOfTwoLayersIsWarnedOf(t *testing.T) {
 	_, report = amend(t, oci.Artifact{Image: installertest.Merged(t, "amd64")})
 	if len(report.Warnings) != 0 {
 		t.Errorf("%q", report.Warnings)
+	}
+}
+
+// The installer of a Talos release is for machines of metal: the platform is part of its UKI's command line.
+func TestAUKIForAnotherPlatformIsWarnedOf(t *testing.T) {
+	metal := installertest.Image(t, "amd64", true, installertest.Tools(), installertest.Files{
+		"usr/install/amd64/vmlinuz.efi": installertest.UKIFor(t, "amd64", "metal"),
+	})
+	_, report := amend(t, oci.Artifact{Image: metal})
+	if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "/usr/install/amd64/vmlinuz.efi: its command line says talos.platform=metal") ||
+		!strings.Contains(report.Warnings[0], "factory.talos.dev/hcloud-installer/") {
+		t.Errorf("%q", report.Warnings)
+	}
+}
+
+// A user has an image, and knows nothing of the copies that are made of its files.
+func TestAnErrorDoesNotSpeakOfOurCopies(t *testing.T) {
+	o := options(t)
+	for name, content := range map[string][]byte{
+		"a UKI that is none":                []byte("not a program"),
+		"a UKI that another program starts": installertest.UKI(t, "amd64", "rdinit=/other"),
+	} {
+		image := installertest.Image(t, "amd64", true, installertest.Files{"usr/install/amd64/vmlinuz.efi": content})
+		_, _, err := installer.Amend(t.Context(), oci.Artifact{Image: image}, o)
+		if err == nil || strings.Contains(err.Error(), o.Scratch) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

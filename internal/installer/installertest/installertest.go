@@ -108,21 +108,27 @@ func uki(architecture string, sections ...section) []byte {
 	return append(headers, body.Bytes()...)
 }
 
-// UKI is one as Talos 1.12 has it: a second profile with a command line of its own.
+// UKI is one as Talos 1.12 has it for Hetzner Cloud: a second profile with a command line of its own.
 func UKI(t testing.TB, architecture string, extra ...string) []byte {
 	t.Helper()
-	return bigUKI(t, architecture, "MZ the kernel", extra...)
+	return ukiOf(t, architecture, "hcloud", "MZ the kernel", extra...)
+}
+
+// UKIFor is one for another platform; the installer of a Talos release has one for "metal".
+func UKIFor(t testing.TB, architecture, platform string) []byte {
+	t.Helper()
+	return ukiOf(t, architecture, platform, "MZ the kernel")
 }
 
 // BigUKI is one with a kernel of that many bytes.
 func BigUKI(t testing.TB, architecture string, kernel int) []byte {
 	t.Helper()
-	return bigUKI(t, architecture, string(make([]byte, kernel)))
+	return ukiOf(t, architecture, "hcloud", string(make([]byte, kernel)))
 }
 
-func bigUKI(t testing.TB, architecture, kernel string, extra ...string) []byte {
+func ukiOf(t testing.TB, architecture, platform, kernel string, extra ...string) []byte {
 	t.Helper()
-	line := "talos.platform=metal console=tty0 init_on_alloc=1"
+	line := "talos.platform=" + platform + " console=tty0 init_on_alloc=1"
 	for _, e := range extra {
 		line += " " + e
 	}
