@@ -1,16 +1,9 @@
 package talos_test
 
 import (
-	"bytes"
 	"context"
-	"debug/pe"
-	"encoding/binary"
-	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -31,17 +24,13 @@ func TestAnEditedUnifiedKernelImageBootsWithTheHelper(t *testing.T) {
 			helper := helpertest.Binary(t, string(arch))
 			v := qemu.Boot(t, qemu.Scenario{
 				Arch: arch, OS: talos.OS{Line: talos.V1_12}, Memory: 640,
-				Image: func(ctx context.Context, d qemu.Deps, parts qemu.Parts) (string, error) {
-					image, err := unify(d, parts)
-					if err != nil {
-						return "", err
-					}
-					_, err = uki.EditFile(ctx, image, image, uki.Edit{
+				Image: talos.UKI(func(ctx context.Context, image string) error {
+					_, err := uki.EditFile(ctx, image, image, uki.Edit{
 						CommandLine: uki.Arguments{Append: waiting}.Apply,
 						Initramfs:   withHelper(helper, initramfs.Options{}),
 					})
-					return image, err
-				},
+					return err
+				}),
 				Cloud: late, Timeout: 3 * time.Minute,
 			})
 			t.Logf("%v", v.Took)
@@ -73,86 +62,4 @@ func withHelper(name string, o initramfs.Options) uki.InitramfsEditor {
 		_, err = image.Add(ctx, out, helper, o)
 		return err
 	}
-}
-
-// unify makes a unified kernel image as objcopy does, or where the linker's tools of this machine know only the other
-// architecture, as the specification says.
-func unify(d qemu.Deps, parts qemu.Parts) (string, error) {
-	out := filepath.Join(parts.Dir, "vmlinuz.efi")
-	line := filepath.Join(parts.Dir, "cmdline")
-	if err := os.WriteFile(line, []byte(parts.CommandLine), 0o600); err != nil {
-		return "", err
-	}
-	release := filepath.Join(parts.Dir, "os-release")
-	if err := os.WriteFile(release, []byte("ID=stand-in\n"), 0o600); err != nil {
-		return "", err
-	}
-	// The initramfs stands before the kernel: it cannot grow without a move of that.
-	contents := []struct{ name, file string }{{".osrel", release}, {".cmdline", line}, {".initrd", parts.Initramfs}, {".linux", parts.Kernel}}
-	stub, err := pe.Open(d.Stub())
-	if err != nil {
-		return "", err
-	}
-	defer stub.Close()
-	last := stub.Sections[len(stub.Sections)-1]
-	address := page(int64(last.VirtualAddress) + int64(last.VirtualSize))
-	var arguments []string
-	for _, c := range contents {
-		st, err := os.Stat(c.file)
-		if err != nil {
-			return "", err
-		}
-		arguments = append(arguments, "--add-section", c.name+"="+c.file, "--change-section-vma", fmt.Sprintf("%s=0x%x", c.name, address))
-		address = page(address + st.Size())
-	}
-	if d.Arch == qemu.AMD64 {
-		output, err := exec.Command("objcopy", append(arguments, d.Stub(), out)...).CombinedOutput()
-		if err != nil {
-			return "", fmt.Errorf("objcopy (package binutils): %w: %s", err, output)
-		}
-		return out, nil
-	}
-	b, err := os.ReadFile(d.Stub())
-	if err != nil {
-		return "", err
-	}
-	for _, c := range contents {
-		if b, err = addSection(b, c.name, c.file); err != nil {
-			return "", err
-		}
-	}
-	return out, os.WriteFile(out, b, 0o600)
-}
-
-func page(n int64) int64 { return (n + 4095) &^ 4095 }
-
-// addSection puts a section at the end of an image, which has room in its headers for it.
-func addSection(image []byte, name, file string) ([]byte, error) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	f, err := pe.NewFile(bytes.NewReader(image))
-	if err != nil {
-		return nil, err
-	}
-	last := f.Sections[len(f.Sections)-1]
-	optional := f.OptionalHeader.(*pe.OptionalHeader64)
-	raw := slices.Concat(image[:last.Offset+last.Size], content, make([]byte, -len(content)&int(optional.FileAlignment-1)))
-	header := pe.SectionHeader32{
-		VirtualSize:      uint32(len(content)),
-		VirtualAddress:   uint32(page(int64(last.VirtualAddress) + int64(last.VirtualSize))),
-		SizeOfRawData:    uint32(len(raw)) - last.Offset - last.Size,
-		PointerToRawData: last.Offset + last.Size,
-		Characteristics:  pe.IMAGE_SCN_CNT_INITIALIZED_DATA | pe.IMAGE_SCN_MEM_READ,
-	}
-	copy(header.Name[:], name)
-	coff := int(binary.LittleEndian.Uint32(raw[0x3c:])) + 4
-	table := coff + 20 + int(f.SizeOfOptionalHeader)
-	binary.LittleEndian.PutUint16(raw[coff+2:], uint16(len(f.Sections)+1))
-	binary.LittleEndian.PutUint32(raw[coff+20+56:], uint32(page(int64(header.VirtualAddress)+int64(len(content)))))
-	if _, err := binary.Encode(raw[table+40*len(f.Sections):], binary.LittleEndian, header); err != nil {
-		return nil, err
-	}
-	return raw, nil
 }
