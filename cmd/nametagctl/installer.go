@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -142,16 +144,31 @@ func runInstaller(ctx context.Context, f installerFlags, source string, stdout, 
 		return nil
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = errors.New("interrupted; nothing was replaced")
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case scratchIsFull(err):
 		err = fmt.Errorf("%w; the copies in between go where TMPDIR says, now %s", err, os.TempDir())
 	}
 	return &exitError{exitFailed, fmt.Errorf("installer: %w", err)}
 }
 
+// scratchIsFull says whether it is the copies in between that there is no room for, and not the result.
+func scratchIsFull(err error) bool {
+	var at *fs.PathError
+	return errors.As(err, &at) && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) &&
+		strings.HasPrefix(at.Path, filepath.Join(os.TempDir(), scratchName))
+}
+
+// scratchName is how the folder of the copies in between begins.
+const scratchName = "nametagctl-"
+
 // amend reads the image, amends it and writes it to wherever the flags say.
 func (f *installerFlags) amend(ctx context.Context, source, policy string, stderr io.Writer) (result installerResult, err error) {
 	if f.layout != "" {
 		if err := oci.CheckLayout(f.layout, f.force); err != nil {
+			return result, err
+		}
+	}
+	if f.archive != "" {
+		if err := oci.CheckArchive(f.archive); err != nil {
 			return result, err
 		}
 	}
@@ -167,7 +184,7 @@ func (f *installerFlags) amend(ctx context.Context, source, policy string, stder
 	if f.archive != "" && artifact.Index != nil && len(f.architectures) != 1 {
 		return result, errors.New("a docker-archive holds one image, and this is an index of several: choose one by --arch, or write it by --oci or --push")
 	}
-	scratch, err := os.MkdirTemp("", "nametagctl-")
+	scratch, err := os.MkdirTemp("", scratchName)
 	if err != nil {
 		return result, err
 	}

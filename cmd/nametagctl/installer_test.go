@@ -1,11 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/installer/installertest"
@@ -138,7 +151,10 @@ func TestInstallerRefusesWhatCannotWorkAndLeavesTheTargetUnharmed(t *testing.T) 
 		{"an archive cut short", []string{torn, "--archive", "out.tar"}, exitFailed, "docker-archive " + torn},
 		{"a layout that is none", []string{"oci:" + t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
 		{"one architecture's helper is missing", []string{index, "--push", host + "/x:v1", "--helper-amd64", filepath.Join(helpers, "nametag-linux-amd64")}, exitFailed, "no nametag for arm64"},
-		{"a target folder that there is not", []string{whole, "--archive", "no/such/out.tar"}, exitFailed, "no such file or directory"},
+		// Before the image is looked for.
+		{"a target that is no file", []string{host + "/nothing:v1", "--archive", "/dev/null"}, exitFailed, "no regular file"},
+		{"a target folder that is none", []string{host + "/nothing:v1", "--archive", whole + "/out.tar"}, exitFailed, "not a directory"},
+		{"a target folder that there is not", []string{host + "/nothing:v1", "--archive", "no/such/out.tar"}, exitFailed, "no such file or directory"},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
@@ -161,5 +177,92 @@ func TestInstallerRefusesWhatCannotWorkAndLeavesTheTargetUnharmed(t *testing.T) 
 				t.Errorf("the target is %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// Ctrl-C ends it at once, whatever a registry does, and leaves no copies behind.
+func TestAnInterruptedInstallerLeavesNothing(t *testing.T) {
+	for _, scenario := range []struct {
+		name  string
+		hangs func(*http.Request) bool
+		args  func(host string) []string
+	}{
+		{
+			"while it reads", func(r *http.Request) bool {
+				return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/")
+			},
+			func(string) []string { return []string{"--archive", "out.tar"} },
+		},
+		{
+			"while it pushes", func(r *http.Request) bool {
+				return r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/acme/")
+			},
+			func(host string) []string { return []string{"--push", host + "/acme/installer:v1"} },
+		},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			t.Parallel()
+			dir, tmp, helpers := t.TempDir(), t.TempDir(), helpertest.StandIn(t)
+			inside := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+			asked, armed := make(chan struct{}, 64), atomic.Bool{}
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if armed.Load() && scenario.hangs(r) {
+					asked <- struct{}{}
+					<-r.Context().Done()
+					return
+				}
+				inside.ServeHTTP(w, r)
+			}))
+			defer s.Close()
+			host := strings.TrimPrefix(s.URL, "http://")
+			from := stock(t, host, oci.Artifact{Index: installertest.Index(t, installertest.Merged)})
+			armed.Store(true)
+			target := filepath.Join(dir, "out.tar")
+			if err := os.WriteFile(target, []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", append([]string{"installer", from, "--arch", "amd64", "--helper", helpers}, scenario.args(host)...)...)
+			cmd.Dir, cmd.Env = dir, append(os.Environ(), actAs+"=1", "TMPDIR="+tmp)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			err := cmd.Start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			select {
+			case <-asked:
+				err = cmd.Process.Signal(os.Interrupt)
+			case err = <-ended:
+				err = fmt.Errorf("it ended before it was interrupted: %w: %s", err, stderr.String())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var exit *exec.ExitError
+			if err := <-ended; !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "interrupted; nothing was replaced") {
+				t.Errorf("%v: %s", err, stderr.String())
+			}
+			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+				t.Errorf("it leaves %v, %v", left, err)
+			}
+			if b, err := os.ReadFile(target); err != nil || string(b) != "precious" {
+				t.Errorf("the target is %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// Where there is no room for the result, TMPDIR is no remedy.
+func TestOnlyWhereTheCopiesInBetweenFindNoRoomIsTMPDIRARemedy(t *testing.T) {
+	for path, remedy := range map[string]bool{
+		filepath.Join(os.TempDir(), "nametagctl-123", "file-1"): true,
+		"/mnt/.out.tar.1": false,
+	} {
+		err := fmt.Errorf("writing: %w", &fs.PathError{Op: "write", Path: path, Err: syscall.ENOSPC})
+		if scratchIsFull(err) != remedy {
+			t.Errorf("%v: not %v", err, remedy)
+		}
 	}
 }

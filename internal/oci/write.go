@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
 // CheckLayout says whether WriteLayout would take that folder, before any work is done for it.
@@ -103,6 +104,20 @@ func readable(dir string) error {
 	})
 }
 
+// CheckArchive says whether WriteArchive could write that file, before any work is done for it.
+func CheckArchive(file string) error {
+	path, _, err := replaced(file)
+	if err == nil {
+		if err = unix.Access(filepath.Dir(path)+"/.", unix.W_OK|unix.X_OK); err != nil {
+			err = &fs.PathError{Op: "writing into", Path: filepath.Dir(path), Err: err}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("docker-archive %s: %w", file, err)
+	}
+	return nil
+}
+
 // WriteArchive writes the image as a docker-archive, named tag in it, to the file, which it replaces.
 func WriteArchive(ctx context.Context, file, tag string, image v1.Image) error {
 	fail := func(err error) error { return fmt.Errorf("docker-archive %s: %w", file, err) }
@@ -119,15 +134,9 @@ func WriteArchive(ctx context.Context, file, tag string, image v1.Image) error {
 // Replace writes a file aside and puts it in the place of path, or of what that is a symbolic link to, if there was no
 // error. A file that was there keeps its mode.
 func Replace(path string, fill func(io.Writer) error) (err error) {
-	mode := fs.FileMode(0o644)
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	if st, err := os.Stat(path); err == nil {
-		if !st.Mode().IsRegular() {
-			return fmt.Errorf("%s is there and is no regular file", path)
-		}
-		mode = st.Mode().Perm()
+	path, mode, err := replaced(path)
+	if err != nil {
+		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -151,4 +160,19 @@ func Replace(path string, fill func(io.Writer) error) (err error) {
 		return err
 	}
 	return f.Close()
+}
+
+// replaced is the file that is replaced where path is to be, and the mode of the new one.
+func replaced(path string) (string, fs.FileMode, error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return path, 0o644, nil //nolint:nilerr // there is none yet
+	case !st.Mode().IsRegular():
+		return "", 0, fmt.Errorf("%s is there and is no regular file", path)
+	}
+	return path, st.Mode().Perm(), nil
 }
