@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/nametag-boot/nametag/internal/extension"
 	"github.com/nametag-boot/nametag/internal/helper"
 	"github.com/nametag-boot/nametag/internal/initramfs"
 	"github.com/nametag-boot/nametag/internal/oci"
@@ -356,13 +357,15 @@ func initramfsJSON(w io.Writer, v any) error {
 
 // initramfsReport is what inspect prints as JSON.
 type initramfsReport struct {
-	File     string              `json:"file"`
-	Size     int64               `json:"size"`
-	Machine  string              `json:"architecture"` // of /init
-	Nametag  *initramfs.Added    `json:"nametag"`      // null: not added
-	Segments []initramfs.Segment `json:"segments"`
-	Lost     int                 `json:"lost"` // entries that the kernel drops
-	Files    []initramfsFile     `json:"files"`
+	File    string           `json:"file"`
+	Size    int64            `json:"size"`
+	Machine string           `json:"architecture"` // of /init
+	Nametag *initramfs.Added `json:"nametag"`      // null: not added
+	// Extension is where the imager put the helper of a system extension, if it did.
+	Extension string              `json:"extension,omitempty"`
+	Segments  []initramfs.Segment `json:"segments"`
+	Lost      int                 `json:"lost"` // entries that the kernel drops
+	Files     []initramfsFile     `json:"files"`
 }
 
 type initramfsFile struct {
@@ -382,7 +385,7 @@ func inspectInitramfs(ctx context.Context, cmd *cobra.Command, name, output stri
 		return err
 	}
 	defer in.Close()
-	r := initramfsReport{File: name, Size: im.Size, Machine: initramfs.MachineName(0), Nametag: im.Added(), Segments: im.Segments, Lost: im.Lost}
+	r := initramfsReport{File: name, Size: im.Size, Machine: initramfs.MachineName(0), Nametag: im.Added(), Extension: extensionsHelper(im), Segments: im.Segments, Lost: im.Lost}
 	if n, err := im.Lookup("init"); err == nil {
 		r.Machine = initramfs.MachineName(im.Machine(n))
 	}
@@ -425,12 +428,28 @@ func (r initramfsReport) print(w io.Writer, im *initramfs.Image) error {
 
 func (r initramfsReport) nametag() string {
 	switch {
+	case r.Nametag == nil && r.Extension != "":
+		return "nametag of an extension at " + r.Extension + " for rdinit="
 	case r.Nametag == nil:
 		return "without nametag"
 	case r.Nametag.Way == initramfs.RDInit:
 		return "nametag at /" + r.Nametag.Path + " for rdinit="
 	}
 	return "nametag as /init"
+}
+
+// extensionsHelper is where the imager put the helper of a system extension; "": it did not.
+func extensionsHelper(im *initramfs.Image) string {
+	for _, line := range []string{"1.9", "1.10"} { // each has a path of its own
+		release, err := extension.ParseTalos(line)
+		if err != nil {
+			continue
+		}
+		if n, err := im.Lookup(release.Path()); err == nil && n.IsRegular() {
+			return "/" + release.Path()
+		}
+	}
+	return ""
 }
 
 // nodeTree writes a folder's files, each with its mode, size and the archive that it comes from.

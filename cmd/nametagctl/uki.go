@@ -125,8 +125,10 @@ type ukiCommandLine struct {
 type ukiInitramfs struct {
 	Profile string           `json:"profile"`
 	Size    int64            `json:"size"`
-	Nametag *initramfs.Added `json:"nametag"`         // null: not added
-	Error   string           `json:"error,omitempty"` // why it could not be read
+	Nametag *initramfs.Added `json:"nametag"` // null: not added
+	// Extension is where the imager put the helper of a system extension, if it did.
+	Extension string `json:"extension,omitempty"`
+	Error     string `json:"error,omitempty"` // why it could not be read
 }
 
 func inspectUKI(ctx context.Context, w io.Writer, name, output string) error {
@@ -171,7 +173,7 @@ func reportUKI(ctx context.Context, m *uki.Image) (*ukiReport, error) {
 				}
 				i.Error = err.Error()
 			} else {
-				i.Nametag = image.Added()
+				i.Nametag, i.Extension = image.Added(), extensionsHelper(image)
 			}
 			r.Initramfs = append(r.Initramfs, i)
 		case ".pcrsig":
@@ -226,6 +228,8 @@ func (r *ukiReport) print(w io.Writer, m *uki.Image) error {
 			what = "with nametag as /init"
 		case i.Nametag != nil:
 			what = "with nametag at /" + i.Nametag.Path
+		case i.Extension != "":
+			what = "with nametag of an extension at " + i.Extension
 		}
 		fmt.Fprintf(w, "  initramfs of %s: %s, %s\n", i.Profile, oci.Size(i.Size), what)
 	}
