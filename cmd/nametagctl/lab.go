@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
@@ -210,6 +211,17 @@ func plug(c *cloud.Cloud, options netns.Options, nics ...cloud.NIC) (*netns.Node
 // Close takes node and cloud down.
 func (l *lab) Close() error { return errors.Join(l.node.Close(), l.cloud.Close()) }
 
+// inForeground says whether this process' group is the one that its terminal interrupts.
+func inForeground() bool {
+	terminal, err := os.Open("/dev/tty")
+	if err != nil {
+		return false // there is none
+	}
+	defer terminal.Close()
+	group, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPGRP) //nolint:gosec // a descriptor
+	return err == nil && group == unix.Getpgrp()
+}
+
 // run runs a command on the node; its exit status comes back as an *exitError.
 func (l *lab) run(cmd *exec.Cmd) error {
 	// A terminal's interrupt reaches the command as well: it decides. What is sent to the lab alone is passed on.
@@ -232,7 +244,7 @@ func (l *lab) run(cmd *exec.Cmd) error {
 		for {
 			select {
 			case s := <-signals:
-				if s == syscall.SIGTERM || s == syscall.SIGHUP {
+				if s == syscall.SIGTERM || s == syscall.SIGHUP || !inForeground() {
 					_ = cmd.Process.Signal(s)
 				}
 			case <-ended:

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nametag-boot/nametag/internal/testvm/netns"
+)
+
+// An interrupt that a terminal did not send is the command's as well: from a script, say.
+func TestTheLabPassesSignalsOn(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(s.String(), func(t *testing.T) {
+			cmd := exec.Command("/proc/self/exe", "lab", "--", "sh", "-c", `trap "echo got it; exit 3" INT QUIT TERM HUP; echo ready; for i in $(seq 300); do sleep 0.1; done`)
+			cmd.Env = append(os.Environ(), actAs+"=1")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // there is no terminal
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(stdout)
+			if !lines.Scan() {
+				_ = cmd.Wait()
+				if strings.Contains(stderr.String(), "netns: no namespaces here") {
+					netns.Missing(t, stderr.String())
+				}
+				t.Fatalf("it did not start: %s", stderr.String())
+			}
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+			if !lines.Scan() || lines.Text() != "got it" {
+				t.Errorf("the command says %q", lines.Text())
+			}
+			_ = cmd.Wait()
+			if got := cmd.ProcessState.ExitCode(); got != 3 {
+				t.Errorf("exit status %d, want 3", got)
+			}
+		})
+	}
+}
