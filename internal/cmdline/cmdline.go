@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nametag-boot/nametag/internal/initramfs"
@@ -16,6 +18,9 @@ import (
 
 // Platform is what talos.platform= says on the machines that nametag is for.
 const Platform = "hcloud"
+
+// next is the argument by which nametag is told what to execute in the end.
+const next = "nametag.init"
 
 // size is what a kernel keeps of its command line, the byte at its end included: COMMAND_LINE_SIZE of x86 and arm64.
 const size = 2048
@@ -51,20 +56,29 @@ type Options struct {
 // Check says what is wrong with a command line. Nothing found is nil.
 func Check(line string, o Options) []Finding {
 	c := &check{Options: o, fields: strings.Fields(line)}
+	c.kernel = c.fields
+	if i := slices.Index(c.fields, "--"); i >= 0 {
+		c.kernel = c.fields[:i]
+	}
 	c.length(line)
 	c.policy(line)
+	c.loose()
+	c.slips()
 	c.twice("talos.hostname.wait", "the first counts")
 	c.twice("talos.platform", "Talos takes the first")
 	c.twice("rdinit", "the kernel takes the last")
 	c.twice("init", "the kernel takes the last")
+	c.twice(next, "nametag takes the first")
 	c.initrd()
 	c.rdinit()
+	c.next()
 	return c.findings
 }
 
 type check struct {
 	Options
 	fields   []string
+	kernel   []string // those that the kernel itself looks at: before a --
 	findings []Finding
 }
 
@@ -77,9 +91,11 @@ func (c *check) hint(argument, remedy, format string, args ...any) {
 }
 
 // all is the arguments of a name, in order.
-func (c *check) all(name string) []string {
+func (c *check) all(name string) []string { return named(c.fields, name) }
+
+func named(fields []string, name string) []string {
 	var all []string
-	for _, f := range c.fields {
+	for _, f := range fields {
 		if key, _, _ := strings.Cut(f, "="); key == name {
 			all = append(all, f)
 		}
@@ -87,9 +103,12 @@ func (c *check) all(name string) []string {
 	return all
 }
 
-// last is the value of the last argument of a name.
+// last is the value of the last argument of a name, among those that the kernel looks at if there is one.
 func (c *check) last(name string) (argument, value string, ok bool) {
-	all := c.all(name)
+	all := named(c.kernel, name)
+	if len(all) == 0 {
+		all = c.all(name)
+	}
 	if len(all) == 0 {
 		return "", "", false
 	}
@@ -110,13 +129,15 @@ func (c *check) policy(line string) {
 	switch {
 	case errors.As(err, &malformed):
 		c.mistake(malformed.Argument, "write what is meant; until then the default counts: "+procfs.Default().String(), "%s",
-			strings.TrimPrefix(malformed.Error(), "procfs: "))
+			strings.TrimPrefix((&procfs.Error{Part: malformed.Part, Reason: malformed.Reason, Suggestion: malformed.Suggestion}).Error(), "procfs: : "))
 	case err != nil:
 		c.mistake("", "", "%v", err)
 	case !parsed.Present:
 		c.mistake("", "add "+procfs.Default().String(), "there is no %s=: nametag does nothing", procfs.Parameter)
 	case parsed.Policy.Mode == procfs.Off:
 		c.hint(c.all(procfs.Parameter)[0], "", "it switches nametag off")
+	default:
+		c.nics(parsed.Policy)
 	}
 	if parsed.Hostname != "" {
 		argument, _, _ := c.last(strings.TrimSuffix(parsed.HostnameFrom, "="))
@@ -124,6 +145,66 @@ func (c *check) policy(line string) {
 	}
 	if parsed.Platform != "" && parsed.Platform != Platform {
 		c.mistake(c.all("talos.platform")[0], "write talos.platform="+Platform, "on another platform than Hetzner Cloud nametag finds nothing out")
+	}
+}
+
+// predictable is a name that udev gives to a NIC. In the initramfs, where nametag asks, no udev has run.
+var predictable = regexp.MustCompile(`^(en|wl)[opsx*?[]`)
+
+func (c *check) nics(p procfs.Policy) {
+	for _, nic := range p.NICs {
+		if predictable.MatchString(nic) {
+			c.hint(c.all(procfs.Parameter)[0], "write eth0, a glob such as eth*, or the MAC",
+				"nic=%s is a name that udev gives; at boot, before udev, the kernel's own names count", nic)
+		}
+	}
+}
+
+// loose finds what was to be a part of the policy and stands by itself, where nobody reads it.
+func (c *check) loose() {
+	for i, f := range c.fields {
+		if f == procfs.Parameter && i+1 < len(c.fields) {
+			if _, err := procfs.ParsePolicy(c.fields[i+1]); err == nil && strings.ContainsAny(c.fields[i+1], "0123456789,") {
+				c.mistake(c.fields[i+1], "write "+procfs.Parameter+"="+c.fields[i+1], "it stands by itself, and nothing reads it")
+			}
+		}
+		switch key, _, _ := strings.Cut(f, "="); key {
+		case "then", "nic", "via", "keep":
+			value := strings.TrimSuffix(f, ",")
+			if _, err := procfs.ParsePolicy("1m," + value); err == nil && len(c.all(procfs.Parameter)) > 0 {
+				c.mistake(f, "write "+procfs.Parameter+"=…,"+value+", with a comma and no blank", "it stands by itself, and nothing reads it")
+			}
+		}
+	}
+}
+
+// slips finds the neighbours of nametag's own argument, misspelt. (That one is found by whoever reads it.)
+func (c *check) slips() {
+	for _, name := range []string{"talos.platform", "talos.hostname", next} {
+		for _, f := range c.fields {
+			if key, rest, _ := strings.Cut(f, "="); slip(key, name) {
+				c.mistake(f, "write "+name+"="+rest, "%s= is no argument that anything reads", key)
+			}
+		}
+	}
+}
+
+// next looks for what nametag is told to execute in the end.
+func (c *check) next() {
+	all := c.all(next)
+	if len(all) == 0 {
+		return
+	}
+	_, path, _ := strings.Cut(all[0], "=")
+	if !strings.HasPrefix(path, "/") {
+		c.mistake(all[0], "write the whole path, such as /init", "the path does not begin with a slash")
+		return
+	}
+	if c.Image == nil {
+		return
+	}
+	if n, err := c.Image.Lookup(path); err != nil || !n.IsRegular() || n.Mode&0o111 == 0 {
+		c.mistake(all[0], "name one that is there", "the image has no program at %s, which nametag is to execute in the end", path)
 	}
 }
 
@@ -151,13 +232,12 @@ func (c *check) rdinit() {
 		c.noRdinit()
 		return
 	}
-	for i, f := range c.fields {
-		if f == "--" && !containsKey(c.fields[:i], "rdinit") {
-			c.mistake(argument, "write it before the --", "it stands behind --: the kernel passes it on and does not look at it")
-		}
+	if len(named(c.kernel, "rdinit")) == 0 {
+		c.mistake(argument, "write it before the --", "it stands behind --: the kernel passes it on and does not look at it")
 	}
+	path = strings.Trim(path, `"`) // as the kernel does
 	switch init, value, ok := c.last("init"); {
-	case !ok:
+	case !ok || len(named(c.kernel, "init")) == 0:
 		c.mistake(argument, "add init=/init", "there is no init=/init beside it: where the helper cannot be executed, the kernel panics")
 	case value != "/init":
 		c.hint(init, "", "where the helper cannot be executed, the kernel falls back to %s and not to /init", value)
@@ -173,15 +253,6 @@ func (c *check) rdinit() {
 	}
 }
 
-func containsKey(fields []string, name string) bool {
-	for _, f := range fields {
-		if key, _, _ := strings.Cut(f, "="); key == name {
-			return true
-		}
-	}
-	return false
-}
-
 // noRdinit looks at a line that leaves it to the image to have nametag as /init.
 func (c *check) noRdinit() {
 	for _, f := range c.fields {
@@ -189,6 +260,10 @@ func (c *check) noRdinit() {
 			c.mistake(f, "write rdinit="+value, "%s= is no argument of the kernel", key)
 			return
 		}
+	}
+	if argument, value, ok := c.last("init"); ok && strings.Contains(value, "nametag/nametag") {
+		c.mistake(argument, "write rdinit="+value+" init=/init", "init= names a program of the root file system, and not of the initramfs")
+		return
 	}
 	if c.Image == nil {
 		if c.Path != "" {

@@ -143,6 +143,19 @@ func TestMistakesAreFound(t *testing.T) {
 		{"a folder in the image", right + " rdinit=/usr init=/init", Options{Image: bare}, "not a program", ""},
 		{"for another processor", andInit, Options{Image: image(t, map[string]int{"init": amd64, path: arm64})}, "is for arm64, its /init for amd64", "amd64"},
 		{"no /init in the image", andInit, Options{Image: image(t, map[string]int{path: arm64})}, "no /init", ""},
+		{"the time by itself", "talos.platform=hcloud talos.hostname.wait 90s", Options{}, "stands by itself", "talos.hostname.wait=90s"},
+		{"a key by itself", right + " then=halt", Options{}, "stands by itself", ",then=halt, with a comma"},
+		{"a word of somebody else's", "talos.hostname.wait quiet then=later", Options{}, "", ""},
+		{"the platform misspelt", "talos.platfrom=metal talos.hostname.wait=2m", Options{}, "no argument that anything reads", "talos.platform=metal"},
+		{"the name misspelt", right + " talos.hostnam=web-1", Options{}, "no argument that anything reads", "talos.hostname=web-1"},
+		{"init instead of rdinit", right + " init=/" + path, Options{}, "not of the initramfs", rdinit + " init=/init"},
+		{"init=/init behind --", right + " " + rdinit + " -- init=/init", Options{}, "no init=/init", "add init=/init"},
+		{"rdinit in quotes, which the kernel takes away", right + ` rdinit="/` + path + `" init=/init`, Options{Image: byRdinit}, "", ""},
+		{"the next init misspelt", right + " nametag.int=/x", Options{}, "no argument that anything reads", "nametag.init=/x"},
+		{"the next init twice", right + " nametag.init=/x nametag.init=/y", Options{}, "nametag takes the first", "leave one"},
+		{"the next init without a slash", right + " nametag.init=init", Options{}, "slash", "the whole path"},
+		{"the next init is not in the image", right + " nametag.init=/x", Options{Image: asInit}, "no program at /x", "that is there"},
+		{"the next init is in the image", right + " nametag.init=/init.next", Options{Image: asInit}, "", ""},
 		{"too long", right + " x=" + strings.Repeat("x", 2100), Options{}, "cut it off", "shorten"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -166,11 +179,31 @@ func TestHintsAreNoMistakes(t *testing.T) {
 		"talos.hostname.wait=off":                      "switches nametag off",
 		right + " initrd=initramfs.xz":                 "for the boot loader",
 		right + " " + rdinit + " init=/sbin/something": "falls back to /sbin/something",
+		"talos.hostname.wait=2m,nic=enp1s0":            "the kernel's own names count",
+		"talos.hostname.wait=2m,nic=en*":               "the kernel's own names count",
 	} {
 		found := Check(line, Options{})
 		if len(found) != 1 || found[0].Mistake || !strings.Contains(found[0].Problem, says) {
 			t.Errorf("%s: found %+v", line, found)
 		}
+	}
+}
+
+func TestANICByItsNameInTheKernelIsNoHint(t *testing.T) {
+	t.Parallel()
+	for _, nic := range []string{"eth0", "eth*", "96:00:00:12:34:56"} {
+		if found := Check("talos.hostname.wait=2m,nic="+nic, Options{}); found != nil {
+			t.Errorf("%s: found %+v", nic, found)
+		}
+	}
+}
+
+// The argument is told by the finding; the problem does not tell it again.
+func TestAnArgumentIsToldOnce(t *testing.T) {
+	t.Parallel()
+	found := Check(`talos.hostname.wait="2m"`, Options{})
+	if len(found) != 1 || strings.Contains(found[0].Problem, "hostname.wait") || !strings.Contains(found[0].Problem, "in quotes") {
+		t.Errorf("found %+v", found)
 	}
 }
 
