@@ -39,7 +39,7 @@ type Result struct {
 // Changed says whether the image became another one.
 func (r *Result) Changed() bool {
 	return r.DroppedSignatures > 0 || len(r.Initramfs) > 0 ||
-		slices.ContainsFunc(r.CommandLines, func(c CommandLine) bool { return c.Before != c.After })
+		slices.ContainsFunc(r.CommandLines, CommandLine.changed)
 }
 
 // CommandLine is what became of one.
@@ -48,6 +48,8 @@ type CommandLine struct {
 	Before  string `json:"before"`
 	After   string `json:"after"`
 }
+
+func (c CommandLine) changed() bool { return c.Before != c.After }
 
 // Initramfs is what became of one.
 type Initramfs struct {
@@ -84,7 +86,13 @@ func (m *Image) Write(ctx context.Context, to Destination, e Edit) (*Result, err
 	if err != nil {
 		return nil, err
 	}
-	return result, m.write(ctx, to, pieces, result)
+	if err := m.write(ctx, to, pieces, result); err != nil {
+		return nil, err
+	}
+	if len(result.Initramfs) == 0 && !slices.ContainsFunc(result.CommandLines, CommandLine.changed) {
+		result.StalePCRSignatures = 0 // they are over the sections, and not over the signature that may have gone
+	}
+	return result, nil
 }
 
 // pieces is the sections of the new image, in order.

@@ -278,3 +278,18 @@ func TestWhatCannotBeDoneIsAnErrorWithItsCause(t *testing.T) {
 		}
 	})
 }
+
+// PCR signatures are over the sections. They go stale with those, and not with the signature of the image.
+func TestPCRSignaturesGoStaleOnlyWithTheSections(t *testing.T) {
+	signed := fake{parts: usual, signature: []byte{8, 0, 0, 0, 0, 2, 2, 0}}.image(t)
+	if _, result, _ := edit(t, signed, Edit{DropSignature: true}); result.StalePCRSignatures != 0 || result.DroppedSignatures != 1 {
+		t.Errorf("only the signature has gone: %+v", result)
+	}
+	plain := fake{parts: usual}.image(t)
+	if _, result, _ := edit(t, plain, Edit{CommandLine: appending("console=tty0")}); result.StalePCRSignatures != 0 {
+		t.Errorf("nothing was changed: %+v", result)
+	}
+	if _, result, _ := edit(t, plain, Edit{Initramfs: replace("another")}); result.StalePCRSignatures != 1 {
+		t.Errorf("another initramfs: %+v", result)
+	}
+}
