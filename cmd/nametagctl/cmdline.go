@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
+	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode"
 
 	"github.com/spf13/cobra"
@@ -16,6 +15,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/cmdline"
 	"github.com/nametag-boot/nametag/internal/extension"
 	"github.com/nametag-boot/nametag/internal/initramfs"
+	"github.com/nametag-boot/nametag/internal/uki"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -39,7 +39,12 @@ func cmdlineCommand() *cobra.Command {
 		Example: `  nametagctl cmdline --wait 2m,then=halt
   nametagctl cmdline --talos 1.9
   nametagctl cmdline check 'talos.platform=hcloud talos.hostname.wait=90'`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
@@ -125,13 +130,11 @@ func cmdlineCheckCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			return checkCmdline(ctx, cmd, strings.Join(args, " "), image, talos, output)
+			return checkCmdline(cmd, strings.Join(args, " "), image, talos, output)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&image, "image", "", "the initramfs that the line is for")
+	flags.StringVar(&image, "image", "", "the initramfs that the line is for, or the unified kernel image that has it")
 	flags.StringVar(&talos, "talos", "", "the release of Talos whose extension it is for, such as 1.9")
 	flags.StringVar(&output, "output", "text", "text or json")
 	return cmd
@@ -140,7 +143,7 @@ func cmdlineCheckCommand() *cobra.Command {
 // maxCmdline is more than any kernel takes.
 const maxCmdline = 64 << 10
 
-func checkCmdline(ctx context.Context, cmd *cobra.Command, line, image, talos, output string) error {
+func checkCmdline(cmd *cobra.Command, line, image, talos, output string) error {
 	failed := func(err error) error {
 		return &exitError{exitFailed, fmt.Errorf("cmdline check: %w", err)}
 	}
@@ -165,12 +168,15 @@ func checkCmdline(ctx context.Context, cmd *cobra.Command, line, image, talos, o
 		}
 		o.Path = path
 	}
+	// Not before: who types the line, or thinks better of it, is not kept by a signal that nobody waits for.
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
 	if image != "" {
-		file, im, err := openImage(ctx, image, cmd.ErrOrStderr())
+		im, done, err := checkedImage(ctx, cmd, image)
 		if err != nil {
 			return failed(err)
 		}
-		defer file.Close()
+		defer done()
 		o.Image = im
 	}
 
@@ -196,6 +202,45 @@ func checkCmdline(ctx context.Context, cmd *cobra.Command, line, image, talos, o
 		return &exitError{exitFailed, nil} // all is said
 	}
 	return nil
+}
+
+// checkedImage opens an initramfs, or the one of a unified kernel image.
+func checkedImage(ctx context.Context, cmd *cobra.Command, name string) (*initramfs.Image, func(), error) {
+	if !isEFI(name) {
+		file, im, err := openImage(ctx, name, cmd.ErrOrStderr())
+		return im, func() { _ = file.Close() }, err
+	}
+	m, file, err := uki.OpenFile(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	im, err := func() (*initramfs.Image, error) {
+		found := m.Find(".initrd")
+		if len(found) == 0 {
+			return nil, fmt.Errorf("%s: it has no initramfs", name)
+		}
+		data := m.Data(found[0])
+		return initramfs.Read(ctx, data, data.Size(), nil)
+	}()
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	return im, func() { _ = file.Close() }, nil
+}
+
+// isEFI says whether a file is an EFI program. What cannot be read is none.
+func isEFI(name string) bool {
+	if regular(name) != nil {
+		return false
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var magic [2]byte
+	_, err = io.ReadFull(f, magic[:])
+	return err == nil && string(magic[:]) == "MZ"
 }
 
 // cmdlineSentence is a finding in one line that is safe on a terminal.

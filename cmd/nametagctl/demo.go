@@ -41,7 +41,7 @@ func demoCommand() *cobra.Command {
 		Short:   "Two boots on a fake Hetzner network: without nametag, then with it",
 		Long:    demoLong,
 		Example: "  nametagctl demo",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE:    func(*cobra.Command, []string) error { return runDemo(os.Stdout) },
 	}
 }

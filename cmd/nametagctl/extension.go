@@ -8,11 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -101,9 +99,9 @@ func extensionCommand() *cobra.Command {
 		Short:   "Make the system extension for Talos' imager",
 		Long:    extensionLong,
 		Example: extensionExample,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			return runExtension(ctx, f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

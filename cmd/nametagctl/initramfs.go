@@ -8,10 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,7 +123,7 @@ func initramfsRemoveCommand() *cobra.Command {
 
 // runInitramfs runs a command's work until it is done or a signal ends it, and puts its error into form.
 func runInitramfs(cmd *cobra.Command, name string, work func(context.Context) error) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	err := work(ctx)
 	var exit *exitError
@@ -154,6 +152,9 @@ func checkOutput(output string) error {
 
 // openImage opens an image and reads it through. The image needs the file for as long as it is used.
 func openImage(ctx context.Context, name string, stderr io.Writer) (*os.File, *initramfs.Image, error) {
+	if err := regular(name); err != nil {
+		return nil, nil, err
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, err
@@ -169,9 +170,6 @@ func readImage(ctx context.Context, f *os.File, stderr io.Writer) (*initramfs.Im
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", f.Name())
 	}
 	if file, ok := stderr.(*os.File); !ok || !term.IsTerminal(int(file.Fd())) {
 		return initramfs.Read(ctx, f, st.Size(), nil) // it takes a second or two: nothing for a log

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
@@ -135,6 +140,150 @@ func TestTheInsideOfTheDemoTouchesNoHost(t *testing.T) {
 	if got := nametagctl(t, "demo-boot", "with"); got.exit != exitUsage || !strings.Contains(got.stderr, "run by demo") {
 		t.Errorf("exit status %d: %s", got.exit, got.stderr)
 	}
+}
+
+func TestAWordThatIsNoCommandIsRefused(t *testing.T) {
+	for _, scenario := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"nonsense"}, `"nonsense" is no command of nametagctl; 'nametagctl --help' lists them`},
+		{[]string{"extensoin"}, "did you mean extension?"},
+		{[]string{"uki", "edti", "vmlinuz.efi"}, "did you mean edit?"},
+		{[]string{"initramfs", "ad", "initramfs.xz"}, "did you mean add?"},
+		{[]string{"cmdline", "chekc"}, "did you mean check?"},
+		{[]string{"completion", "csh"}, `"csh" is no command of nametagctl completion`},
+		{[]string{"help", "nonsense"}, `"nonsense" is no command of nametagctl`},
+		{[]string{"help", "uki", "nonsense"}, `"nonsense" is no command of nametagctl uki`},
+		{[]string{"version", "more"}, `version takes no arguments, and this is one: "more"`},
+		{[]string{"extension", "more"}, "extension takes no arguments"},
+	} {
+		t.Run(strings.Join(scenario.args, " "), func(t *testing.T) {
+			got := nametagctl(t, scenario.args...)
+			if got.exit != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, scenario.says) {
+				t.Errorf("exit status %d, %q, and on stderr %q; want %q", got.exit, got.stdout, got.stderr, scenario.says)
+			}
+		})
+	}
+}
+
+func TestHelpIsNoFailure(t *testing.T) {
+	for _, args := range [][]string{
+		nil,
+		{"--help"},
+		{"help"},
+		{"help", "uki"},
+		{"help", "uki", "edit"},
+		{"uki"},
+		{"uki", "--help"},
+		{"uki", "edit", "--help"},
+		{"initramfs", "-h"},
+		{"completion"},
+		{"completion", "bash"},
+		{"--version"},
+	} {
+		if got := nametagctl(t, args...); got.exit != exitOK || got.stdout == "" || got.stderr != "" {
+			t.Errorf("%q: exit status %d, %d bytes, and on stderr %q", args, got.exit, len(got.stdout), got.stderr)
+		}
+	}
+}
+
+func TestEveryCommandTellsItsExitStatusAndHasAnExample(t *testing.T) {
+	var look func(*cobra.Command)
+	look = func(cmd *cobra.Command) {
+		if cmd.Hidden {
+			return
+		}
+		if cmd.Runnable() && !strings.Contains(cmd.Long, "exit status") {
+			t.Errorf("%s does not tell its exit status", cmd.CommandPath())
+		}
+		if cmd.Example == "" && cmd.Name() != "version" {
+			t.Errorf("%s has no example", cmd.CommandPath())
+		}
+		for _, c := range cmd.Commands() {
+			look(c)
+		}
+	}
+	look(rootCommand())
+}
+
+func TestWhatCannotBePrintedIsAFailure(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skipf("skipped: %v", err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"version"}, {"cmdline"}, {"cmdline", "check", "talos.hostname.wait=2m"}, {"uki", "--help"}} {
+		cmd := exec.Command("/proc/self/exe", args...)
+		cmd.Env = append(os.Environ(), actAs+"=1")
+		var stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "no space left") {
+			t.Errorf("%q: %v, %q", args, err, stderr.String())
+		}
+	}
+}
+
+// A pipe that nobody writes to is not opened: that would wait, and no signal would end it.
+func TestAPipeIsNoImage(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"uki", "inspect", pipe},
+		{"uki", "edit", pipe, "--wait", "2m"},
+		{"initramfs", "inspect", pipe},
+		{"initramfs", "remove", pipe},
+		{"cmdline", "check", "--image", pipe, "talos.hostname.wait=2m"},
+	} {
+		if got := nametagctl(t, args...); got.exit != exitFailed || !strings.Contains(got.stderr, "not a regular file") {
+			t.Errorf("%q: exit status %d: %s", args, got.exit, got.stderr)
+		}
+	}
+}
+
+// Who waits for a line on standard input can be interrupted.
+func TestCheckIsInterruptedWhileItReads(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "cmdline", "check", "-")
+	cmd.Env = append(os.Environ(), actAs+"=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitUntilItReads(t, cmd.Process.Pid)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() {
+		t.Errorf("it ended by itself: %v", cmd.ProcessState)
+	}
+}
+
+// waitUntilItReads waits until a thread of the process is in read(2) of its standard input.
+func waitUntilItReads(t *testing.T, pid int) {
+	t.Helper()
+	reads := fmt.Sprintf("%d 0x0 ", unix.SYS_READ)
+	for range 1000 {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			if b, err := os.ReadFile(thread); err == nil && strings.HasPrefix(string(b), reads) {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Skip("skipped: what the process does cannot be seen here")
 }
 
 func TestVersion(t *testing.T) {

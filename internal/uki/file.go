@@ -11,6 +11,10 @@ import (
 
 // OpenFile opens the image of that name. The caller closes the file.
 func OpenFile(name string) (*Image, *os.File, error) {
+	// Before it is opened: opening a pipe waits, and no context ends that.
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s: it is not a regular file", name)
+	}
 	f, err := os.Open(name) //nolint:gosec // the caller's own choice
 	if err != nil {
 		return nil, nil, err
@@ -19,9 +23,6 @@ func OpenFile(name string) (*Image, *os.File, error) {
 		st, err := f.Stat()
 		if err != nil {
 			return nil, err
-		}
-		if !st.Mode().IsRegular() {
-			return nil, errors.New("it is not a regular file")
 		}
 		return Open(f, st.Size())
 	}()
