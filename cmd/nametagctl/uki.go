@@ -9,14 +9,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/cmdline"
 	"github.com/nametag-boot/nametag/internal/initramfs"
 	"github.com/nametag-boot/nametag/internal/oci"
 	"github.com/nametag-boot/nametag/internal/uki"
@@ -53,7 +52,7 @@ func runUKI(cmd *cobra.Command, output string, work func(context.Context) error)
 	if output != "text" && output != "json" {
 		return &exitError{exitUsage, fmt.Errorf("uki %s: --output %s: choose text or json", cmd.Name(), output)}
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	err := work(ctx)
 	var exit *exitError
@@ -314,6 +313,8 @@ func ukiEditCommand() *cobra.Command {
 type ukiEditResult struct {
 	File string `json:"file"`
 	*uki.Result
+	Changed  bool     `json:"changed"`
+	Warnings []string `json:"warnings,omitempty"` // what will keep nametag from doing what was meant
 }
 
 func (f *ukiEdit) run(ctx context.Context, w io.Writer, name string) error {
@@ -331,7 +332,16 @@ func (f *ukiEdit) run(ctx context.Context, w io.Writer, name string) error {
 			return err
 		}
 		defer image.Close()
-		editor, done, err := f.editor(m)
+		if f.nametag && !f.rdinit {
+			edit.CommandLine = func(line string) (string, error) {
+				line, err := arguments.Apply(line)
+				if err != nil {
+					return "", err
+				}
+				return line, leadsToInit(line)
+			}
+		}
+		editor, done, err := f.editor(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -343,11 +353,46 @@ func (f *ukiEdit) run(ctx context.Context, w io.Writer, name string) error {
 	if err != nil {
 		return err
 	}
+	warnings := f.warnings(result)
 	if f.output == "json" {
-		return ukiJSON(w, ukiEditResult{out, result})
+		return ukiJSON(w, ukiEditResult{out, result, result.Changed(), warnings})
 	}
 	printEdit(w, out, result)
+	for _, text := range warnings {
+		fmt.Fprintln(w, text)
+	}
 	return nil
+}
+
+// leadsToInit refuses a command line by which the kernel runs another program than /init. Where nametag was added by
+// --rdinit before, the program is not even there any more, and the kernel panics.
+func leadsToInit(line string) error {
+	words, err := uki.Split(line)
+	if err != nil {
+		return err
+	}
+	for _, word := range words {
+		if word == "--" {
+			break
+		}
+		if strings.HasPrefix(word, "rdinit=") && word != "rdinit=/init" {
+			return fmt.Errorf("it has %s, by which the kernel does not run /init, where nametag is to be: take it away by --remove rdinit, or keep it and give --rdinit", word)
+		}
+	}
+	return nil
+}
+
+// warnings is what nametagctl cmdline check has to say about the command lines, where they are to be nametag's.
+func (f *ukiEdit) warnings(r *uki.Result) (warnings []string) {
+	if !f.nametag && f.wait == "" {
+		return nil
+	}
+	for _, c := range r.CommandLines {
+		for _, found := range cmdline.Check(c.After, cmdline.Options{}) {
+			warnings = append(warnings, "command line of "+c.Profile+": "+cmdlineSentence(found))
+		}
+	}
+	return warnings
 }
 
 // arguments is what the flags say about the command lines.
@@ -388,12 +433,12 @@ func (f *ukiEdit) arguments() (a uki.Arguments, err error) {
 }
 
 // editor is what the flags say about the initramfs. done closes what it needs.
-func (f *ukiEdit) editor(m *uki.Image) (editor uki.InitramfsEditor, done func(), err error) {
+func (f *ukiEdit) editor(ctx context.Context, m *uki.Image) (editor uki.InitramfsEditor, done func(), err error) {
 	if f.initrd != "" {
 		if n := len(m.Find(".initrd")); n > 1 {
 			return nil, nil, fmt.Errorf("the image has %d initramfs, each for profiles of its own, and --initrd would make them one", n)
 		}
-		in, err := os.Open(f.initrd)
+		in, err := openInitramfs(ctx, f.initrd, m.Machine)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -429,6 +474,41 @@ func (f *ukiEdit) editor(m *uki.Image) (editor uki.InitramfsEditor, done func(),
 		}
 		return image.CopyTo(out) // it was in already
 	}, func() { _ = file.Close() }, nil
+}
+
+// openInitramfs opens the initramfs that is to go into an image for that processor. What is none, or has no /init for the
+// processor, makes an image that panics.
+func openInitramfs(ctx context.Context, name string, machine uki.Machine) (*os.File, error) {
+	if err := regular(name); err != nil {
+		return nil, err
+	}
+	in, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	err = func() error {
+		st, err := in.Stat()
+		if err != nil {
+			return err
+		}
+		image, err := initramfs.Read(ctx, in, st.Size(), nil)
+		if err != nil {
+			return err
+		}
+		n, err := image.Lookup("init")
+		if err != nil {
+			return errors.New("it has no /init")
+		}
+		if its := image.Machine(n); its != 0 && initramfs.MachineName(its) != machine.String() {
+			return fmt.Errorf("its /init is for %s, and the image for %s", initramfs.MachineName(its), machine)
+		}
+		_, err = in.Seek(0, io.SeekStart)
+		return err
+	}()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--initrd %s: %w", name, err), in.Close())
+	}
+	return in, nil
 }
 
 func printEdit(w io.Writer, name string, r *uki.Result) {

@@ -219,6 +219,97 @@ func TestNametagIsPutIntoAUnifiedKernelImage(t *testing.T) {
 	})
 }
 
+// An image that was edited with --rdinit has an argument by which the kernel looks for the helper at its path. As /init it
+// is not there any more, and the kernel would panic.
+func TestNametagIsNotPutAtInitWhereTheKernelIsToldOtherwise(t *testing.T) {
+	program := ukiProgram(t)
+	image := ukiFile(t, false, ukiSection{".cmdline", "a"}, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
+	if _, err := runUKICommand(t, "edit", image, "--nametag", "--helper", program, "--rdinit", "--wait", "2m"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = runUKICommand(t, "edit", image, "--nametag", "--helper", program)
+	fails(t, err, exitFailed, "--remove rdinit")
+	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("it was changed: %v", err)
+	}
+	if _, err := runUKICommand(t, "edit", image, "--nametag", "--helper", program, "--remove", "rdinit init"); err != nil {
+		t.Fatal(err)
+	}
+	r := inspectJSON(t, image)
+	if r.CommandLines[0].Text != "a talos.hostname.wait=2m" || r.Initramfs[0].Nametag == nil || r.Initramfs[0].Nametag.Path != "init" {
+		t.Errorf("%+v %+v", r.CommandLines, r.Initramfs)
+	}
+}
+
+func TestAnEditSaysWhatKeepsNametagFromWaiting(t *testing.T) {
+	program := ukiProgram(t)
+	image := ukiFile(t, false, ukiSection{".cmdline", "talos.hostname=web-1"}, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
+	said, err := runUKICommand(t, "edit", image, "--nametag", "--helper", program)
+	if err != nil || !strings.Contains(said, "command line of base: mistake: there is no talos.hostname.wait=") {
+		t.Errorf("%v: %s", err, said)
+	}
+	said, err = runUKICommand(t, "edit", image, "--wait", "2m", "--output", "json")
+	var result ukiEditResult
+	if err != nil || json.Unmarshal([]byte(said), &result) != nil || !result.Changed || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "web-1") {
+		t.Errorf("%v: %s", err, said)
+	}
+	said, err = runUKICommand(t, "edit", image, "--append", "quiet")
+	if err != nil || strings.Contains(said, "mistake") {
+		t.Errorf("what is none of nametag's: %v: %s", err, said)
+	}
+}
+
+func TestWhatIsNoInitramfsIsNotPutIn(t *testing.T) {
+	image := ukiFile(t, false, ukiSection{".cmdline", "a"}, ukiSection{".linux", "kernel"})
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	program := ukiInitrd(t, ukiProgram(t))
+	foreign := []byte(program)
+	foreign[bytes.Index(foreign, []byte("\x7fELF"))+18] = 183 // arm64
+	for _, c := range []struct{ file, want string }{
+		{write("empty", ""), "there is no archive in it"},
+		{write("kernel", "MZ and so on"), "an EFI program"},
+		{write("text", "quiet"), "neither a cpio archive nor"},
+		{write("cut", program[:len(program)/2]), "cut"},
+		{write("foreign", string(foreign)), "its /init is for arm64, and the image for amd64"},
+		{dir, "not a regular file"},
+	} {
+		_, err := runUKICommand(t, "edit", image, "--initrd", c.file, "-o", filepath.Join(dir, "out.efi"))
+		fails(t, err, exitFailed, c.want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "out.efi")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a result: %v", err)
+	}
+}
+
+func TestACommandLineIsCheckedAgainstAUnifiedKernelImage(t *testing.T) {
+	program := ukiProgram(t)
+	image := ukiFile(t, false, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
+	out, _, err := execute(t, cmdlineCommand(), "check", "--image", image, "talos.hostname.wait=2m rdinit=/x init=/init")
+	fails(t, err, exitFailed, "")
+	if !strings.Contains(out, "the image has no /x") {
+		t.Errorf("%s", out)
+	}
+	if _, err := runUKICommand(t, "edit", image, "--nametag", "--helper", program, "--wait", "2m"); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := execute(t, cmdlineCommand(), "check", "--image", image, "talos.hostname.wait=2m"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	_, _, err = execute(t, cmdlineCommand(), "check", "--image", ukiFile(t, false, ukiSection{".linux", "kernel"}), "talos.hostname.wait=2m")
+	fails(t, err, exitFailed, "it has no initramfs")
+}
+
 func TestASignedImageIsNotEditedUnasked(t *testing.T) {
 	image := ukiFile(t, true, ukiSection{".cmdline", "a"}, ukiSection{".linux", "kernel"})
 	before, err := os.ReadFile(image)
