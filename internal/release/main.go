@@ -1,6 +1,6 @@
 // Command release builds all that a release consists of into a folder: the two commands for both architectures, static
 // and free of paths and times, a CycloneDX SBOM for each, man pages, shell completions, the system extension for each
-// line of Talos, and the checksums.
+// line of Talos, the licences of all that is in them, and the checksums.
 //
 // The same source and the same Go give the same bytes, wherever and whenever it runs: `release -check` builds twice, in
 // different folders and with empty caches of its own, and compares.
@@ -75,13 +75,15 @@ func release(dir, version string, env ...string) error {
 			return err
 		}
 	}
+	var binaries []string
 	for _, command := range []string{"nametag", "nametagctl"} { // in this order: the second carries the first
 		for _, arch := range helper.Architectures() {
 			path := filepath.Join(dir, command+"-linux-"+arch)
 			if err := build(path, command, arch, version, env); err != nil {
 				return err
 			}
-			if err := writeSBOM(path); err != nil {
+			binaries = append(binaries, path)
+			if err := writeSBOM(path, version); err != nil {
 				return fmt.Errorf("the SBOM of %s: %w", path, err)
 			}
 			if command == "nametag" {
@@ -90,6 +92,9 @@ func release(dir, version string, env ...string) error {
 				}
 			}
 		}
+	}
+	if err := writeLicences(dir, binaries); err != nil {
+		return err
 	}
 	if err := writeManual(dir); err != nil {
 		return err

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,5 +67,82 @@ func TestTheChecksumsAreThoseOfSha256sum(t *testing.T) {
 	}
 	if want := "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03  file\n"; string(got) != want {
 		t.Errorf("it is %q, want %q", got, want)
+	}
+}
+
+// The test binary is as good as any: it has build information.
+func TestTheSBOMNamesTheBinaryByVersionAndChecksum(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "nametag-linux-amd64")
+	if err := os.WriteFile(binary, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeSBOM(binary, "v1.2.3"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(binary + ".cdx.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bom struct {
+		BOMFormat, SpecVersion string
+		Version                int
+		Metadata               struct {
+			Component struct {
+				Type, Name, Version, PURL string
+				Hashes                    []struct{ Alg, Content string }
+			}
+		}
+		Components []struct{ Type, Name, Version, PURL string }
+	}
+	if err := json.Unmarshal(b, &bom); err != nil {
+		t.Fatal(err)
+	}
+	c := bom.Metadata.Component
+	if bom.BOMFormat != "CycloneDX" || bom.SpecVersion == "" || bom.Version != 1 || c.Type != "application" || c.Version != "v1.2.3" || !strings.Contains(c.PURL, "@v1.2.3") {
+		t.Errorf("%s", b)
+	}
+	if len(c.Hashes) != 1 || c.Hashes[0].Alg != "SHA-256" || c.Hashes[0].Content != fmt.Sprintf("%x", sha256.Sum256(content)) {
+		t.Errorf("the checksum is %+v", c.Hashes)
+	}
+	for _, d := range bom.Components {
+		if d.Type != "library" || d.Name == "" || d.Version == "" || d.PURL == "" {
+			t.Errorf("a component is %+v", d)
+		}
+	}
+}
+
+func TestEveryLicenceIsInTheRelease(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("../..") // as the release runs
+	dir := t.TempDir()
+	if err := writeLicences(dir, []string{self}); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := os.ReadFile(filepath.Join(dir, licenceFile))
+	if err != nil || !strings.Contains(string(ours), "Apache License") {
+		t.Errorf("ours: %v", err)
+	}
+	theirs, err := os.ReadFile(filepath.Join(dir, thirdPartyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nGo go1.", "\ngithub.com/CycloneDX/cyclonedx-go@v", "The Go Authors", "\ngithub.com/klauspost/compress@v"} {
+		if !strings.Contains(string(theirs), want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if _, err := licencesIn(t.TempDir()); err == nil {
+		t.Error("a folder without a licence passes")
 	}
 }

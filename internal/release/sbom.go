@@ -2,26 +2,35 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// writeSBOM writes what a built command consists of, as its own build information has it, beside it in CycloneDX form.
+// writeSBOM writes what a built command consists of, as its own build information has it, beside it in CycloneDX form. The
+// command itself is named by the release's version and by the checksum of its file.
 // It has neither a serial number nor a time: both would make every build another one.
-func writeSBOM(binary string) error {
+func writeSBOM(binary, version string) error {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
 		return err
 	}
 	purl := func(path, version string) string { return "pkg:golang/" + path + "@" + version }
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(content)
 	bom := cdx.NewBOM()
 	main := cdx.Component{
-		BOMRef: info.Path, Type: cdx.ComponentTypeApplication, Name: filepath.Base(binary),
+		BOMRef: info.Path, Type: cdx.ComponentTypeApplication, Name: filepath.Base(binary), Version: version,
+		Hashes:     &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: hex.EncodeToString(sum[:])}},
 		Licenses:   &cdx.Licenses{{License: &cdx.License{ID: "Apache-2.0"}}},
-		PackageURL: purl(info.Main.Path, "latest") + "#" + filepath.Join("cmd", filepath.Base(info.Path)),
+		PackageURL: purl(info.Main.Path, version) + "#" + filepath.Join("cmd", filepath.Base(info.Path)),
 	}
 	bom.Metadata = &cdx.Metadata{Component: &main}
 	components := []cdx.Component{{
