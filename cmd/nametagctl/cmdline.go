@@ -220,7 +220,7 @@ func checkedImage(ctx context.Context, cmd *cobra.Command, name string) (*initra
 			return nil, fmt.Errorf("%s: it has no initramfs", name)
 		}
 		data := m.Data(found[0])
-		return initramfs.Read(ctx, data, data.Size(), nil)
+		return readInitramfs(ctx, data, data.Size(), name, cmd.ErrOrStderr())
 	}()
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())

@@ -171,12 +171,17 @@ func readImage(ctx context.Context, f *os.File, stderr io.Writer) (*initramfs.Im
 	if err != nil {
 		return nil, err
 	}
+	return readInitramfs(ctx, f, st.Size(), f.Name(), stderr)
+}
+
+// readInitramfs reads an initramfs, or that part of a file, and shows how far it has come.
+func readInitramfs(ctx context.Context, r io.ReaderAt, size int64, name string, stderr io.Writer) (*initramfs.Image, error) {
 	if file, ok := stderr.(*os.File); !ok || !term.IsTerminal(int(file.Fd())) {
-		return initramfs.Read(ctx, f, st.Size(), nil) // it takes a second or two: nothing for a log
+		return initramfs.Read(ctx, r, size, nil) // it takes a second or two: nothing for a log
 	}
-	meter := oci.NewMeter(stderr, "reading "+filepath.Base(f.Name()))
+	meter := oci.NewMeter(stderr, "reading "+filepath.Base(name))
 	defer meter.Close()
-	return initramfs.Read(ctx, f, st.Size(), func(at int64) { meter.Update(at, st.Size()) })
+	return initramfs.Read(ctx, r, size, func(at int64) { meter.Update(at, size) })
 }
 
 // replaceImage writes the result of change over the image, or to out. Where change says that there is nothing to do,

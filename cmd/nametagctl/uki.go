@@ -93,7 +93,7 @@ func ukiInspectCommand() *cobra.Command {
   nametagctl uki inspect --output json vmlinuz.efi | jq -r '.commandLines[].text'`,
 		Args: ukiArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runUKI(cmd, output, func(ctx context.Context) error { return inspectUKI(ctx, cmd.OutOrStdout(), args[0], output) })
+			return runUKI(cmd, output, func(ctx context.Context) error { return inspectUKI(ctx, cmd, args[0], output) })
 		},
 	}
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
@@ -130,13 +130,16 @@ type ukiInitramfs struct {
 	Error     string `json:"error,omitempty"` // why it could not be read
 }
 
-func inspectUKI(ctx context.Context, w io.Writer, name, output string) error {
+func inspectUKI(ctx context.Context, cmd *cobra.Command, name, output string) error {
 	m, f, err := uki.OpenFile(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	r, err := reportUKI(ctx, m)
+	w := cmd.OutOrStdout()
+	r, err := reportUKI(ctx, m, func(in *io.SectionReader) (*initramfs.Image, error) {
+		return readInitramfs(ctx, in, in.Size(), name, cmd.ErrOrStderr())
+	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -150,7 +153,7 @@ func inspectUKI(ctx context.Context, w io.Writer, name, output string) error {
 	return r.print(w, m)
 }
 
-func reportUKI(ctx context.Context, m *uki.Image) (*ukiReport, error) {
+func reportUKI(ctx context.Context, m *uki.Image, read func(*io.SectionReader) (*initramfs.Image, error)) (*ukiReport, error) {
 	r := &ukiReport{
 		Architecture: m.Machine.String(), Signatures: append([]uki.Signature{}, m.Signatures...),
 		Profiles: append([]uki.Profile{}, m.Profiles...), Sections: m.Sections,
@@ -166,7 +169,7 @@ func reportUKI(ctx context.Context, m *uki.Image) (*ukiReport, error) {
 			r.CommandLines = append(r.CommandLines, ukiCommandLine{m.ProfileName(s.Profile), text})
 		case ".initrd":
 			i := ukiInitramfs{Profile: m.ProfileName(s.Profile), Size: s.Len()}
-			if image, err := initramfs.Read(ctx, m.Data(s), s.Len(), nil); err != nil {
+			if image, err := read(m.Data(s)); err != nil {
 				if ctx.Err() != nil {
 					return nil, err
 				}
@@ -291,7 +294,7 @@ func ukiEditCommand() *cobra.Command {
   nametagctl uki edit vmlinuz.efi --initrd initramfs-nametag.zst --drop-signature -o unsigned.efi`,
 		Args: ukiArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runUKI(cmd, f.output, func(ctx context.Context) error { return f.run(ctx, cmd.OutOrStdout(), args[0]) })
+			return runUKI(cmd, f.output, func(ctx context.Context) error { return f.run(ctx, cmd, args[0]) })
 		},
 	}
 	flags := cmd.Flags()
@@ -317,7 +320,7 @@ type ukiEditResult struct {
 	Warnings []string `json:"warnings,omitempty"` // what will keep nametag from doing what was meant
 }
 
-func (f *ukiEdit) run(ctx context.Context, w io.Writer, name string) error {
+func (f *ukiEdit) run(ctx context.Context, cmd *cobra.Command, name string) error {
 	arguments, err := f.arguments()
 	if err != nil {
 		return &exitError{exitUsage, fmt.Errorf("uki edit: %w", err)}
@@ -341,7 +344,7 @@ func (f *ukiEdit) run(ctx context.Context, w io.Writer, name string) error {
 				return line, leadsToInit(line)
 			}
 		}
-		editor, done, err := f.editor(ctx, m)
+		editor, done, err := f.editor(ctx, m, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
@@ -353,7 +356,7 @@ func (f *ukiEdit) run(ctx context.Context, w io.Writer, name string) error {
 	if err != nil {
 		return err
 	}
-	warnings := f.warnings(result)
+	w, warnings := cmd.OutOrStdout(), f.warnings(result)
 	if f.output == "json" {
 		return ukiJSON(w, ukiEditResult{out, result, result.Changed(), warnings})
 	}
@@ -433,12 +436,12 @@ func (f *ukiEdit) arguments() (a uki.Arguments, err error) {
 }
 
 // editor is what the flags say about the initramfs. done closes what it needs.
-func (f *ukiEdit) editor(ctx context.Context, m *uki.Image) (editor uki.InitramfsEditor, done func(), err error) {
+func (f *ukiEdit) editor(ctx context.Context, m *uki.Image, stderr io.Writer) (editor uki.InitramfsEditor, done func(), err error) {
 	if f.initrd != "" {
 		if n := len(m.Find(".initrd")); n > 1 {
 			return nil, nil, fmt.Errorf("the image has %d initramfs, each for profiles of its own, and --initrd would make them one", n)
 		}
-		in, err := openInitramfs(ctx, f.initrd, m.Machine)
+		in, err := openInitramfs(ctx, f.initrd, m.Machine, stderr)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -464,7 +467,7 @@ func (f *ukiEdit) editor(ctx context.Context, m *uki.Image) (editor uki.Initramf
 		options.Way = initramfs.RDInit
 	}
 	return func(ctx context.Context, out io.Writer, in *io.SectionReader) error {
-		image, err := initramfs.Read(ctx, in, in.Size(), nil)
+		image, err := readInitramfs(ctx, in, in.Size(), "the initramfs", stderr)
 		if err != nil {
 			return err
 		}
@@ -478,7 +481,7 @@ func (f *ukiEdit) editor(ctx context.Context, m *uki.Image) (editor uki.Initramf
 
 // openInitramfs opens the initramfs that is to go into an image for that processor. What is none, or has no /init for the
 // processor, makes an image that panics.
-func openInitramfs(ctx context.Context, name string, machine uki.Machine) (*os.File, error) {
+func openInitramfs(ctx context.Context, name string, machine uki.Machine, stderr io.Writer) (*os.File, error) {
 	if err := regular(name); err != nil {
 		return nil, err
 	}
@@ -491,7 +494,7 @@ func openInitramfs(ctx context.Context, name string, machine uki.Machine) (*os.F
 		if err != nil {
 			return err
 		}
-		image, err := initramfs.Read(ctx, in, st.Size(), nil)
+		image, err := readInitramfs(ctx, in, st.Size(), name, stderr)
 		if err != nil {
 			return err
 		}
