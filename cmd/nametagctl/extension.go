@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/buildinfo"
 	"github.com/nametag-boot/nametag/internal/extension"
@@ -165,7 +166,17 @@ func waitPolicy(value string) (string, error) {
 
 func runExtension(ctx context.Context, f extensionFlags, stdout, stderr io.Writer) error {
 	usage := func(err error) error { return &exitError{exitUsage, fmt.Errorf("extension: %w", err)} }
-	failed := func(err error) error { return &exitError{exitFailed, fmt.Errorf("extension: %w", err)} }
+	failed := func(err error) error {
+		switch {
+		case ctx.Err() != nil && errors.Is(err, context.Canceled):
+			err = errors.New("interrupted; nothing was replaced by half")
+		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+			err = fmt.Errorf("%w; nothing was replaced by half. The copies in between go where TMPDIR says, now %s", err, os.TempDir())
+		case errors.Is(err, unix.EROFS), errors.Is(err, fs.ErrPermission):
+			err = fmt.Errorf("%w; write to another place", err)
+		}
+		return &exitError{exitFailed, fmt.Errorf("extension: %w", err)}
+	}
 	t, policy, err := f.plan()
 	if err != nil {
 		return usage(err)
@@ -250,6 +261,9 @@ func (f extensionFlags) write(ctx context.Context, spec extension.Spec, a oci.Ar
 	if f.tar != "" {
 		result.Tarballs = map[string]string{}
 		for _, h := range helpers {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			file := strings.ReplaceAll(f.tar, archPart, h.Architecture)
 			if err := oci.Replace(file, func(w io.Writer) error { return spec.WriteRootfs(w, h) }); err != nil {
 				return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -181,5 +182,21 @@ func TestExtensionRefusesWhatCannotWork(t *testing.T) {
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "precious" {
 		t.Errorf("the file is %q, %v", b, err)
+	}
+}
+
+func TestAnInterruptedExtensionLeavesNothing(t *testing.T) {
+	t.Parallel()
+	helpers, out := helpertest.StandIn(t), t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, to := range [][]string{{"--oci", filepath.Join(out, "layout")}, {"--tarball", filepath.Join(out, "{arch}.tar")}} {
+		cmd := extensionCommand()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetArgs(append([]string{"--helper", helpers}, to...))
+		fails(t, cmd.ExecuteContext(ctx), exitFailed, "interrupted; nothing was replaced by half")
+	}
+	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
+		t.Errorf("%v %v", left, err)
 	}
 }
