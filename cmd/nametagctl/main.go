@@ -10,12 +10,15 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nametag-boot/nametag/internal/buildinfo"
+	"github.com/nametag-boot/nametag/internal/extension"
+	"github.com/nametag-boot/nametag/internal/helper"
 )
 
 // The exit statuses of nametagctl itself. A command that the lab ran keeps its own.
@@ -60,7 +63,42 @@ func rootCommand() *cobra.Command {
 	})
 	root.AddCommand(commands()...)
 	tellStatuses(root.Commands())
+	complete(root)
 	return root
+}
+
+// choices are what a shell offers for the flags of these names, whichever command has them.
+var choices = map[string][]string{
+	"output":              {"text", "json"},
+	"arch":                helper.Architectures(),
+	"shape":               {"public", "private", "ipv6-only", "dead"},
+	"compression":         {"auto", "none", "gzip", "xz", "zstd", "lz4"},
+	"metadata-until-then": behaviourNames,
+	"for":                 {string(extension.DiskImage), string(extension.Installer)},
+	"wait":                {"30s", "2m", "5m", "forever"},
+	"talos":               {"1.9", "1.10", extension.Default().Tag},
+}
+
+// complete tells the completions what they cannot know of themselves: the values of flags, and that no file is wanted
+// where no argument is.
+func complete(cmd *cobra.Command) {
+	for flag, values := range choices {
+		if cmd.Flags().Lookup(flag) == nil {
+			continue
+		}
+		if flag == "output" && cmd.Name() == "extension" {
+			values = append(slices.Clone(values), "profile")
+		}
+		// It fails only where a flag is told twice.
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	switch cmd.Name() {
+	case "demo", "extension", "version":
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	for _, c := range cmd.Commands() {
+		complete(c)
+	}
 }
 
 // tellStatuses puts the exit statuses into the help, and so into the manual, of every command that does not tell its own.

@@ -207,6 +207,24 @@ func TestEveryCommandTellsItsExitStatusAndHasAnExample(t *testing.T) {
 	look(rootCommand())
 }
 
+func TestAShellIsOfferedTheValuesOfFlags(t *testing.T) {
+	for _, scenario := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"uki", "edit", "--output", ""}, "text\njson\n:4\n"},
+		{[]string{"extension", "--output", ""}, "text\njson\nprofile\n:4\n"},
+		{[]string{"extension", "--arch", ""}, "amd64\narm64\n:4\n"},
+		{[]string{"lab", "--shape", ""}, "public\nprivate\nipv6-only\ndead\n:4\n"},
+		{[]string{"version", ""}, ":4\n"},
+		{[]string{"uki", "inspect", ""}, ":0\n"}, // a file
+	} {
+		if got := nametagctl(t, append([]string{"__complete"}, scenario.args...)...); got.stdout != scenario.want {
+			t.Errorf("%q: %q, want %q", scenario.args, got.stdout, scenario.want)
+		}
+	}
+}
+
 func TestWhatCannotBePrintedIsAFailure(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
