@@ -90,8 +90,14 @@ cross: ## both commands for both architectures of Hetzner Cloud
 	  GOARCH=$$arch $(BUILD) -o $(BIN)/$$arch/nametagctl ./cmd/nametagctl; \
 	done
 
+.PHONY: extension
+extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--talos 1.9 --wait 2m' and the like go to nametagctl
+	for arch in amd64 arm64; do GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametag ./cmd/nametag; done
+	$(BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
+	$(BIN)/nametagctl extension --helper $(BIN) --oci $(BIN)/nametag.oci --force $(ARGS)
+
 .PHONY: release
-release: ## dist/: binaries for both architectures, SBOMs, man pages, completions, extensions, checksums; built twice and compared
+release: ## dist/: binaries for both architectures, licences, SBOMs, man pages, completions, extensions, checksums; built twice and compared
 	go run ./internal/release -o dist -version $(VERSION) -check
 
 .PHONY: clean
