@@ -356,7 +356,7 @@ func (f *ukiEdit) run(ctx context.Context, cmd *cobra.Command, name string) erro
 	if err != nil {
 		return err
 	}
-	w, warnings := cmd.OutOrStdout(), f.warnings(result)
+	w, warnings := cmd.OutOrStdout(), f.warnings(ctx, cmd, out, result)
 	if f.output == "json" {
 		return ukiJSON(w, ukiEditResult{out, result, result.Changed(), warnings})
 	}
@@ -385,13 +385,19 @@ func leadsToInit(line string) error {
 	return nil
 }
 
-// warnings is what nametagctl cmdline check has to say about the command lines, where they are to be nametag's.
-func (f *ukiEdit) warnings(r *uki.Result) (warnings []string) {
+// warnings is what nametagctl cmdline check has to say about the command lines, where they are to be nametag's, and the
+// initramfs that they are for. One that cannot be read is checked by whoever edits it, and not here.
+func (f *ukiEdit) warnings(ctx context.Context, cmd *cobra.Command, name string, r *uki.Result) (warnings []string) {
 	if !f.nametag && f.wait == "" {
 		return nil
 	}
+	var o cmdline.Options
+	if image, done, err := checkedImage(ctx, cmd, name); err == nil {
+		defer done()
+		o.Image = image
+	}
 	for _, c := range r.CommandLines {
-		for _, found := range cmdline.Check(c.After, cmdline.Options{}) {
+		for _, found := range cmdline.Check(c.After, o) {
 			warnings = append(warnings, "command line of "+c.Profile+": "+cmdlineSentence(found))
 		}
 	}

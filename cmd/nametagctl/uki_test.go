@@ -257,6 +257,18 @@ func TestAnEditSaysWhatKeepsNametagFromWaiting(t *testing.T) {
 	if err != nil || json.Unmarshal([]byte(said), &result) != nil || !result.Changed || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "web-1") {
 		t.Errorf("%v: %s", err, said)
 	}
+	plain := ukiFile(t, false, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
+	said, err = runUKICommand(t, "edit", plain, "--wait", "2m")
+	if err != nil || !strings.Contains(said, "nothing runs nametag") || !strings.Contains(said, "uki edit --nametag") {
+		t.Errorf("told to wait, and not added: %v: %s", err, said)
+	}
+	for _, flags := range [][]string{nil, {"--rdinit"}} {
+		out := filepath.Join(t.TempDir(), "out.efi")
+		said, err = runUKICommand(t, append([]string{"edit", plain, "--nametag", "--helper", program, "--wait", "2m", "-o", out}, flags...)...)
+		if err != nil || strings.Contains(said, "mistake") || strings.Contains(said, "hint") {
+			t.Errorf("as it should be: %v: %s", err, said)
+		}
+	}
 	said, err = runUKICommand(t, "edit", image, "--append", "quiet")
 	if err != nil || strings.Contains(said, "mistake") {
 		t.Errorf("what is none of nametag's: %v: %s", err, said)

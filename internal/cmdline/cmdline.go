@@ -273,7 +273,7 @@ func (c *check) noRdinit() {
 	}
 	switch added := c.Image.Added(); {
 	case added == nil:
-		c.mistake("", "put it in: nametagctl initramfs add", "nothing runs nametag: there is no rdinit=, and the image's /init is not nametag")
+		c.mistake("", "put it in: nametagctl initramfs add, or uki edit --nametag", "nothing runs nametag: there is no rdinit=, and the image's /init is not nametag")
 	case added.Way == initramfs.RDInit:
 		c.mistake("", "add rdinit=/"+added.Path+" init=/init", "nothing runs nametag: the image has it at /%s, and there is no rdinit=", added.Path)
 	}
