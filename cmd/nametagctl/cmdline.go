@@ -97,6 +97,9 @@ func (f cmdlineFlags) run(cmd *cobra.Command) error {
 	case f.rdinit || cmd.Flags().Changed("path"):
 		path = f.path
 	}
+	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) {
+		return cmdlineUsage(fmt.Errorf("--path %q: a kernel argument has no blanks, quotation marks or letters beyond ASCII", path))
+	}
 	arguments := cmdline.Arguments(policy, path)
 	line := strings.Join(arguments, " ")
 	if f.output == "json" {

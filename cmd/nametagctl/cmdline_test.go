@@ -40,6 +40,7 @@ func TestCmdlinePrintsWhatToAdd(t *testing.T) {
 		"--talos:":            {"--talos", "soon"},
 		"give one":            {"--talos", "1.9", "--path", "/x"},
 		"choose text or json": {"--output", "xml"},
+		"has no blanks":       {"--path", "/name tag"},
 	} {
 		_, _, err := execute(t, cmdlineCommand(), args...)
 		fails(t, err, exitUsage, says)
