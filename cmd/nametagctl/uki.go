@@ -456,6 +456,9 @@ func (f *ukiEdit) editor(ctx context.Context, m *uki.Image, stderr io.Writer) (e
 			return err
 		}, func() { _ = in.Close() }, nil
 	}
+	if len(m.Find(".initrd")) == 0 {
+		return nil, nil, errors.New("the image has no initramfs that --nametag could add to: put one in with --initrd")
+	}
 	found, err := helperFlags{path: f.helper}.find([]string{m.Machine.String()})
 	if err != nil {
 		return nil, nil, err

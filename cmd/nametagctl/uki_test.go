@@ -362,7 +362,8 @@ func TestWhatTheUKICommandsCannotDoHasARemedy(t *testing.T) {
 		{[]string{"edit", image, "--rdinit"}, exitUsage, "belong to --nametag"},
 		{[]string{"edit", image, "--nametag", "--initrd", "x"}, exitUsage, "choose --initrd"},
 		{[]string{"edit", image, "--initrd", "no-such"}, exitFailed, "no such file"},
-		{[]string{"edit", image, "--nametag", "--helper", "uki_test.go"}, exitFailed, "is not a Linux program"},
+		{[]string{"edit", image, "--nametag"}, exitFailed, "put one in with --initrd"},
+		{[]string{"edit", ukiFile(t, false, ukiSection{".initrd", "x"}, ukiSection{".linux", "kernel"}), "--nametag", "--helper", "uki_test.go"}, exitFailed, "is not a Linux program"},
 		{[]string{"edit", image, "--append", strings.Repeat("x", 3000)}, exitFailed, "the kernel cuts it off after 2047"},
 		{[]string{"edit", image, "--wait", "2m", "-o", "/proc/no/such"}, exitFailed, "no such file"},
 	} {
