@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -112,5 +113,28 @@ func TestABigImageTakesNoMoreMemory(t *testing.T) {
 	}
 	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 4<<20 {
 		t.Errorf("%d bytes", allocated)
+	}
+}
+
+func TestAReplacedFileKeepsItsModeAndOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("skipped: only root can give files away")
+	}
+	in, out := fake{parts: usual}.file(t), filepath.Join(t.TempDir(), "out.efi")
+	if err := os.WriteFile(out, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(out, 65534, 65533); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := EditFile(t.Context(), in, out, Edit{CommandLine: appending("a=b")}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if of := st.Sys().(*syscall.Stat_t); of.Uid != 65534 || of.Gid != 65533 || st.Mode().Perm() != 0o600 {
+		t.Errorf("it is %d:%d's, mode %v", of.Uid, of.Gid, st.Mode())
 	}
 }
