@@ -16,10 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/nametag-boot/nametag/internal/cmdline"
 	"github.com/nametag-boot/nametag/internal/extension"
 	"github.com/nametag-boot/nametag/internal/helper"
 	"github.com/nametag-boot/nametag/internal/initramfs"
 	"github.com/nametag-boot/nametag/internal/oci"
+	"github.com/nametag-boot/nametag/procfs"
 )
 
 const initramfsLong = `Put nametag into an initramfs, show what is in one, take nametag out again.
@@ -59,7 +61,8 @@ const initramfsAddLong = `Append an archive with nametag to an initramfs. In pla
 written as a whole or not at all.
 
 /init becomes nametag, and what it was becomes /init.next, which nametag executes in the end. With --rdinit /init stays
-what it is, and nametag stands at a path of its own: then the kernel must be told, and the arguments are printed.
+what it is, and nametag stands at a path of its own: then the kernel must be told. Either way nametag does nothing without
+its kernel argument; the arguments to add are printed.
 
 Done twice, nothing changes. Another helper replaces the one that was added before.`
 
@@ -260,13 +263,14 @@ func (f initramfsAdd) run(ctx context.Context, cmd *cobra.Command, name string) 
 	}); err != nil {
 		return err
 	}
+	at := ""
 	if f.rdinit {
-		at := strings.TrimPrefix(f.at, "/")
+		at = f.at
 		if a := result.Segment.Added; a != nil {
 			at = a.Path
 		}
-		result.KernelArguments = []string{"rdinit=/" + at, "init=/init"}
 	}
+	result.KernelArguments = cmdline.Arguments(procfs.Default().String(), at) // without them it does nothing
 	result.Seconds = time.Since(began).Seconds()
 	return result.print(cmd.OutOrStdout(), f.output)
 }

@@ -137,7 +137,7 @@ func TestInitramfsAddInspectRemove(t *testing.T) {
 	if err := json.Unmarshal([]byte(do("", "add", image, "--helper", helper, "--path", "/nametag", "--rdinit", "--output", "json")), &change); err != nil {
 		t.Fatal(err)
 	}
-	if !change.Changed || strings.Join(change.KernelArguments, " ") != "rdinit=/nametag init=/init" {
+	if !change.Changed || strings.Join(change.KernelArguments, " ") != "talos.hostname.wait=5m rdinit=/nametag init=/init" {
 		t.Errorf("add as JSON: %+v", change)
 	}
 	do("nametag is taken out", "remove", image)
@@ -267,5 +267,15 @@ func TestInitramfsAddIsStreamed(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(dir, "image")); err != nil || st.Size() < 100_000_000 {
 		t.Errorf("the image: %v, %v", st.Size(), err)
+	}
+}
+
+// Without its argument nametag does nothing, also as /init.
+func TestAddSaysWhichArgumentsToAdd(t *testing.T) {
+	t.Parallel()
+	image, helper, _ := workbench(t)
+	out, _, err := execute(t, initramfsCommand(), "add", image, "--helper", helper)
+	if err != nil || !strings.Contains(out, "kernel arguments to add: talos.hostname.wait=5m\n") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
