@@ -29,29 +29,34 @@ func Architectures() []string { return []string{AMD64, ARM64} }
 // maxSize is more than any build of the helper, and little enough to notice that a file is something else.
 const maxSize = 256 << 20
 
-// program is the import path that a helper's build information ends in.
-const program = "/cmd/nametag"
+// importPath is what the import path in a helper's build information ends in.
+const importPath = "/cmd/nametag"
 
-// Binary is a helper that passed Check.
+// Binary is a helper that passed Check or Inspect.
 type Binary struct {
-	Path         string
+	Path         string // empty after Inspect
 	Architecture string // AMD64 or ARM64
+	Machine      elf.Machine
 	Size         int64  // bytes
 	Version      string // as its build information has it; empty where that says nothing
 }
 
 // Error says which file is no helper, and why.
 type Error struct {
-	Path   string
+	Path   string // empty after Inspect: its caller knows what was read
 	Reason string // completes the sentence that begins with Path
 	Err    error  // the cause; may be nil
 }
 
 func (e *Error) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("%s %s: %v", e.Path, e.Reason, e.Err)
+	s := e.Reason
+	if e.Path != "" {
+		s = e.Path + " " + s
 	}
-	return e.Path + " " + e.Reason
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
 }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -67,18 +72,32 @@ func Check(path string) (Binary, error) {
 	if err != nil {
 		return Binary{}, err
 	}
-	bad := func(reason string, cause error) (Binary, error) { return Binary{}, &Error{path, reason, cause} }
-	switch {
-	case !st.Mode().IsRegular():
-		return bad("is not a regular file", nil)
-	case st.Size() > maxSize:
-		return bad(fmt.Sprintf("has %d bytes: that is no nametag", st.Size()), nil)
+	if !st.Mode().IsRegular() {
+		return Binary{}, &Error{path, "is not a regular file", nil}
 	}
-	e, err := elf.NewFile(io.NewSectionReader(f, 0, st.Size()))
+	b, err := Inspect(f, st.Size())
+	if bad := (*Error)(nil); errors.As(err, &bad) {
+		bad.Path = path
+	}
+	if err != nil {
+		return Binary{}, err
+	}
+	b.Path = path
+	return b, nil
+}
+
+// Inspect is Check for a program of size bytes that need not be a file.
+func Inspect(src io.ReaderAt, size int64) (Binary, error) {
+	bad := func(reason string, cause error) (Binary, error) { return Binary{}, &Error{"", reason, cause} }
+	if size > maxSize {
+		return bad(fmt.Sprintf("has %d bytes: that is no nametag", size), nil)
+	}
+	program := io.NewSectionReader(src, 0, size)
+	e, err := elf.NewFile(program)
 	if err != nil {
 		return bad("is not a Linux program", err)
 	}
-	b := Binary{Path: path, Size: st.Size()}
+	b := Binary{Machine: e.Machine, Size: size}
 	switch {
 	case e.Machine == elf.EM_X86_64 && e.Class == elf.ELFCLASS64:
 		b.Architecture = AMD64
@@ -97,8 +116,8 @@ func Check(path string) (Binary, error) {
 		}
 	}
 	// A binary without build information is let pass: a distributor may strip it.
-	if info, err := buildinfo.Read(f); err == nil {
-		if info.Path != "" && !strings.HasSuffix(info.Path, program) {
+	if info, err := buildinfo.Read(program); err == nil {
+		if info.Path != "" && !strings.HasSuffix(info.Path, importPath) {
 			return bad("is "+info.Path+", not nametag", nil)
 		}
 		if info.Main.Version != "(devel)" {

@@ -2,11 +2,9 @@ package initramfs
 
 import (
 	"debug/elf"
-	"errors"
-	"fmt"
 	"io"
-	"math"
-	"slices"
+
+	"github.com/nametag-boot/nametag/internal/helper"
 )
 
 // A Helper is the program that is put in.
@@ -18,21 +16,12 @@ type Helper struct {
 	src io.ReaderAt
 }
 
-// NewHelper reads a helper of size bytes, and makes sure that a kernel can run it with nothing around it: a static ELF
-// program. src has to stay as it is for as long as the helper is used.
+// NewHelper reads a helper of size bytes, and makes sure that a kernel can run it with nothing around it; if not, the
+// error is a *helper.Error. src has to stay as it is for as long as the helper is used.
 func NewHelper(src io.ReaderAt, size int64) (*Helper, error) {
-	if size > math.MaxUint32 {
-		return nil, errors.New("too large for an initramfs")
-	}
-	program, err := elf.NewFile(io.NewSectionReader(src, 0, size))
+	program, err := helper.Inspect(src, size)
 	if err != nil {
-		return nil, fmt.Errorf("not an ELF program: %w", err)
-	}
-	if program.Type != elf.ET_EXEC && program.Type != elf.ET_DYN {
-		return nil, fmt.Errorf("not an ELF program that can be run: its type is %s", program.Type)
-	}
-	if slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
-		return nil, errors.New("linked dynamically: it needs libraries that an initramfs does not have; build it with CGO_ENABLED=0")
+		return nil, err
 	}
 	h := &Helper{Machine: program.Machine, Size: size, src: src}
 	if h.SHA256, err = hash(h.open()); err != nil {
