@@ -521,6 +521,24 @@ func TestReplaceWritesAFileAsAWholeOrNotAtAll(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a link that leads nowhere is refused, and stays", func(t *testing.T) {
+		dir := t.TempDir()
+		name := filepath.Join(dir, "link")
+		_ = os.Symlink(filepath.Join(dir, "nowhere"), name)
+		if err := Replace(name, 0o644, text("new")); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "leads nowhere") {
+			t.Errorf("the error is %v", err)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Type() != os.ModeSymlink {
+			t.Errorf("in the folder: %v, %v", entries, err)
+		}
+	})
+	t.Run("a name may be as long as a name can be", func(t *testing.T) {
+		dir, name := t.TempDir(), strings.Repeat("n", 255)
+		if err := Replace(filepath.Join(dir, name), 0o644, text("new")); err != nil {
+			t.Fatal(err)
+		}
+		only(t, dir, name, "new")
+	})
 }
 
 // Each of these is a file system of its own, in a namespace of its own: this test again, inside it.

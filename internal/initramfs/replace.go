@@ -16,6 +16,8 @@ import (
 func Replace(path string, mode fs.FileMode, write func(io.Writer) error) (err error) {
 	if to, err := filepath.EvalSymlinks(path); err == nil {
 		path = to
+	} else if _, not := os.Lstat(path); not == nil {
+		return fmt.Errorf("%s is a link that leads nowhere: %w", path, err)
 	}
 	old, err := os.Stat(path)
 	switch {
@@ -27,7 +29,7 @@ func Replace(path string, mode fs.FileMode, write func(io.Writer) error) (err er
 		return err
 	}
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".nametag-*")
+	f, err := os.CreateTemp(dir, ".nametag-*") // not with the file's name in it, which may be as long as a name can be
 	if err != nil {
 		return err
 	}
