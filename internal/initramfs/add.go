@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,23 +48,17 @@ func (im *Image) Add(ctx context.Context, w io.Writer, h *Helper, o Options) (Ch
 	} else if o.Path = strings.TrimPrefix(path.Clean("/"+o.Path), "/"); o.Path == "" {
 		o.Path = DefaultPath
 	}
-	base := im
-	if im.Added() != nil {
-		var err error
-		if base, err = read(ctx, im.src, im.Size, nil, false); err != nil {
-			return c, err
-		}
+	begin, end, err := im.ours()
+	if err != nil {
+		return c, err
 	}
+	base := im.without()
 	a, err := base.plan(h, o)
 	if err != nil {
 		return c, err
 	}
 	if same, err := im.has(base, a); same || err != nil {
 		c.After = im.Size
-		return c, err
-	}
-	begin, end, err := im.ours()
-	if err != nil {
 		return c, err
 	}
 	c.Changed, c.Replaced = true, begin < im.Size
@@ -131,9 +126,9 @@ func (im *Image) copy(w io.Writer, begin, end int64) error {
 // CopyTo writes the image as it is.
 func (im *Image) CopyTo(w io.Writer) error { return im.copy(w, im.Size, im.Size) }
 
-// tail is what stands in front of where our archive goes: the compression that kernels of this image can read, the
-// last archive's, and how many zero bytes follow that.
-func (im *Image) tail(end int64) (readable, last Format, zeros int64) {
+// tail is what stands in front of where our archive goes: the compression that kernels of this image can read and we
+// can write in good time, the last archive's, and how many zero bytes follow that.
+func (im *Image) tail(end int64) (readable Format, last Segment, zeros int64) {
 	for _, s := range im.Segments {
 		if s.Added != nil {
 			continue
@@ -141,19 +136,19 @@ func (im *Image) tail(end int64) (readable, last Format, zeros int64) {
 		if s.Format != Plain {
 			readable = s.Format
 		}
-		last, zeros = s.Format, end-s.End()
+		last, zeros = s, end-s.End()
 	}
 	return readable, last, zeros
 }
 
 // gap is how many zero bytes must come in between, so that the kernel finds an archive of format next behind an offset
-// that lies zeros bytes behind one of format last.
-func gap(last Format, offset, zeros int64, next Format) int64 {
-	if last == LZ4 && next == LZ4 && zeros == 0 {
+// that lies zeros bytes behind the last one.
+func gap(last Segment, offset, zeros int64, next Format) int64 {
+	if last.Format == LZ4 && next == LZ4 && zeros == 0 && last.Unpacked%4 == 0 {
 		return 0 // it reads on anyway, and old kernels know no other end
 	}
 	n := -offset & 3
-	if last == LZ4 {
+	if last.Format == LZ4 {
 		for zeros+n < 4 {
 			n += 4
 		}
@@ -209,6 +204,10 @@ func (im *Image) plan(h *Helper, o Options) (*archive, error) {
 	}
 
 	if o.Way == RDInit {
+		if long := func(part string) bool { return len(part) > maxPart }; o.Path == markerName || o.Path == trailer ||
+			len(o.Path) >= maxName || strings.ContainsRune(o.Path, 0) || slices.ContainsFunc(strings.Split(o.Path, "/"), long) {
+			return nil, refuse("give another --path", "%q cannot be the name of the helper", "/"+o.Path)
+		}
 		if _, _, _, err := im.tree.lookup(o.Path, false); err == nil {
 			return nil, refuse("give another --path, or use the image as it is", "the image has a /%s already, which this command did not add", o.Path)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -318,10 +317,10 @@ func (im *Image) hash(n *Node) (string, error) {
 	return hash(content)
 }
 
-// Open reads a regular file's content. Its archive is unpacked once more up to there.
+// Open reads a regular file's content. Where it was not kept, its archive is unpacked once more up to there.
 func (im *Image) Open(n *Node) (io.ReadCloser, error) {
-	if n.Size == 0 {
-		return io.NopCloser(strings.NewReader("")), nil
+	if n.Size == int64(len(n.kept)) {
+		return io.NopCloser(bytes.NewReader(n.kept)), nil
 	}
 	s := im.Segments[n.Segment]
 	if s.Format == Plain {

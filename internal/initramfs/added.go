@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"io"
 	"slices"
+	"strings"
+	"unicode"
 )
 
 // Way is how nametag comes before the OS's own first process.
@@ -63,20 +65,16 @@ type Added struct {
 	Entries []string `json:"entries"` // what is in the archive, the marker first
 }
 
-// marker reads our marker, where this is one. It takes the content only then.
-func (s *scanner) marker(t *tape, seg *Segment, name string, n *Node) error {
-	if name != markerName || seg.Entries > 0 || n.Size > maxMarker {
+// parseMarker is what our marker says; nil where it is none.
+func parseMarker(b []byte) *Added {
+	var a Added
+	if json.Unmarshal(b, &a) != nil || a.Schema != schema || len(a.Entries) > maxOurEntries {
 		return nil
 	}
-	b := make([]byte, n.Size)
-	if err := t.full(b); err != nil {
-		return err
+	if strings.ContainsFunc(a.Path, func(r rune) bool { return !unicode.IsPrint(r) }) { // it is shown on terminals
+		return nil
 	}
-	var a Added
-	if json.Unmarshal(b, &a) == nil && a.Schema == schema && len(a.Entries) <= maxOurEntries {
-		seg.Added = &a
-	}
-	return nil
+	return &a
 }
 
 // Added is what Add has appended to the image last; nil if nothing.

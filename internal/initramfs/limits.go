@@ -7,6 +7,9 @@ const (
 	maxNames    = 16 << 20 // bytes of all names and links together
 	maxUnpacked = 64 << 30 // bytes that all archives unpack to: it has to fit into a machine's memory
 	maxWindow   = 1 << 27  // zstd's window and xz's dictionary: what the kernel allows zstd (lib/decompress_unzstd.c)
+	maxArchives = 1 << 12  // in one image, of which each costs a decoder; real ones have a handful
 	maxMarker   = 64 << 10 // bytes of our own marker
+	maxKept     = 1 << 20  // bytes of an /init that need not be unpacked again to be copied: a script, a small program
+	maxPart     = 255      // NAME_MAX: bytes of a name between two slashes
 	maxLinks    = 40       // symbolic links in one path, as in the kernel (MAXSYMLINKS)
 )

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"sync"
 
@@ -25,6 +26,7 @@ type Image struct {
 
 	src  io.ReaderAt
 	tree *tree
+	bare *tree     // the tree without what Add has appended; nil where that is nothing
 	used sync.Pool // of *lz4Buffers
 }
 
@@ -45,6 +47,9 @@ type Segment struct {
 // End is the offset behind it.
 func (s Segment) End() int64 { return s.Offset + s.Size }
 
+// runsOn says whether kernels read on through it into what begins at an offset.
+func (s Segment) runsOn(offset int64) bool { return s.Format == LZ4 && s.End() == offset }
+
 // Root is the top folder of what the image unpacks to.
 func (im *Image) Root() *Node { return im.tree.root }
 
@@ -61,12 +66,7 @@ func (im *Image) Machine(n *Node) elf.Machine { return im.tree.machine(n) }
 // Read reads an image of size bytes to its end and makes sure that the kernel can unpack it. What it cannot is a
 // *FormatError. progress, if not nil, is told at which byte of the image it reads; it must be quick.
 func Read(ctx context.Context, src io.ReaderAt, size int64, progress func(at int64)) (*Image, error) {
-	return read(ctx, src, size, progress, true)
-}
-
-// read is Read; added says whether what Add has appended counts.
-func read(ctx context.Context, src io.ReaderAt, size int64, progress func(at int64), added bool) (*Image, error) {
-	s := &scanner{ctx: ctx, added: added, im: &Image{Size: size, src: &watched{ctx, src, progress}, tree: newTree()}}
+	s := &scanner{ctx: ctx, im: &Image{Size: size, src: &watched{ctx, src, progress}, tree: newTree()}}
 	if err := s.scan(); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -75,6 +75,14 @@ func read(ctx context.Context, src io.ReaderAt, size int64, progress func(at int
 	}
 	s.im.Lost = s.im.tree.lost
 	return s.im, nil
+}
+
+// without is the image as it was before Add. It has only what is needed to read from it.
+func (im *Image) without() *Image {
+	if im.bare == nil {
+		return im
+	}
+	return &Image{Size: im.Size, Segments: im.Segments, src: im.src, tree: im.bare}
 }
 
 // watched ends reading when its context does, and tells how far it is.
@@ -97,9 +105,8 @@ func (w *watched) ReadAt(p []byte, at int64) (int, error) {
 type scanner struct {
 	ctx      context.Context //nolint:containedctx // of one call
 	im       *Image
-	added    bool
 	names    int   // bytes of names so far
-	unpacked int64 // bytes of content so far
+	unpacked int64 // bytes of content so far, and of zeros between archives
 }
 
 // scan goes through the archives as unpack_to_rootfs does.
@@ -121,7 +128,13 @@ func (s *scanner) scan() error {
 		if foreign != "" {
 			return &FormatError{Offset: begin, Within: -1, Found: show(head), Reason: foreign}
 		}
+		if len(s.im.Segments) == maxArchives {
+			return &FormatError{Offset: begin, Within: -1, Reason: fmt.Sprintf("more than %d archives", maxArchives)}
+		}
 		segment := Segment{Offset: begin, Format: format}
+		if i := len(s.im.Segments) - 1; i >= 0 && format == LZ4 && s.im.Segments[i].runsOn(begin) && s.im.Segments[i].Unpacked%4 != 0 {
+			return &FormatError{Offset: begin, Within: -1, Found: show(head), Reason: "lz4 right behind lz4, which the kernel takes for one, and the first does not unpack to a multiple of four bytes"}
+		}
 		if err := s.segment(&segment); err != nil {
 			return err
 		}
@@ -174,10 +187,12 @@ func (s *scanner) segment(seg *Segment) error {
 			return nil
 		}
 		// Zero bytes, and then nothing or the next archive.
-		head, err := t.nextNonZero()
+		begin := t.at
+		head, err := t.nextNonZero(maxUnpacked - s.unpacked)
 		if err != nil {
 			return s.explain(err, t, seg)
 		}
+		s.unpacked += t.at - begin
 		if len(head) == 0 {
 			break
 		}
@@ -276,11 +291,10 @@ func (s *scanner) entry(t *tape, seg *Segment) (name string, last bool, err erro
 	if err := t.full(text); err != nil {
 		return "", false, err
 	}
-	end := bytes.IndexByte(text, 0)
-	if end < 0 {
+	if text[len(text)-1] != 0 {
 		return "", false, &found{text, "a name without its end"}
 	}
-	name = string(text[:end])
+	name = string(text[:bytes.IndexByte(text, 0)])
 	if err := t.align(); err != nil {
 		return "", false, err
 	}
@@ -290,8 +304,11 @@ func (s *scanner) entry(t *tape, seg *Segment) (name string, last bool, err erro
 		Segment: len(s.im.Segments), at: t.at,
 	}
 	body := t.at + int64(h.size)
+	var kept []byte
 	switch {
-	case name == trailer:
+	case name == trailer && n.IsLink():
+		return "", false, fmt.Errorf("%q: a link, which does not end an archive", name)
+	case name == trailer && (h.size == 0 || n.IsRegular()):
 	case n.IsLink():
 		if h.size == 0 || h.size > maxName {
 			return "", false, fmt.Errorf("%q: a link of %d bytes", name, h.size)
@@ -310,15 +327,29 @@ func (s *scanner) entry(t *tape, seg *Segment) (name string, last bool, err erro
 		if err := s.look(t, n); err != nil {
 			return "", false, err
 		}
-		if err := s.marker(t, seg, name, n); err != nil {
-			return "", false, err
+		marks := name == markerName && seg.Entries == 0 && n.Size <= maxMarker
+		if marks || n.Size <= maxKept && path.Clean("/"+name) == "/"+initName {
+			kept = make([]byte, n.Size)
+			if err := t.full(kept); err != nil {
+				return "", false, err
+			}
+		}
+		if marks {
+			if seg.Added = parseMarker(kept); seg.Added != nil && s.im.bare == nil {
+				s.im.bare = s.im.tree.clone()
+			}
+		} else {
+			n.kept = kept
 		}
 	case n.IsDir(), n.kind() == unix.S_IFCHR, n.kind() == unix.S_IFBLK, n.kind() == unix.S_IFIFO, n.kind() == unix.S_IFSOCK:
+		if h.size > 0 { // then the kernel does not even look at the name
+			return "", false, fmt.Errorf("%q: a folder or device with %d bytes of content", name, h.size)
+		}
 	default:
 		return "", false, fmt.Errorf("%q: a mode of %#o, which is no type of file", name, h.mode)
 	}
 	if summed && n.IsRegular() {
-		if err := t.sum(body, h.sum); err != nil {
+		if err := t.sum(kept, body, h.sum); err != nil {
 			return "", false, fmt.Errorf("%q: %w", name, err)
 		}
 	}
@@ -331,9 +362,7 @@ func (s *scanner) entry(t *tape, seg *Segment) (name string, last bool, err erro
 	if name == trailer {
 		return "", true, nil
 	}
-	if s.added || seg.Added == nil {
-		s.im.tree.put(name, &h, n)
-	}
+	s.im.tree.put(name, &h, n)
 	return name, false, nil
 }
 
@@ -421,33 +450,40 @@ func (t *tape) skip(n int64) error {
 // align skips to the next multiple of four. The kernel does not look at what it skips.
 func (t *tape) align() error { return t.skip(-t.at & 3) }
 
-// nextNonZero skips zero bytes and shows what stands behind them; nothing at the end.
-func (t *tape) nextNonZero() ([]byte, error) {
+// nextNonZero skips zero bytes, limit at most, and shows what stands behind them; nothing at the end.
+func (t *tape) nextNonZero(limit int64) ([]byte, error) {
 	for {
-		b, err := t.r.ReadByte()
-		if errors.Is(err, io.EOF) {
+		if _, err := t.r.Peek(1); errors.Is(err, io.EOF) {
 			return nil, nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return nil, truncated(err)
 		}
-		if b != 0 {
-			if err := t.r.UnreadByte(); err != nil {
-				return nil, err
-			}
-			head, err := t.r.Peek(8)
-			if err != nil && !errors.Is(err, io.EOF) {
-				return nil, err
-			}
-			return slices.Clone(head), nil
+		b, _ := t.r.Peek(t.r.Buffered()) // never fails
+		zeros := len(b) - len(bytes.TrimLeft(b, "\x00"))
+		if limit -= int64(zeros); limit < 0 {
+			return nil, fmt.Errorf("it unpacks to more than %d bytes", int64(maxUnpacked))
 		}
-		t.at++
+		if _, err := t.r.Discard(zeros); err != nil {
+			return nil, err
+		}
+		t.at += int64(zeros)
+		if zeros == len(b) {
+			continue
+		}
+		head, err := t.r.Peek(8)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		return slices.Clone(head), nil
 	}
 }
 
-// sum adds up the bytes of a file that the archive tells the sum of.
-func (t *tape) sum(end int64, want uint32) error {
+// sum adds up the bytes of a file that the archive tells the sum of. kept is what of it was read already.
+func (t *tape) sum(kept []byte, end int64, want uint32) error {
 	var got uint32
+	for _, c := range kept {
+		got += uint32(c)
+	}
 	for t.at < end {
 		b, err := t.r.Peek(int(min(end-t.at, 4096)))
 		if err != nil {

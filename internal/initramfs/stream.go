@@ -3,6 +3,7 @@ package initramfs
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -34,6 +35,9 @@ func (f Format) open(src io.ReaderAt, offset, size int64, used *sync.Pool) (*str
 	case Gzip:
 		// flate takes no byte too many from an io.ByteReader, so what is left in the buffer is what stands behind.
 		in := bufio.NewReaderSize(section, bufferSize)
+		if err := gzipHeader(in); err != nil {
+			return nil, err
+		}
 		z, err := gzip.NewReader(in)
 		if err != nil {
 			return nil, err
@@ -75,6 +79,20 @@ func (f Format) open(src io.ReaderAt, offset, size int64, used *sync.Pool) (*str
 	}
 	s.Reader, s.close = z, z.Close
 	return s, nil
+}
+
+// gzipHeader refuses a header with parts that the kernel takes for data: it knows of the name only
+// (lib/decompress_inflate.c).
+func gzipHeader(in *bufio.Reader) error {
+	head, err := in.Peek(10)
+	if err != nil {
+		return truncated(err)
+	}
+	const text, name = 1, 8 // RFC 1952, section 2.3.1
+	if more := head[3] &^ (text | name); more != 0 {
+		return fmt.Errorf("gzip: the header has flags %#x, of parts that the kernel does not know: repack the archive with gzip", more)
+	}
+	return nil
 }
 
 // A cursor reads a compressed archive's own structure and knows where it is.

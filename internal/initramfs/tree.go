@@ -28,7 +28,8 @@ type Node struct {
 	// Interpreter is what a script names behind its #!; empty for anything else.
 	Interpreter string
 
-	at       int64 // where the content begins in what the archive unpacks to
+	at       int64  // where the content begins in what the archive unpacks to
+	kept     []byte // the content, of a small /init
 	children map[string]*Node
 }
 
@@ -57,20 +58,42 @@ func (n *Node) Children() iter.Seq2[string, *Node] {
 var (
 	errNotDir = errors.New("not a folder")
 	errLoop   = errors.New("too many symbolic links")
+	errLong   = errors.New("a name that is too long")
 )
 
 // tree is what the kernel unpacks into.
 type tree struct {
 	root *Node
 	lost int // entries that the kernel drops: their folder is missing, or the name is a folder's
-	hard map[hardLink]*Node
+	hard map[hardLink]string
 }
 
-// hardLink is what the kernel knows a file of several names by, within one archive.
+// hardLink is what the kernel knows a file of several names by, within one archive. What it keeps is the first name.
 type hardLink struct{ major, minor, ino, kind uint32 }
 
 func newTree() *tree {
-	return &tree{root: &Node{Mode: unix.S_IFDIR | 0o755, Links: 1}, hard: map[hardLink]*Node{}}
+	return &tree{root: &Node{Mode: unix.S_IFDIR | 0o755, Links: 1}, hard: map[hardLink]string{}}
+}
+
+// clone is a copy that shares nothing that put changes.
+func (t *tree) clone() *tree {
+	copies := map[*Node]*Node{}
+	var copied func(*Node) *Node
+	copied = func(n *Node) *Node {
+		if c := copies[n]; c != nil {
+			return c
+		}
+		c := *n
+		copies[n] = &c
+		if n.children != nil {
+			c.children = make(map[string]*Node, len(n.children))
+			for name, child := range n.children {
+				c.children[name] = copied(child)
+			}
+		}
+		return &c
+	}
+	return &tree{root: copied(t.root), lost: t.lost, hard: map[hardLink]string{}}
 }
 
 // lookup finds what a path leads to, through symbolic links. With last, a link at its end is followed too. Where only
@@ -90,6 +113,9 @@ func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Nod
 				folder, trail = trail[len(trail)-1], trail[:len(trail)-1]
 			}
 			continue
+		}
+		if len(part) > maxPart {
+			return nil, "", nil, errLong
 		}
 		final := !slices.ContainsFunc(todo, func(s string) bool { return s != "" && s != "." })
 		child := folder.children[part]
@@ -120,8 +146,30 @@ func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Nod
 
 // put does with an entry what init/initramfs.c does.
 func (t *tree) put(name string, h *header, fresh *Node) {
+	// What ends in a slash or a dot can be a folder only, and a link in its place is followed.
+	if last := name[strings.LastIndexByte(name, '/')+1:]; last == "" || last == "." || last == ".." {
+		_, _, n, err := t.lookup(name, true)
+		switch short := strings.TrimRight(name, "/"); {
+		case name == "", !fresh.IsDir(), err == nil && !n.IsDir():
+			t.lost++
+		case err == nil:
+			n.Mode, n.UID, n.GID, n.MTime = fresh.Mode, fresh.UID, fresh.GID, fresh.MTime
+		default:
+			if _, _, there, _ := t.lookup(short, false); there != nil || last != "" {
+				t.lost++
+				return
+			}
+			t.put(short, h, fresh)
+		}
+		return
+	}
 	folder, base, old, err := t.lookup(name, false)
-	if err != nil && folder == nil || base == "." && !fresh.IsDir() {
+	key := hardLink{h.major, h.minor, h.ino, h.kind()}
+	first, known := t.hard[key]
+	if h.nlink >= 2 && !known && !fresh.IsDir() && !fresh.IsLink() {
+		t.hard[key] = name
+	}
+	if err != nil && folder == nil {
 		t.lost++
 		return
 	}
@@ -166,24 +214,30 @@ func (t *tree) put(name string, h *header, fresh *Node) {
 		return
 	}
 
-	if !makeWay(fresh.kind()) {
-		t.lost++
-		return
-	}
-	if h.nlink >= 2 {
-		key := hardLink{h.major, h.minor, h.ino, h.kind()}
-		if first := t.hard[key]; first != nil {
-			if first != old {
-				makeWay(0)
-				insert(first)
-			}
-			if fresh.Size > 0 {
-				first.content(fresh)
-			}
-			first.Mode, first.UID, first.GID = fresh.Mode, fresh.UID, fresh.GID
+	free := makeWay(fresh.kind())
+	if h.nlink >= 2 && known {
+		// maybe_link: this name goes first, then it is made one of whatever has the first name now.
+		if !makeWay(0) {
+			t.lost++
 			return
 		}
-		defer func() { t.hard[key] = folder.children[base] }()
+		_, _, n, err := t.lookup(first, false)
+		if err != nil || n.IsDir() {
+			t.lost++
+			return
+		}
+		insert(n)
+		if fresh.IsRegular() && n.IsRegular() {
+			if fresh.Size > 0 {
+				n.content(fresh)
+			}
+			n.Mode, n.UID, n.GID = fresh.Mode, fresh.UID, fresh.GID
+		}
+		return
+	}
+	if !free {
+		t.lost++
+		return
 	}
 	if old == nil {
 		insert(fresh)
@@ -196,7 +250,7 @@ func (t *tree) put(name string, h *header, fresh *Node) {
 
 // content takes over another's.
 func (n *Node) content(from *Node) {
-	n.Size, n.Segment, n.at, n.Machine, n.Interpreter = from.Size, from.Segment, from.at, from.Machine, from.Interpreter
+	n.Size, n.Segment, n.at, n.kept, n.Machine, n.Interpreter = from.Size, from.Segment, from.at, from.kept, from.Machine, from.Interpreter
 }
 
 // machine is the processor that a program is for, by way of its interpreter if it is a script; 0 if that is not known.

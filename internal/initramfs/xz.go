@@ -17,7 +17,14 @@ func xzExtent(c *cursor) error {
 	if crc32.ChecksumIEEE(head[6:8]) != binary.LittleEndian.Uint32(head[8:]) {
 		return errors.New("xz: the stream's header is damaged")
 	}
-	check := []int64{0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64}[head[7]&15] // section 2.1.1.2
+	check := int64(4)
+	switch head[7] { // section 2.1.1.2
+	case 0:
+		check = 0
+	case 1:
+	default:
+		return errors.New("xz: a check that is not CRC32, the only one that the kernel knows: repack the archive with xz --check=crc32")
+	}
 	for {
 		size, err := c.ReadByte()
 		if err != nil {
@@ -26,7 +33,11 @@ func xzExtent(c *cursor) error {
 		if size == 0 {
 			return xzIndexExtent(c)
 		}
-		if err := c.skip(4*(int64(size)+1) - 1); err != nil { // the block's header
+		header, err := c.take(4*(int(size)+1) - 1)
+		if err != nil {
+			return err
+		}
+		if err := xzFilters(header); err != nil {
 			return err
 		}
 		begin := c.at
@@ -37,6 +48,35 @@ func xzExtent(c *cursor) error {
 			return err
 		}
 	}
+}
+
+// xzFilters refuses filters that the kernel does not know (lib/xz): it has LZMA2, and one of those for machine code in
+// front of it. b is a block's header from its flags on (section 3.1).
+func xzFilters(b []byte) error {
+	flags, at := b[0], 1
+	for _, size := range []byte{0x40, 0x80} { // of the block, packed and unpacked
+		if flags&size != 0 {
+			_, n := binary.Uvarint(b[at:])
+			if n <= 0 {
+				return errors.New("xz: a block's header is damaged")
+			}
+			at += n
+		}
+	}
+	filters := int(flags&3) + 1
+	if flags&0x3c != 0 || filters > 2 || len(b) < at+2*filters {
+		return errors.New("xz: a block's header with more in it than the kernel knows")
+	}
+	if filters == 2 {
+		if id := b[at]; id < 4 || id > 0x0b || b[at+1] != 0 { // section 5.3.2
+			return fmt.Errorf("xz: filter %#x, which the kernel does not know: repack the archive with xz --check=crc32", id)
+		}
+		at += 2
+	}
+	if b[at] != 0x21 {
+		return fmt.Errorf("xz: filter %#x where LZMA2 belongs", b[at])
+	}
+	return nil
 }
 
 // lzma2Extent moves behind a block's data: LZMA2 is in every case the last filter, and comes in chunks that tell their
