@@ -21,7 +21,7 @@ type Options struct {
 	// Path is where RDInit puts the helper, without a leading slash; "": DefaultPath.
 	Path string
 	// Format is how our archive is compressed; nil: as the last compressed archive of the image, which its kernel can
-	// read; not at all, if there is none.
+	// read; not at all, if there is none. xz does not count: to pack a helper takes longer than all the rest.
 	Format *Format
 }
 
@@ -133,7 +133,7 @@ func (im *Image) tail(end int64) (readable Format, last Segment, zeros int64) {
 		if s.Added != nil {
 			continue
 		}
-		if s.Format != Plain {
+		if s.Format != Plain && s.Format != XZ {
 			readable = s.Format
 		}
 		last, zeros = s, end-s.End()
