@@ -84,7 +84,7 @@ func initramfsAddCommand() *cobra.Command {
 	f.register(cmd)
 	flags.BoolVar(&f.rdinit, "rdinit", false, "leave /init as it is; the kernel is told by rdinit=")
 	flags.StringVar(&f.at, "path", "/"+initramfs.DefaultPath, "where the helper stands, with --rdinit")
-	flags.StringVar(&f.compression, "compression", "auto", "of what is appended: none, gzip, xz, zstd, lz4, or auto: as the image has it")
+	flags.StringVar(&f.compression, "compression", "auto", "of what is appended: none, gzip, xz, zstd, lz4, or auto: as the image has it, and none behind xz, which is slow")
 	flags.StringVar(&f.output, "output", "text", "text or json")
 	return cmd
 }

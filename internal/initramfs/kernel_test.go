@@ -146,7 +146,7 @@ func TestTheTreeIsTheOneThatTheKernelMakes(t *testing.T) {
 		{"but followed where a slash stands behind it", []entry{dir("a"), link("b", "a"), dir("b/"), file("b/c", "x")}, "/a/ /a/c=x /b→a", 0},
 		{"and stays where it leads nowhere", []entry{link("b", "a"), dir("b/")}, "/b→a", 1},
 		{"a folder does not replace a file under a name with a slash", []entry{file("a", "x"), dir("a/")}, "/a=x", 1},
-		{"a name of nothing is lost", []entry{file("", "x"), entry{"", header{mode: unix.S_IFDIR | 0o700}, ""}}, "", 2},
+		{"a name of nothing is lost", []entry{file("", "x"), {"", header{mode: unix.S_IFDIR | 0o700}, ""}}, "", 2},
 		{"names go no higher than the top", []entry{dir("../../a"), file("/a/../../b", "x"), file("a/../c", "y")}, "/a/ /b=x /c=y", 0},
 		{"a name is too long for any file system", []entry{file(strings.Repeat("n", 256), "x"), dir("a"), file("a/"+strings.Repeat("n", 256)+"/b", "x")}, "/a/", 2},
 		{"a file without its folder is lost", []entry{file("a/b", "x")}, "", 1},
