@@ -50,7 +50,7 @@ func main() {
 		os.Exit(handover.ChildMain())
 	case boot.IsWorker():
 		os.Exit(boot.WorkerMain())
-	case os.Getpid() == 1 && !asksForCommand(os.Args):
+	case os.Getpid() == 1 && !(inContainer() && asksForCommand(os.Args)):
 		firstProcess()
 	}
 	ctx, stop := interruptible()
@@ -71,8 +71,15 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), signals...)
 }
 
-// asksForCommand tells process 1 of a container, which was given a command, from that of a machine, which was given the
-// words on the kernel command line that the kernel did not know.
+// inContainer tells process 1 of a container from that of a machine, which finds no /proc: nobody was there before it
+// to mount one.
+func inContainer() bool {
+	_, err := os.Stat("/proc/self")
+	return err == nil
+}
+
+// asksForCommand reports whether a process 1 was given a command. That of a machine is given the words on the kernel
+// command line that the kernel did not know, whatever they are.
 func asksForCommand(args []string) bool {
 	if len(args) < 2 {
 		return false
