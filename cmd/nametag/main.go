@@ -50,7 +50,7 @@ func main() {
 		os.Exit(handover.ChildMain())
 	case boot.IsWorker():
 		os.Exit(boot.WorkerMain())
-	case os.Getpid() == 1 && !(inContainer() && asksForCommand(os.Args)):
+	case os.Getpid() == 1 && (!inContainer() || !asksForCommand(os.Args)):
 		firstProcess()
 	}
 	ctx, stop := interruptible()

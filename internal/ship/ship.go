@@ -33,7 +33,8 @@ func (b Build) flags() []string {
 	if b.Link != "" {
 		link += " " + b.Link
 	}
-	flags := []string{"-trimpath", "-ldflags", link}
+	// Without the state of the checkout: that may be another user's, where git refuses to look.
+	flags := []string{"-buildvcs=false", "-trimpath", "-ldflags", link}
 	if b.Tags != "" {
 		flags = append(flags, "-tags", b.Tags)
 	}
@@ -42,8 +43,7 @@ func (b Build) flags() []string {
 
 // Run builds it. An output that is up to date stays, with a new time.
 func (b Build) Run(ctx context.Context) error {
-	// Without the state of the checkout: that may be another user's, where git refuses to look.
-	_, err := b.run(ctx, append([]string{"build", "-buildvcs=false", "-o", b.Output}, b.flags()...)...)
+	_, err := b.run(ctx, append([]string{"build", "-o", b.Output}, b.flags()...)...)
 	return err
 }
 
