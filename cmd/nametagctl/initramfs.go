@@ -222,6 +222,7 @@ type initramfsResult struct {
 	File string `json:"file"`
 	initramfs.Change
 	KernelArguments []string `json:"kernelArguments,omitempty"`
+	Warnings        []string `json:"warnings,omitempty"`
 	Seconds         float64  `json:"seconds"`
 }
 
@@ -271,6 +272,10 @@ func (f initramfsAdd) run(ctx context.Context, cmd *cobra.Command, name string) 
 		}
 	}
 	result.KernelArguments = cmdline.Arguments(procfs.Default().String(), at) // without them it does nothing
+	result.Warnings = im.Warnings()
+	for _, text := range result.Warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s: %s\n", name, text)
+	}
 	result.Seconds = time.Since(began).Seconds()
 	return result.print(cmd.OutOrStdout(), f.output)
 }
@@ -423,6 +428,9 @@ func (r initramfsReport) print(w io.Writer, im *initramfs.Image) error {
 			b.WriteString(" (nametag)")
 		}
 		b.WriteByte('\n')
+		if s.Warning != "" {
+			fmt.Fprintf(&b, "    warning: %s\n", s.Warning)
+		}
 	}
 	if r.Lost > 0 {
 		fmt.Fprintf(&b, "  %d entries are dropped by the kernel: their folder is missing\n", r.Lost)

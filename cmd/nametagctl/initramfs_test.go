@@ -279,3 +279,30 @@ func TestAddSaysWhichArgumentsToAdd(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// An image that other tools unpack and no kernel is served, and its owner is told.
+func TestAddWarnsOfAnArchiveThatNoKernelUnpacks(t *testing.T) {
+	t.Parallel()
+	image, helper, _ := workbench(t)
+	// Of an xz stream with CRC64, which xz makes unless told.
+	pack := exec.Command("sh", "-c", `zstd -dc "$1" | xz > "$1.xz"`, "sh", image)
+	if out, err := pack.CombinedOutput(); err != nil {
+		t.Fatalf("zstd and xz (packages zstd, xz-utils): %v: %s", err, out)
+	}
+	const warning = "xz with CRC64, and the kernel knows CRC32 only: pack it with xz --check=crc32"
+	out, said, err := execute(t, initramfsCommand(), "add", image+".xz", "--helper", helper, "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var result struct{ Warnings []string }
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		t.Fatal(err)
+	}
+	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], warning) || !strings.Contains(said, "warning: "+image+".xz: the archive at byte 0: "+warning) {
+		t.Errorf("the warnings are %q, and on standard error %q", result.Warnings, said)
+	}
+	out, _, err = execute(t, initramfsCommand(), "inspect", image+".xz")
+	if err != nil || !strings.Contains(out, warning) || !strings.Contains(out, "nametag as /init") {
+		t.Errorf("inspect: %v\n%s", err, out)
+	}
+}

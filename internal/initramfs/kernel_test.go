@@ -50,8 +50,6 @@ func TestWhatOnlyTheKernelDoesNotReadIsRefused(t *testing.T) {
 		{"gzip with a comment", gz(gzip.Header{Comment: "comment"}), "gzip: the header has flags 0x10"},
 		{"gzip with a sum of its header", summed, "gzip: the header has flags 0x2"},
 		{"gzip with a name", gz(gzip.Header{Name: "initrd"}), ""},
-		{"xz with CRC64, which xz makes unless told", xz(), "xz --check=crc32"},
-		{"xz with SHA-256", xz("--check=sha256"), "xz --check=crc32"},
 		{"xz with no check", xz("--check=none"), ""},
 		{"xz with a filter of distances", xz("--check=crc32", "--delta", "--lzma2"), "xz: filter 0x3, which the kernel does not know"},
 		{"xz with a filter for machine code", xz("--check=crc32", "--x86", "--lzma2"), ""},
@@ -85,6 +83,41 @@ func TestWhatOnlyTheKernelDoesNotReadIsRefused(t *testing.T) {
 		}
 		if contentOf(t, mustRead(t, added), "init") != helperProgram {
 			t.Error("/init is not nametag")
+		}
+	})
+}
+
+// What xz makes unless told otherwise is read, and there is a warning.
+func TestACheckThatTheKernelDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	plain := archiveOf(t, Plain, file("init", initProgram))
+	for check, want := range map[string]string{
+		"crc64":  "the archive at byte 512: xz with CRC64, and the kernel knows CRC32 only: pack it with xz --check=crc32",
+		"sha256": "the archive at byte 512: xz with SHA-256, and the kernel knows CRC32 only: pack it with xz --check=crc32",
+		"crc32":  "", "none": "",
+	} {
+		t.Run(check, func(t *testing.T) {
+			early := archiveOf(t, Plain, file("kernel", "early"))
+			image := join(early, zeros(512-len(early)), tool(t, plain, "xz", "-c", "--check="+check))
+			im := mustRead(t, image)
+			if got := strings.Join(im.Warnings(), "\n"); got != want {
+				t.Errorf("the warnings are %q, not %q", got, want)
+			}
+			if contentOf(t, im, "init") != initProgram {
+				t.Error("it was not read as it is")
+			}
+			added, _ := mustAdd(t, image, aHelper(t, helperProgram), Options{})
+			if contentOf(t, mustRead(t, added), "init") != helperProgram {
+				t.Error("/init is not nametag")
+			}
+		})
+	}
+	t.Run("none that there is", func(t *testing.T) {
+		image := tool(t, plain, "xz", "-c")
+		image[7] = 2
+		copy(image[8:], crc(image[6:8]))
+		if _, err := readBytes(image); err == nil || !strings.Contains(err.Error(), "a check of kind 2") {
+			t.Errorf("the error is %v", err)
 		}
 	})
 }

@@ -37,6 +37,8 @@ type Segment struct {
 	Format   Format `json:"compression"`
 	Unpacked int64  `json:"unpacked"`
 	Entries  int    `json:"entries"`
+	// Warning says why kernels do not unpack it, although other tools do; empty as a rule.
+	Warning string `json:"warning,omitempty"`
 	// Added is set for an archive that Add has appended.
 	Added *Added `json:"nametag,omitempty"`
 
@@ -52,6 +54,17 @@ func (s Segment) runsOn(offset int64) bool { return s.Format == LZ4 && s.End() =
 
 // Root is the top folder of what the image unpacks to.
 func (im *Image) Root() *Node { return im.tree.root }
+
+// Warnings says of each archive that kernels do not unpack why, and where it stands.
+func (im *Image) Warnings() []string {
+	var all []string
+	for _, s := range im.Segments {
+		if s.Warning != "" {
+			all = append(all, fmt.Sprintf("the archive at byte %d: %s", s.Offset, s.Warning))
+		}
+	}
+	return all
+}
 
 // Lookup finds what a path leads to in the unpacked image, through symbolic links.
 func (im *Image) Lookup(name string) (*Node, error) {
@@ -137,6 +150,9 @@ func (s *scanner) scan() error {
 		}
 		if err := s.segment(&segment); err != nil {
 			return err
+		}
+		if format == XZ { // and so its header is there
+			segment.Warning = xzWarning(head)
 		}
 		s.im.Segments = append(s.im.Segments, segment)
 		at, afterPlain = segment.End(), format == Plain

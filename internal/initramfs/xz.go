@@ -17,13 +17,9 @@ func xzExtent(c *cursor) error {
 	if crc32.ChecksumIEEE(head[6:8]) != binary.LittleEndian.Uint32(head[8:]) {
 		return errors.New("xz: the stream's header is damaged")
 	}
-	check := int64(4)
-	switch head[7] { // section 2.1.1.2
-	case 0:
-		check = 0
-	case 1:
-	default:
-		return errors.New("xz: a check that is not CRC32, the only one that the kernel knows: repack the archive with xz --check=crc32")
+	check, ok := xzChecks[head[7]]
+	if !ok {
+		return fmt.Errorf("xz: a check of kind %d, which is none", head[7])
 	}
 	for {
 		size, err := c.ReadByte()
@@ -44,10 +40,25 @@ func xzExtent(c *cursor) error {
 		if err := lzma2Extent(c); err != nil {
 			return err
 		}
-		if err := c.skip(-(c.at-begin)&3 + check); err != nil {
+		if err := c.skip(-(c.at-begin)&3 + check.size); err != nil {
 			return err
 		}
 	}
+}
+
+// xzChecks are the checks that a stream may have, by what its header calls them (section 2.1.1.2).
+var xzChecks = map[byte]struct {
+	size int64
+	name string // of one that the kernel does not know (lib/xz, XZ_DEC_ANY_CHECK is not set)
+}{0x00: {0, ""}, 0x01: {4, ""}, 0x04: {8, "CRC64"}, 0x0a: {32, "SHA-256"}}
+
+// xzWarning says why the kernel will not unpack a stream, given its header. That is no reason to refuse it: whoever made
+// it so unpacks it otherwise, or has yet to find out.
+func xzWarning(head []byte) string {
+	if name := xzChecks[head[7]].name; name != "" {
+		return "xz with " + name + ", and the kernel knows CRC32 only: pack it with xz --check=crc32"
+	}
+	return ""
 }
 
 // xzFilters refuses filters that the kernel does not know (lib/xz): it has LZMA2, and one of those for machine code in
