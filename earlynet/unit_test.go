@@ -475,3 +475,17 @@ func FuzzNetlink(f *testing.F) {
 		_, _, _ = parseNeighbourTable(data)
 	})
 }
+
+func TestCloseDoesNotWaitForEverForTheKernel(t *testing.T) {
+	n, err := Host(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, closed := make(chan struct{}), make(chan struct{})
+	n.closers.Go(func() { <-release; close(closed) })
+	if err := n.Close(); err != nil { // or the test hangs
+		t.Error(err)
+	}
+	close(release)
+	<-closed
+}

@@ -31,7 +31,8 @@ const (
 // opened at all, for want of a privilege for instance.
 //
 // When Resolve returns, which it does within milliseconds of the end of ctx,
-// its goroutines have ended, its connections are closed and its addresses,
+// its goroutines have ended (but for the kernel's share of [earlynet.Network.Close],
+// on a machine that is very busy), its connections are closed and its addresses,
 // routes and link changes are undone, after a failure too. (A source whose
 // attempts heed neither the context nor the closing of their connections is not
 // waited for; an event says so.) A name that is proven is returned even if not
