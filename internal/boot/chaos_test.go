@@ -70,9 +70,12 @@ func drawWorld(d *chaos.Dice) *world {
 	s.Until = func(v *qemu.Verdict) bool {
 		_, settled := v.First(report.Settled)
 		_, failed := v.First(report.Fatal)
-		// An OS that looks for the metadata service by itself may not find it on such a network. By then it has its name.
-		given := len(v.Names()) > 0 && (v.Said("the system has its name") || v.Said("booting on without the name"))
-		return settled || failed || given || v.Said("staying here")
+		// An OS that looks for the metadata service by itself may not find it on such a network. By then it has its name, or
+		// has started without, and never comes to one.
+		_, started := v.First(report.Started)
+		given := len(v.Names()) > 0 && v.Said("the system has its name")
+		without := started && v.Said("booting on without the name")
+		return settled || failed || given || without || v.Said("staying here")
 	}
 	s.Cloud.Seed = d.Uint64()
 	s.Cloud.Server = cloud.Server{Hostname: server, InstanceID: "42", Newline: d.Chance(0.5)}
