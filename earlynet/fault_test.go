@@ -134,13 +134,7 @@ func TestFaults(t *testing.T) {
 			return 0
 		})
 		p := next(t, n)
-		if err := n.events.SetReadBuffer(1); err != nil {
-			t.Fatal(err)
-		}
-		n.mu.Lock() // nobody reads
-		run(t, "ip link add storm0 type veth peer name storm1")
-		t.Cleanup(func() { run(t, "ip link del storm0") })
-		run(t, "for i in 1 2 3 4 5 6 7 8; do ip link set storm0 up; ip link set storm0 down; done")
+		overrun(t, n)
 		run(t, "ip link del eth0")
 		c = plug(t)
 		short.Store(3)
