@@ -18,8 +18,9 @@ var errLeft = errors.New("left on purpose")
 
 // keep makes what the path stands on last. What stays looks as a DHCP client
 // of the system would have left it; our own routes are still taken back, the
-// kept ones lead to the same places.
-func (a *attempt) keep() error {
+// kept ones lead to the same places. Where not everything can stay, nothing
+// does, and the path is as it was.
+func (a *attempt) keep() (err error) {
 	r, c := a.nic.net.rtnl, a.nic
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -29,34 +30,49 @@ func (a *attempt) keep() error {
 	failed := func(what string, err error) error {
 		return &Error{Op: "keep " + what, Interface: a.path.Interface, Method: a.method, Err: permission(err)}
 	}
-	if a.life != 0 {
-		left := time.Duration(0) // it lasts
-		if a.lease != nil && a.lease.life != forever {
-			left = a.lease.until(time.Now())
+	var made ledger // what is to stay; taken back where not all of it can
+	defer func() {
+		if err != nil {
+			err = errors.Join(append([]error{err}, made.undo(c, a.method)...)...)
 		}
-		if a.lease != nil && a.lease.prefix != a.prefix {
-			// With the lease's subnet, beside ours, which is taken back.
-			err := r.newAddress(createExcl, c.index, a.lease.prefix, 0, left)
-			if err != nil && !exists(err) {
-				return failed("address "+a.lease.prefix.String(), err)
-			}
-		} else {
-			if err := r.extendAddress(c.index, a.prefix, 0, left); err != nil {
-				return failed("address "+a.prefix.String(), err)
-			}
-			a.ledger.drop("address " + a.prefix.String())
-			a.life = 0
+	}()
+	left := time.Duration(0) // it lasts
+	if a.lease != nil && a.lease.life != forever {
+		left = max(time.Second, a.lease.until(time.Now()))
+	}
+	if a.life != 0 && a.lease != nil && a.lease.prefix != a.prefix {
+		// With the lease's subnet, beside ours, which is taken back.
+		switch err := r.newAddress(createExcl, c.index, a.lease.prefix, 0, left); {
+		case err == nil:
+			made.add("address "+a.lease.prefix.String(), func() error { return r.deleteAddress(c.index, a.lease.prefix) })
+		case !exists(err):
+			return failed("address "+a.lease.prefix.String(), err)
 		}
 	}
 	for _, rt := range a.lasting() {
-		if err := r.do(unix.RTM_NEWROUTE, createExcl, rt.message()); err != nil && !exists(err) {
+		switch err := r.do(unix.RTM_NEWROUTE, createExcl, rt.message()); {
+		case err == nil:
+			made.add("route to "+rt.dst.String(), func() error { return r.deleteRoute(rt) })
+		case !exists(err):
 			return failed("route to "+rt.dst.String(), err)
 		}
 	}
 	if a.lease != nil && a.lease.mtu != 0 {
+		c.mu.Lock()
+		before := c.link.mtu
+		c.mu.Unlock()
 		if err := r.setMTU(c.index, a.lease.mtu); err != nil {
 			return failed("MTU", err)
 		}
+		made.add("MTU", func() error { return r.setMTU(c.index, before) })
+	}
+	if a.life != 0 && (a.lease == nil || a.lease.prefix == a.prefix) {
+		// Last: from here on the address is nobody's to take back.
+		if err := r.extendAddress(c.index, a.prefix, 0, left); err != nil {
+			return failed("address "+a.prefix.String(), err)
+		}
+		a.ledger.drop("address " + a.prefix.String())
+		a.life = 0
 	}
 	c.kept.Store(true)
 	c.event(a.method, Kept, a.path.Source.String(), nil)
@@ -82,7 +98,8 @@ func (a *attempt) lasting() []route {
 	} else {
 		base.protocol = unix.RTPROT_DHCP
 		for _, g := range l.gateways() {
-			if via, ok := l.via(g); !ok || via.IsValid() {
+			// By itself, as option 3 has it, does not put it on the link.
+			if via, ok := l.lookup(g); !ok || via.IsValid() {
 				rts = append(rts, to(netip.PrefixFrom(g, 32), netip.Addr{}))
 			}
 		}

@@ -47,16 +47,23 @@ func (l *lease) until(now time.Time) time.Duration {
 }
 
 // via returns the gateway to an address, zero for none, by the longest prefix.
-// ok is false where the lease has no route to it.
+// ok is false where the lease has no route to it. An address that is its own
+// gateway needs none.
 func (l *lease) via(to netip.Addr) (gateway netip.Addr, ok bool) {
+	gateway, ok = l.lookup(to)
+	if gateway == to {
+		gateway = netip.Addr{}
+	}
+	return gateway, ok
+}
+
+// lookup returns what the longest prefix with an address says of it.
+func (l *lease) lookup(to netip.Addr) (gateway netip.Addr, ok bool) {
 	bits := -1
 	for _, r := range l.routes {
 		if r.dst.Contains(to) && r.dst.Bits() > bits {
 			gateway, bits = r.gateway, r.dst.Bits()
 		}
-	}
-	if gateway == to {
-		return netip.Addr{}, true
 	}
 	return gateway, bits >= 0
 }

@@ -536,6 +536,34 @@ func TestKeep(t *testing.T) {
 		}
 		hostReaches(t, p.Source)
 	})
+	t.Run("a kept /32 has the way to a router that only option 3 names", func(t *testing.T) {
+		c := serving(t)
+		c.dnsmasq("--dhcp-option-force=1,255.255.255.255", "--dhcp-option-force=3,172.31.1.1")
+		p := kept(t, openBy(t, DHCP))
+		rt := run(t, "ip route show dev eth0")
+		for _, want := range []string{"default via 172.31.1.1 proto dhcp", "172.31.1.1 proto dhcp scope link"} {
+			if !strings.Contains(rt, want) {
+				t.Errorf("no %q in\n%s", want, rt)
+			}
+		}
+		hostReaches(t, p.Source)
+	})
+	for _, tc := range []struct{ what, mask string }{{"a lease without a subnet", "255.255.255.255"}, {"a lease with a subnet", "255.255.255.0"}} {
+		t.Run(tc.what+" that cannot be kept whole is not kept, and works until Close", func(t *testing.T) {
+			c := serving(t)
+			c.dnsmasq("--dhcp-option-force=1,"+tc.mask, "--dhcp-option-force=26,1450",
+				"--dhcp-option-force=121,172.31.1.0/24,0.0.0.0,0.0.0.0/0,172.31.1.1")
+			n := traceless(t, DHCP)
+			p := next(t, n)
+			run(t, "ip route add broadcast 172.31.1.1 dev eth0 table local") // and so no gateway, for the kernel
+			var err *Error
+			if !errors.As(n.Keep(p), &err) || err.Op != "keep route to 0.0.0.0/0" {
+				t.Errorf("Keep: %v", err)
+			}
+			run(t, "ip route del broadcast 172.31.1.1 dev eth0 table local")
+			reaches(t, p)
+		})
+	}
 	t.Run("a kept link-local address outlives the network", func(t *testing.T) {
 		serving(t)
 		p := kept(t, openBy(t, LinkLocal))
