@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity/dmi"
 )
@@ -20,6 +22,8 @@ const (
 	// attempt is waited for. It is below the 10 ms in which Resolve is to
 	// return, and long for what only has to notice.
 	grace = 8 * time.Millisecond
+	// openAgain is how long a network is left alone that could not be opened.
+	openAgain = time.Second
 )
 
 // Resolve blocks until src has given a valid name, ctx ends, or it is certain
@@ -27,8 +31,9 @@ const (
 //
 // The error is a [*NotPresentError] when the firmware says that the machine is
 // not one of src's; nothing was sent then. It is a [*TimeoutError] when ctx
-// ended, for whatever reason. Another one says that the network could not be
-// opened at all, for want of a privilege for instance.
+// ended, for whatever reason. Another one says that the network cannot be
+// opened at all, for want of a privilege for instance; where it cannot for want
+// of memory or descriptors, Resolve tries again every second.
 //
 // When Resolve returns, which it does within milliseconds of the end of ctx,
 // its goroutines have ended (but for the kernel's share of [earlynet.Network.Close],
@@ -137,11 +142,39 @@ func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 	opening, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = cancel
 	defer context.AfterFunc(ctx, cancel)()
-	net, err := r.open(opening, cfg)
-	if err != nil {
+	var said string
+	for {
+		net, err := r.open(opening, cfg)
+		if err == nil {
+			return net, nil
+		}
+		if passes(err) && opening.Err() == nil {
+			if again := err.Error(); again != said { // once for each way to fail
+				said = again
+				r.log.add(Event{Kind: Failed, Detail: "the network cannot be opened yet", Err: err})
+			}
+			timer := time.NewTimer(openAgain)
+			select {
+			case <-timer.C:
+				continue
+			case <-opening.Done():
+				timer.Stop()
+			}
+		}
 		cancel()
+		return nil, err
 	}
-	return net, err
+}
+
+// passes reports whether an error is one of those that a machine gets over:
+// the kernel is short of something, or busy.
+func passes(err error) bool {
+	for _, errno := range []unix.Errno{unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EBUSY} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // closeNetwork undoes the network and waits for every goroutine. The closing

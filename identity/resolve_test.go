@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
@@ -676,11 +679,33 @@ func TestOrder(t *testing.T) {
 			l.Errorf("the last event is %+v", last)
 		}
 	})
-	scenario(t, "a network that cannot be opened is an error at once", func(l *lab) {
-		_, err := l.resolve(time.Minute, New(), identity.OverBroken(earlynet.ErrPermission))
+	scenario(t, "a network that may not be opened is an error at once", func(l *lab) {
+		_, err := l.resolve(time.Minute, New(), identity.OverReluctant(nil, earlynet.ErrPermission))
 		var timeout *identity.TimeoutError
 		if !errors.Is(err, earlynet.ErrPermission) || errors.As(err, &timeout) || time.Since(l.began) != 0 {
 			l.Errorf("got %v", err)
+		}
+	})
+	scenario(t, "a network that cannot be opened for want of memory is opened when there is some", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), identity.OverReluctant(l.FakeNet, unix.ENOMEM, unix.ENOMEM, unix.EMFILE))
+		l.named(id, err, "my-server", 3*time.Second, 3*time.Second)
+		said := slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.Failed })
+		if len(said) != 2 || !errors.Is(said[0].Err, unix.ENOMEM) || !errors.Is(said[1].Err, unix.EMFILE) {
+			l.Errorf("of the failures it says %v", said)
+		}
+	})
+	scenario(t, "a network that never can be opened is a time-out that says why", func(l *lab) {
+		_, err := l.resolve(time.Minute, New(), identity.OverReluctant(nil, &earlynet.Error{Op: "open a netlink socket", Err: unix.EMFILE}))
+		var timeout *identity.TimeoutError
+		if !errors.As(err, &timeout) || !errors.Is(err, unix.EMFILE) || time.Since(l.began) != time.Minute {
+			l.Errorf("after %v: %v", time.Since(l.began), err)
+		}
+	})
+	scenario(t, "the wait for a network that cannot be opened ends with its context", func(l *lab) {
+		_, err := l.resolve(1500*time.Millisecond, New(), identity.OverReluctant(nil, unix.ENOBUFS))
+		if !errors.Is(err, unix.ENOBUFS) || time.Since(l.began) != 1500*time.Millisecond {
+			l.Errorf("after %v: %v", time.Since(l.began), err)
 		}
 	})
 }

@@ -22,8 +22,8 @@ func TestANetworkThatCannotBeOpenedIsTriedAgainUntilTheTimeIsUp(t *testing.T) {
 		tries   int
 		err     error
 	}{
-		{"it can be at last", []error{unix.ENOMEM, unix.EMFILE, nil}, 3, nil},
-		{"it never can be", []error{unix.ENOMEM}, 10, unix.ENOMEM},
+		{"it can be at last", []error{unix.EPERM, unix.EAFNOSUPPORT, nil}, 3, nil},
+		{"it never can be", []error{unix.EPERM}, 10, unix.EPERM},
 		{"a search that came to its end is not repeated", []error{&identity.TimeoutError{Cause: context.DeadlineExceeded}}, 1, context.DeadlineExceeded},
 		{"nor one on a machine of another cloud", []error{&identity.NotPresentError{}}, 1, &identity.NotPresentError{}},
 	} {

@@ -153,8 +153,9 @@ func (w *worker) work(ctx context.Context) result {
 // openAgain is how long to wait before the network is opened again that could not be.
 const openAgain = time.Second
 
-// persist resolves until there is a name or the policy's time is up. A network that cannot be opened, for want of memory
-// or descriptors for instance, is no reason to end the wait before that.
+// persist resolves until there is a name or the policy's time is up. Whoever calls [identity.Resolve] at a shell wants to
+// know at once of a network that this kernel does not let them open. A boot has nobody to tell, and its policy says how
+// long to wait: for ever, perhaps.
 func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func() (*identity.Identity, error)) (*identity.Identity, error) {
 	for {
 		id, err := resolve()
