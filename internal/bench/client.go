@@ -113,7 +113,7 @@ func prepare(ctx context.Context, dir, nametag string) (tools, error) {
 
 // build builds one of the module's commands as nametag ships.
 func build(ctx context.Context, output, command string) error {
-	return ship.Build{Command: command, Arch: runtime.GOARCH, Output: output, Tags: ship.NodeTags}.Run(ctx)
+	return ship.Build{Command: command, Arch: runtime.GOARCH, Output: output, Node: true}.Run(ctx)
 }
 
 // buildPlain builds one as anybody's go build does.

@@ -48,6 +48,9 @@ func writeLicences(dir string, binaries []string) error {
 			return err
 		}
 		for _, dep := range info.Deps {
+			if dep.Replace != nil {
+				continue // ours
+			}
 			modules[dep.Path+"@"+dep.Version] = true
 		}
 	}

@@ -108,10 +108,10 @@ func release(dir, version string, env ...string) error {
 // build builds one command as it ships.
 func build(path, command, arch, version string, env []string) error {
 	b := ship.Build{
-		Command: "cmd/" + command, Arch: arch, Output: path, Tags: "carry", Link: "-buildid= -X main.version=" + version, Env: env,
+		Command: "cmd/" + command, Arch: arch, Output: path, Node: command == "nametag", Link: "-buildid= -X main.version=" + version, Env: env,
 	}
-	if command == "nametag" {
-		b.Tags = ship.NodeTags
+	if !b.Node {
+		b.Tags = "carry"
 	}
 	return b.Run(context.Background())
 }

@@ -40,7 +40,7 @@ func writeSBOM(binary, version string) error {
 	needs := []string{components[0].BOMRef}
 	for _, dep := range info.Deps {
 		if dep.Replace != nil {
-			dep = dep.Replace
+			continue // by a folder of ours
 		}
 		ref := purl(dep.Path, dep.Version)
 		components = append(components, cdx.Component{

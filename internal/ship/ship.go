@@ -9,20 +9,26 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
-// NodeTags are the build tags of what runs on a node. The metadata service speaks HTTP/1.1: a node needs no HTTP/2.
-const NodeTags = "nethttpomithttp2"
+const (
+	// nodeTags are the build tags of what runs on a node. The metadata service speaks HTTP/1.1: a node needs no HTTP/2.
+	nodeTags = "nethttpomithttp2"
+	// nodeWork is the workspace that it is built in. The file says why.
+	nodeWork = "node.work"
 
-const module = "github.com/nametag-boot/nametag/"
+	module = "github.com/nametag-boot/nametag/"
+)
 
 // A Build is one command, built for Linux. Its methods work in any folder of the module.
 type Build struct {
 	Command string   // its folder in the module: cmd/nametag
 	Arch    string   // the processor, a GOARCH
 	Output  string   // the file
-	Tags    string   // build tags; none: ""
+	Node    bool     // as what runs on a node
+	Tags    string   // further build tags; none: ""
 	Link    string   // flags for the linker, beside those that strip
 	Env     []string // on top of this process' own
 }
@@ -35,10 +41,21 @@ func (b Build) flags() []string {
 	}
 	// Without the state of the checkout: that may be another user's, where git refuses to look.
 	flags := []string{"-buildvcs=false", "-trimpath", "-ldflags", link}
-	if b.Tags != "" {
-		flags = append(flags, "-tags", b.Tags)
+	if tags := b.tags(); tags != "" {
+		flags = append(flags, "-tags", tags)
 	}
 	return flags
+}
+
+func (b Build) tags() string {
+	switch {
+	case !b.Node:
+		return b.Tags
+	case b.Tags == "":
+		return nodeTags
+	default:
+		return nodeTags + "," + b.Tags
+	}
 }
 
 // Run builds it. An output that is up to date stays, with a new time.
@@ -47,21 +64,50 @@ func (b Build) Run(ctx context.Context) error {
 	return err
 }
 
-// Sources are the files of this module that the command is made of, their folders among them.
+// Sources are the files of this checkout that the command is made of, their folders among them.
 func (b Build) Sources(ctx context.Context) ([]string, error) {
-	const format = `{{with .Module}}{{if .Main}}{{.GoMod}}
+	const format = `{{with .Module}}{{if or .Main .Replace}}{{.GoMod}}
 {{$.Dir}}{{range $.GoFiles}}
 {{$.Dir}}/{{.}}{{end}}{{range $.EmbedFiles}}
 {{$.Dir}}/{{.}}{{end}}{{end}}{{end}}`
-	listed, err := b.run(ctx, "list", "-deps", "-tags", b.Tags, "-f", format)
-	return strings.Fields(listed), err
+	listed, err := b.run(ctx, "list", "-deps", "-tags", b.tags(), "-f", format)
+	if err != nil {
+		return nil, err
+	}
+	sources := strings.Fields(listed)
+	if b.Node {
+		work, err := workspace(ctx)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, work)
+	}
+	return sources, nil
+}
+
+// workspace is the path of node.work. The go command takes no other than a whole one.
+func workspace(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "env", "GOMOD")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	file, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("where is go.mod: go env: %w", err)
+	}
+	return filepath.Join(filepath.Dir(strings.TrimSpace(string(file))), nodeWork), nil
 }
 
 func (b Build) run(ctx context.Context, args ...string) (string, error) {
+	work := "off"
+	if b.Node {
+		var err error
+		if work, err = workspace(ctx); err != nil {
+			return "", err
+		}
+	}
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", append(args, module+b.Command)...)
 	cmd.Stderr = &said
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOWORK="+work)
 	cmd.Env = append(cmd.Env, b.Env...)
 	output, err := cmd.Output()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,17 +25,25 @@ func TestTheMakefileBuildsTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
 	rest := string(output)
 	for _, b := range []Build{
-		{Command: "cmd/nametag", Output: "bin/nametag", Tags: NodeTags},
+		{Command: "cmd/nametag", Output: "bin/nametag", Node: true},
 		{Command: "cmd/nametagctl", Output: "bin/nametagctl"},
-		{Command: "cmd/nametag", Output: "bin/$arch/nametag", Tags: NodeTags},
+		{Command: "cmd/nametag", Output: "bin/$arch/nametag", Node: true},
 		{Command: "cmd/nametagctl", Output: "bin/$arch/nametagctl"},
 		{Command: "cmd/nametagctl", Output: "bin/nametagctl"},
 	} {
 		b.Link = "-X main.version=v1"
 		flags := strings.ReplaceAll(strings.Join(b.flags(), " "), "-s -w "+b.Link, "'-s -w "+b.Link+"'") // as for a shell
-		want := fmt.Sprintf("CGO_ENABLED=0 go build %s -o %s ./%s", flags, b.Output, b.Command)
+		want := ""
+		if b.Node {
+			want = "GOWORK=" + filepath.Join(root, nodeWork) + " "
+		}
+		want += fmt.Sprintf("CGO_ENABLED=0 go build %s -o %s ./%s", flags, b.Output, b.Command)
 		before, after, found := strings.Cut(rest, want)
 		if !found {
 			t.Errorf("make does not run %s", want)

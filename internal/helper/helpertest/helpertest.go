@@ -62,7 +62,7 @@ func build(t testing.TB, architectures ...string) string {
 	}
 	for _, architecture := range missing {
 		one(t, ship.Build{
-			Command: "cmd/nametag", Tags: ship.NodeTags, Arch: architecture, Output: filepath.Join(dir, name(architecture)),
+			Command: "cmd/nametag", Node: true, Arch: architecture, Output: filepath.Join(dir, name(architecture)),
 		})
 	}
 	if unlock != nil {

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
@@ -26,12 +29,11 @@ func (m tests) Run() int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "nethttpomithttp2",
-		"-o", dir+"/nametag", "github.com/nametag-boot/nametag/cmd/nametag")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	build.Stderr = os.Stderr
-	if build.Run() == nil {
-		nametag = dir + "/nametag"
+	build := ship.Build{Command: "cmd/nametag", Node: true, Arch: runtime.GOARCH, Output: dir + "/nametag"}
+	if err := build.Run(context.Background()); err == nil {
+		nametag = build.Output
+	} else {
+		fmt.Fprintln(os.Stderr, err)
 	}
 	return m.M.Run()
 }
