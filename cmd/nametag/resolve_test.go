@@ -183,7 +183,7 @@ func TestResolveWithoutCapabilitiesSaysSoInOneLine(t *testing.T) {
 }
 
 func TestResolveThatIsTerminatedPutsTheNetworkBack(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			lab := testvm.Start(t, cloud.Config{Metadata: []cloud.Phase{{Until: time.Hour, Answer: cloud.Silent()}}})
 			cmd := nametag(lab, "nametag", "resolve", "--nic", "eth0", "--dmi", t.TempDir())

@@ -27,21 +27,7 @@ func TestResolveWhoseTerminalOrReaderGoesAwayPutsTheNetworkBack(t *testing.T) {
 		}
 		return lab, cmd, stderr
 	}
-	t.Run("a hangup is an interruption", func(t *testing.T) {
-		lab, cmd, stderr := start(t)
-		said := waitFor(t, stderr, "trying")
-		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		rest, _ := io.ReadAll(stderr)
-		if got := exitOf(t, cmd.Wait()); got != exitInterrupted {
-			t.Errorf("exit status %d, want %d; it said:\n%s%s", got, exitInterrupted, said, rest)
-		}
-		if diff := lab.Changes(); diff != "" {
-			t.Errorf("the network is not what it was:\n%s", diff)
-		}
-	})
-	t.Run("one that the caller has it ignore stays ignored", func(t *testing.T) {
+	t.Run("a hangup that the caller has it ignore stays ignored", func(t *testing.T) {
 		lab := testvm.Start(t, silent)
 		self, err := os.Executable()
 		if err != nil {
