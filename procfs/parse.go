@@ -33,6 +33,19 @@ func parsePolicy(value string) (Policy, *Error) {
 			Suggestion: strings.Trim(value, `"'`),
 		}
 	}
+	p, err := parseItems(value)
+	if err != nil {
+		// A card's name may have a semicolon in it; so this is looked at only where something is wrong.
+		meant := strings.ReplaceAll(value, ";", ",")
+		if _, still := parseItems(meant); meant != value && still == nil {
+			return Policy{}, &Error{Part: value, Reason: "is parted by semicolons, where commas belong", Suggestion: meant}
+		}
+	}
+	return p, err
+}
+
+// parseItems reads VALUE[,KEY=VALUE…].
+func parseItems(value string) (Policy, *Error) {
 	head, rest, more := strings.Cut(value, ",")
 	p, err := parseWait(head)
 	if err != nil {
@@ -73,7 +86,9 @@ func parseWait(s string) (Policy, *Error) {
 		e.Suggestion = strings.TrimPrefix(s, Parameter+"=")
 	case strings.Contains(s, "="):
 		e.Reason = "stands where the time belongs"
-		e.Suggestion = "1," + s
+		if _, err := parseItems("1," + s); err == nil {
+			e.Suggestion = "1," + s
+		}
 	case err == nil && d < 0, numeric && s[0] == '-':
 		e.Reason = "is negative"
 		e.Suggestion = guess
