@@ -47,7 +47,7 @@ WAITING := ./internal/handover ./internal/testvm/patience
 .PHONY: test-unit
 test-unit: ## all tiers but the virtual machines
 	go vet ./...
-	go test -race -p 3 -timeout 10m $(WAITING) $$(go list ./... | grep -vxF "$$(go list $(WAITING) $(VM_PACKAGES))")
+	go test -race -p 6 -timeout 10m $(WAITING) $$(go list ./... | grep -vxF "$$(go list $(WAITING) $(VM_PACKAGES))")
 
 .PHONY: test-vm
 test-vm: ## the tier of virtual machines
