@@ -108,6 +108,11 @@ func TestUndo(t *testing.T) {
 		if got, err := ask(ctx, p); err != nil || got != source.String() {
 			t.Errorf("the service saw %q, want %v: %v", got, source, err)
 		}
+		// The address stays, so that the kernel goes on answering for it: whoever ends a connection late is asked for
+		// once more, and known again.
+		eventually(t, "the end of the connection on both sides", func() bool {
+			return run(t, "ss -Htan exclude time-wait dst 169.254.169.254") == ""
+		})
 	})
 
 	t.Run("an address that somebody takes over is left, and the link with it", func(t *testing.T) {
