@@ -78,7 +78,10 @@ func (p *Path) Err() error {
 
 // DialContext connects to a literal address over this path: through its
 // interface, from its source address, whatever the routes of other interfaces
-// say. The connection is closed when the path ends.
+// say. The connection is closed when the path ends. It has the SetLinger method
+// of [net.TCPConn]: who is done with it, and with the path soon after, resets it
+// by SetLinger(0) before Close, because a server whose goodbye is not answered,
+// the address being gone, repeats it for minutes.
 func (p *Path) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -136,6 +139,14 @@ func abort(conn net.Conn) {
 type pathConn struct {
 	net.Conn
 	path *Path
+}
+
+// SetLinger is that of [net.TCPConn]. Other connections have nothing to linger for.
+func (c *pathConn) SetLinger(seconds int) error {
+	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		return tcp.SetLinger(seconds)
+	}
+	return nil
 }
 
 func (c *pathConn) Close() error {

@@ -59,7 +59,7 @@ func (g *guard) connect(ctx context.Context, req *http.Request) (net.Conn, error
 		}
 		for range open {
 			if d := <-results; d.conn != nil {
-				_ = d.conn.Close()
+				reset(d.conn)
 			}
 		}
 	}()

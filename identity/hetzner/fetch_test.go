@@ -552,7 +552,8 @@ func TestHundredMegabytes(t *testing.T) {
 }
 
 // TestConnectionsEnd counts at the other end: nothing of an attempt may outlive
-// its use, because there are many attempts in a long wait.
+// its use, because there are many attempts in a long wait. And nothing may ask
+// for an answer: the address goes next.
 func TestConnectionsEnd(t *testing.T) {
 	for about, use := range map[string]func(ctx context.Context, t *testing.T, s *rawServer, refuse func()){
 		"when an attempt has failed": func(ctx context.Context, t *testing.T, s *rawServer, _ func()) {
@@ -590,6 +591,11 @@ func TestConnectionsEnd(t *testing.T) {
 					t.Fatalf("%d connections are open still", s.open())
 				}
 			}
+			// One that is cut off while it writes is told then, and reads an end like any other.
+			if s.mu.Lock(); s.goodbyes > 0 && about != "when an attempt has failed" {
+				t.Errorf("%d connections were ended, not reset", s.goodbyes)
+			}
+			s.mu.Unlock()
 		})
 	}
 }

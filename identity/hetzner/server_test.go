@@ -3,7 +3,9 @@ package hetzner
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path"
@@ -24,6 +26,7 @@ type rawServer struct {
 	answers  map[string]func(n int, conn net.Conn) // by the path's last element; n counts from 1
 	requests []*http.Request
 	accepted int
+	goodbyes int // ends of used connections that wait for an answer
 	conns    map[net.Conn]struct{}
 }
 
@@ -74,9 +77,14 @@ func (s *rawServer) accept() {
 				s.mu.Unlock()
 			}()
 			r := bufio.NewReader(conn)
-			for {
+			for used := false; ; used = true {
 				req, err := http.ReadRequest(r)
 				if err != nil {
+					if errors.Is(err, io.EOF) && used {
+						s.mu.Lock()
+						s.goodbyes++
+						s.mu.Unlock()
+					}
 					return
 				}
 				name := path.Base(req.URL.Path)
