@@ -32,8 +32,11 @@ func (a *attempt) keep() (err error) {
 	}
 	var made ledger // what is to stay; taken back where not all of it can
 	defer func() {
-		if err != nil {
-			err = errors.Join(append([]error{err}, made.undo(c, a.method)...)...)
+		if err == nil {
+			return
+		}
+		if left := made.undo(c, a.method); len(left) > 0 {
+			err = errors.Join(append([]error{err}, left...)...)
 		}
 	}()
 	left := time.Duration(0) // it lasts

@@ -80,12 +80,18 @@ func (b Build) Sources(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, work)
+		if work != noWork {
+			sources = append(sources, work)
+		}
 	}
 	return sources, nil
 }
 
-// workspace is the path of node.work. The go command takes no other than a whole one.
+// noWork is what the go command is told where there is no workspace.
+const noWork = "off"
+
+// workspace is the path of node.work. The go command takes no other than a whole one. In its cache of modules there is
+// none: a module that is fetched comes without the modules below it, on which node.work relies.
 func workspace(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "env", "GOMOD")
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
@@ -93,11 +99,15 @@ func workspace(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("where is go.mod: go env: %w", err)
 	}
-	return filepath.Join(filepath.Dir(strings.TrimSpace(string(file))), nodeWork), nil
+	root := filepath.Dir(strings.TrimSpace(string(file)))
+	if _, err := os.Stat(filepath.Join(root, "internal/noprometheus/go.mod")); err != nil {
+		return noWork, nil //nolint:nilerr // see above
+	}
+	return filepath.Join(root, nodeWork), nil
 }
 
 func (b Build) run(ctx context.Context, args ...string) (string, error) {
-	work := "off"
+	work := noWork
 	if b.Node {
 		var err error
 		if work, err = workspace(ctx); err != nil {
