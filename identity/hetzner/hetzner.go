@@ -12,8 +12,8 @@
 // and the document that has everything, where there is one, does not differ.
 //
 // Name and instance id are asked for at the same time, over two connections, so
-// that the answer takes three round trips: ARP, TCP, HTTP. Where the id is held
-// up on its way, the name is read again after it.
+// that the answer takes three round trips: ARP, TCP, HTTP. Where one of the two
+// is held up on its way, the other is read again after it.
 package hetzner
 
 import (
@@ -128,20 +128,13 @@ func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer
 			nameAt = time.Now()
 			return err
 		},
-		func(ctx context.Context) error {
-			id, err := client.InstanceIDWithContext(ctx)
-			if number, ok := errors.AsType[*strconv.NumError](err); ok {
-				return &Error{Path: "instance-id", Err: fmt.Errorf("%w: %.40q", ErrMalformed, number.Num)}
-			}
-			if err == nil && id <= 0 {
-				return &Error{Path: "instance-id", Err: fmt.Errorf("%w: %d", ErrMalformed, id)}
-			}
-			answer.InstanceID = strconv.FormatInt(id, 10)
+		func(ctx context.Context) (err error) {
+			answer.InstanceID, err = instanceID(ctx, client)
 			idAt = time.Now()
 			return err
 		})
-	if err == nil && idAt.Sub(nameAt) > sameMoment {
-		err = reread(ctx, client, answer.Hostname)
+	if err == nil {
+		err = recheck(ctx, client, answer, idAt.Sub(nameAt))
 	}
 	if err != nil {
 		g.Close()
@@ -157,20 +150,41 @@ func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer
 	return answer, nil
 }
 
-// sameMoment is how much later than the name the instance id may come and still
-// vouch for it. Where the network held one of the two up, the service may have
+// instanceID asks for the instance id.
+func instanceID(ctx context.Context, client *metadata.Client) (string, error) {
+	id, err := client.InstanceIDWithContext(ctx)
+	if number, ok := errors.AsType[*strconv.NumError](err); ok {
+		return "", &Error{Path: "instance-id", Err: fmt.Errorf("%w: %.40q", ErrMalformed, number.Num)}
+	}
+	if err == nil && id <= 0 {
+		return "", &Error{Path: "instance-id", Err: fmt.Errorf("%w: %d", ErrMalformed, id)}
+	}
+	return strconv.FormatInt(id, 10), err
+}
+
+// sameMoment is how far apart name and instance id may come and still belong
+// together. Where the network held one of the two up, the service may have
 // become another meanwhile: what a server is told while it is being made can be
 // its predecessor's.
 const sameMoment = 10 * time.Millisecond
 
-// reread asks for the name once more, now that the instance id is known.
-func reread(ctx context.Context, client *metadata.Client, first string) error {
-	second, err := client.HostnameWithContext(ctx)
+// recheck asks once more for the one of the two that came long before the other,
+// idLater being how much later the id came: what was the same before and after
+// the other one belongs to it.
+func recheck(ctx context.Context, client *metadata.Client, a identity.Answer, idLater time.Duration) error {
+	path, first, ask := "hostname", a.Hostname, client.HostnameWithContext
+	switch {
+	case idLater.Abs() <= sameMoment:
+		return nil
+	case idLater < 0:
+		path, first, ask = "instance-id", a.InstanceID, func(ctx context.Context) (string, error) { return instanceID(ctx, client) }
+	}
+	second, err := ask(ctx)
 	if err != nil {
 		return bare(err)
 	}
 	if second != first {
-		return &Error{Path: "hostname", Err: fmt.Errorf("%w: %.40q, then %.40q", ErrChanged, first, second)}
+		return &Error{Path: path, Err: fmt.Errorf("%w: %.40q, then %.40q", ErrChanged, first, second)}
 	}
 	return nil
 }
