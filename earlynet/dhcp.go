@@ -225,6 +225,7 @@ type exchange struct {
 	shunned map[netip.Addr]int // servers that have let us down, how often
 	doubt   time.Duration      // when to look for another server
 	useless int                // messages
+	flaw    error              // the last useless message's, since open
 
 	conn  net.PacketConn
 	in    chan *dhcpv4.DHCPv4
@@ -244,7 +245,7 @@ func (x *exchange) open(ctx context.Context, fn func(context.Context) error) err
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	x.conn, x.in, x.began, x.sent = conn, make(chan *dhcpv4.DHCPv4), time.Now(), 0
+	x.conn, x.in, x.began, x.sent, x.flaw = conn, make(chan *dhcpv4.DHCPv4), time.Now(), 0, nil
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -381,6 +382,10 @@ func (x *exchange) discover(ctx context.Context, xid dhcpv4.TransactionID) ([]*l
 			return offers, nil
 		}
 		e := x.silence("no offer")
+		if x.flaw != nil { // worth more to whoever reads it than that the server has stopped
+			e = x.silence("no usable offer")
+			e.Err = x.flaw
+		}
 		e.Interface = x.nic.name()
 		x.nic.net.failed(e)
 		if e.Tries >= 4 && seldom(e.Tries) {
@@ -444,6 +449,7 @@ func (x *exchange) offer(m *dhcpv4.DHCPv4) *lease {
 func (x *exchange) unusable(what string, err error) {
 	e := &Error{Op: what, Interface: x.nic.name(), Method: DHCP, Err: err}
 	x.nic.net.failed(e)
+	x.flaw = err
 	if x.useless++; seldom(x.useless) {
 		x.nic.event(DHCP, PathFailed, "", e)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,7 @@ func TestDHCP(t *testing.T) {
 		"options that go beyond the message":  {[]cloud.DHCP{{Mangle: func(b []byte) []byte { return append(b[:240:240], 53, 200, 2) }}}, []string{"(dhcp)"}},
 		"a lease of no time":                  {[]cloud.DHCP{{Extra: map[uint8][]byte{51: {0, 0, 0, 0}}}}, []string{"(dhcp)", "too short"}},
 		"the service's own address as lease":  {[]cloud.DHCP{{Address: netip.MustParsePrefix("169.254.169.254/32")}}, []string{"(dhcp)", "169.254.169.254"}},
+		"a lease of 127.0.0.1, then silence":  {[]cloud.DHCP{{Address: netip.MustParsePrefix("127.0.0.1/8"), Mangle: once()}}, []string{"(dhcp): no usable offer after ", "address 127.0.0.1 cannot be used"}},
 		"a lease of 127.0.0.1":                {[]cloud.DHCP{{Address: netip.MustParsePrefix("127.0.0.1/8")}}, []string{"(dhcp)", "cannot be used"}},
 		"routes that lead nowhere": {
 			[]cloud.DHCP{{Routes: []cloud.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("172.31.1.99")}}}},
@@ -172,12 +174,23 @@ func TestMetadata(t *testing.T) {
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			t.Run("for ever", func(t *testing.T) {
-				scenario{cloud: always(c.fault), methods: []earlynet.Method{earlynet.LinkLocal}, bound: 150 * time.Millisecond, trouble: []string{c.says}}.play(t)
+				scenario{cloud: always(c.fault), methods: []earlynet.Method{earlynet.LinkLocal}, bound: 400 * time.Millisecond, trouble: []string{c.says}}.play(t)
 			})
 			t.Run("at first", func(t *testing.T) {
 				scenario{cloud: first(60*time.Millisecond, c.fault)}.play(t)
 			})
 		})
+	}
+}
+
+// once lets one message through, and nothing of the next ones.
+func once() func([]byte) []byte {
+	var said atomic.Bool
+	return func(b []byte) []byte {
+		if said.Swap(true) {
+			return nil
+		}
+		return b
 	}
 }
 
