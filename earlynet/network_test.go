@@ -111,7 +111,7 @@ func TestUndo(t *testing.T) {
 		// The address stays, so that the kernel goes on answering for it: whoever ends a connection late is asked for
 		// once more, and known again.
 		eventually(t, "the end of the connection on both sides", func() bool {
-			return run(t, "ss -Htan exclude time-wait dst 169.254.169.254") == ""
+			return run(t, "ss -Htan exclude time-wait src "+source.String()) == ""
 		})
 	})
 
