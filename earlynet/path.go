@@ -78,10 +78,8 @@ func (p *Path) Err() error {
 
 // DialContext connects to a literal address over this path: through its
 // interface, from its source address, whatever the routes of other interfaces
-// say. The connection is closed when the path ends. It has the SetLinger method
-// of [net.TCPConn]: who is done with it, and with the path soon after, resets it
-// by SetLinger(0) before Close, because a server whose goodbye is not answered,
-// the address being gone, repeats it for minutes.
+// say. The connection is closed when the path ends. Who is done with it, and with
+// the path soon after, ends it by [Reset].
 func (p *Path) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -90,7 +88,7 @@ func (p *Path) DialContext(ctx context.Context, network, address string) (net.Co
 	conn, err := p.dial(ctx, network, address)
 	if done := p.Err(); done != nil {
 		if err == nil {
-			abort(conn)
+			Reset(conn)
 		}
 		return nil, &net.OpError{Op: "dial", Net: network, Err: done}
 	}
@@ -106,7 +104,7 @@ func (p *Path) track(conn net.Conn) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conns == nil {
-		abort(conn)
+		Reset(conn)
 		return nil, p.Err()
 	}
 	p.conns[c] = struct{}{}
@@ -121,15 +119,15 @@ func (p *Path) end(cause error) {
 	p.conns = nil
 	p.mu.Unlock()
 	for c := range conns {
-		abort(c.Conn)
+		Reset(c.Conn)
 	}
 }
 
-// abort closes a connection at once. A TCP connection is reset: with its
+// Reset closes a connection at once. A TCP connection is reset: with its
 // address about to go, the kernel would try for minutes to end it politely,
 // and the server would wait as long.
-func abort(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
+func Reset(conn net.Conn) {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
@@ -141,7 +139,7 @@ type pathConn struct {
 	path *Path
 }
 
-// SetLinger is that of [net.TCPConn]. Other connections have nothing to linger for.
+// SetLinger is that of [net.TCPConn], for [Reset]. Other connections have nothing to linger for.
 func (c *pathConn) SetLinger(seconds int) error {
 	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
 		return tcp.SetLinger(seconds)

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
 )
 
 // The kernel repeats a lost SYN, or the ARP request before it, after a second,
@@ -59,7 +61,7 @@ func (g *guard) connect(ctx context.Context, req *http.Request) (net.Conn, error
 		}
 		for range open {
 			if d := <-results; d.conn != nil {
-				reset(d.conn)
+				earlynet.Reset(d.conn)
 			}
 		}
 	}()

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
 )
 
 const (
@@ -121,7 +123,7 @@ func (g *guard) exchange(req *http.Request, w *wire) (body []byte, certain bool,
 	disarm := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Now()) })
 	got, err := w.roundTrip(req)
 	if !disarm() || err != nil || !got.reusable {
-		w.hangUp()
+		earlynet.Reset(w.conn)
 		if err != nil && reused && !w.heard && ctx.Err() == nil {
 			return g.exchange(req, nil) // the other end had closed it while it was idle
 		}
@@ -164,7 +166,7 @@ func (g *guard) put(w *wire) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		w.hangUp()
+		earlynet.Reset(w.conn)
 		return
 	}
 	g.idle = append(g.idle, w)
@@ -176,7 +178,7 @@ func (g *guard) Close() {
 	defer g.mu.Unlock()
 	g.closed = true
 	for _, w := range g.idle {
-		w.hangUp()
+		earlynet.Reset(w.conn)
 	}
 	g.idle = nil
 }
@@ -187,18 +189,6 @@ type wire struct {
 	limit io.LimitedReader // under reader
 	read  *bufio.Reader
 	heard bool // since the last request
-}
-
-// hangUp closes the connection at once, by a reset: there is nothing that either
-// end has still to hear, and the address under it is about to go. A service
-// whose goodbye nobody answers repeats it for minutes.
-func (w *wire) hangUp() { reset(w.conn) }
-
-func reset(conn net.Conn) {
-	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = conn.Close()
 }
 
 func newWire(conn net.Conn) *wire {
@@ -235,17 +225,17 @@ func (w *wire) roundTrip(req *http.Request) (answer, error) {
 	// The connection is not closed here but by exchange: this only ends the body.
 	defer resp.Body.Close()
 	if err := acceptable(resp); err != nil {
-		w.hangUp() // before Body.Close, which would read the rest
+		earlynet.Reset(w.conn) // before Body.Close, which would read the rest
 		return answer{}, err
 	}
 	w.limit.N += maxBody
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	switch {
 	case err != nil:
-		w.hangUp()
+		earlynet.Reset(w.conn)
 		return answer{}, w.explain(err)
 	case len(body) > maxBody:
-		w.hangUp()
+		earlynet.Reset(w.conn)
 		return answer{}, ErrTooLarge
 	case w.read.Buffered() > 0:
 		return answer{}, ErrTrailing // a length that is too short gives another valid name
