@@ -381,12 +381,12 @@ func (x *exchange) discover(ctx context.Context, xid dhcpv4.TransactionID) ([]*l
 			slices.SortStableFunc(offers, func(a, b *lease) int { return x.shunned[a.server] - x.shunned[b.server] })
 			return offers, nil
 		}
-		e := x.silence("no offer")
+		what := "no offer"
 		if x.flaw != nil { // worth more to whoever reads it than that the server has stopped
-			e = x.silence("no usable offer")
-			e.Err = x.flaw
+			what = "no usable offer"
 		}
-		e.Interface = x.nic.name()
+		e := x.silence(what)
+		e.Interface, e.Err = x.nic.name(), x.flaw
 		x.nic.net.failed(e)
 		if e.Tries >= 4 && seldom(e.Tries) {
 			x.nic.event(DHCP, PathFailed, "", e)

@@ -61,9 +61,7 @@ func (a *attempt) keep() (err error) {
 		}
 	}
 	if a.lease != nil && a.lease.mtu != 0 {
-		c.mu.Lock()
-		before := c.link.mtu
-		c.mu.Unlock()
+		before := c.current().mtu
 		if err := r.setMTU(c.index, a.lease.mtu); err != nil {
 			return failed("MTU", err)
 		}
