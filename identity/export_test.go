@@ -119,21 +119,24 @@ func (n *FakeNet) Opened() int {
 	return n.opened
 }
 
-// OverReluctant makes Resolve use n once it has been refused with each error; the last one again and again without an n.
+// OverBroken makes the network fail to open.
+func OverBroken(err error) Option {
+	return func(c *config) {
+		c.open = func(context.Context, earlynet.Config) (network, error) { return nil, err }
+	}
+}
+
+// OverReluctant makes Resolve use n once the network has failed to open with each of the errors.
 func OverReluctant(n *FakeNet, refusals ...error) Option {
 	return func(c *config) {
-		if n != nil {
-			Over(n)(c)
-		}
+		Over(n)(c)
 		open := c.open
 		c.open = func(ctx context.Context, cfg earlynet.Config) (network, error) {
 			if len(refusals) == 0 {
 				return open(ctx, cfg)
 			}
 			err := refusals[0]
-			if n != nil || len(refusals) > 1 {
-				refusals = refusals[1:]
-			}
+			refusals = refusals[1:]
 			return nil, err
 		}
 	}

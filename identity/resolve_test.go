@@ -680,7 +680,7 @@ func TestOrder(t *testing.T) {
 		}
 	})
 	scenario(t, "a network that may not be opened is an error at once", func(l *lab) {
-		_, err := l.resolve(time.Minute, New(), identity.OverReluctant(nil, earlynet.ErrPermission))
+		_, err := l.resolve(time.Minute, New(), identity.OverBroken(earlynet.ErrPermission))
 		var timeout *identity.TimeoutError
 		if !errors.Is(err, earlynet.ErrPermission) || errors.As(err, &timeout) || time.Since(l.began) != 0 {
 			l.Errorf("got %v", err)
@@ -696,14 +696,14 @@ func TestOrder(t *testing.T) {
 		}
 	})
 	scenario(t, "a network that never can be opened is a time-out that says why", func(l *lab) {
-		_, err := l.resolve(time.Minute, New(), identity.OverReluctant(nil, &earlynet.Error{Op: "open a netlink socket", Err: unix.EMFILE}))
+		_, err := l.resolve(time.Minute, New(), identity.OverBroken(&earlynet.Error{Op: "open a netlink socket", Err: unix.EMFILE}))
 		var timeout *identity.TimeoutError
 		if !errors.As(err, &timeout) || !errors.Is(err, unix.EMFILE) || time.Since(l.began) != time.Minute {
 			l.Errorf("after %v: %v", time.Since(l.began), err)
 		}
 	})
 	scenario(t, "the wait for a network that cannot be opened ends with its context", func(l *lab) {
-		_, err := l.resolve(1500*time.Millisecond, New(), identity.OverReluctant(nil, unix.ENOBUFS))
+		_, err := l.resolve(1500*time.Millisecond, New(), identity.OverBroken(unix.ENOBUFS))
 		if !errors.Is(err, unix.ENOBUFS) || time.Since(l.began) != 1500*time.Millisecond {
 			l.Errorf("after %v: %v", time.Since(l.began), err)
 		}
