@@ -60,7 +60,10 @@ func (b Build) tags() string {
 
 // Run builds it. An output that is up to date stays, with a new time.
 func (b Build) Run(ctx context.Context) error {
-	_, err := b.run(ctx, append([]string{"build", "-o", b.Output}, b.flags()...)...)
+	work, err := b.workspace(ctx)
+	if err == nil {
+		_, err = b.run(ctx, work, append([]string{"build", "-o", b.Output}, b.flags()...)...)
+	}
 	return err
 }
 
@@ -70,31 +73,29 @@ func (b Build) Sources(ctx context.Context) ([]string, error) {
 {{$.Dir}}{{range $.GoFiles}}
 {{$.Dir}}/{{.}}{{end}}{{range $.EmbedFiles}}
 {{$.Dir}}/{{.}}{{end}}{{end}}{{end}}`
-	listed, err := b.run(ctx, "list", "-deps", "-tags", b.tags(), "-f", format)
+	work, err := b.workspace(ctx)
 	if err != nil {
 		return nil, err
 	}
+	listed, err := b.run(ctx, work, "list", "-deps", "-tags", b.tags(), "-f", format)
 	sources := strings.Fields(listed)
-	if b.Node {
-		work, err := workspace(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if work != noWork {
-			sources = append(sources, work)
-		}
+	if work != noWork {
+		sources = append(sources, work)
 	}
-	return sources, nil
+	return sources, err
 }
 
 // noWork is what the go command is told where there is no workspace.
 const noWork = "off"
 
-// workspace is the path of node.work. The go command takes no other than a whole one. In its cache of modules there is
+// workspace is the path of node.work for what runs on a node. The go command takes no other than a whole one. In its cache of modules there is
 // none: a module that is fetched comes without the modules below it, on which node.work relies.
-func workspace(ctx context.Context) (string, error) {
+func (b Build) workspace(ctx context.Context) (string, error) {
+	if !b.Node {
+		return noWork, nil
+	}
 	cmd := exec.CommandContext(ctx, "go", "env", "GOMOD")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "GOWORK="+noWork, "GOFLAGS=")
 	file, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("where is go.mod: go env: %w", err)
@@ -106,14 +107,7 @@ func workspace(ctx context.Context) (string, error) {
 	return filepath.Join(root, nodeWork), nil
 }
 
-func (b Build) run(ctx context.Context, args ...string) (string, error) {
-	work := noWork
-	if b.Node {
-		var err error
-		if work, err = workspace(ctx); err != nil {
-			return "", err
-		}
-	}
+func (b Build) run(ctx context.Context, work string, args ...string) (string, error) {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", append(args, module+b.Command)...)
 	cmd.Stderr = &said
