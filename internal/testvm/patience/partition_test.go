@@ -4,39 +4,16 @@ import (
 	"bytes"
 	"context"
 	"flag"
-	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nametag-boot/nametag/internal/ship"
+	"github.com/nametag-boot/nametag/internal/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
-
-// nametag is the command as it ships.
-var nametag string
-
-// tests are the package's, with the command.
-type tests struct{ *testing.M }
-
-func (m tests) Run() int {
-	dir, err := os.MkdirTemp("", "nametag-patience-")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	build := ship.Build{Command: "cmd/nametag", Node: true, Arch: runtime.GOARCH, Output: dir + "/nametag"}
-	if err := build.Run(context.Background()); err == nil {
-		nametag = build.Output
-	} else {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	return m.M.Run()
-}
 
 // TestMain has all tests wait at the same time, however few processors there are: they do nothing else.
 func TestMain(m *testing.M) {
@@ -44,7 +21,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "32"); err != nil {
 		panic(err)
 	}
-	netns.Main(tests{m})
+	netns.Main(m)
 }
 
 const (
@@ -65,9 +42,7 @@ var (
 // the longest time between two attempts.
 func TestAPartitionOf30Seconds(t *testing.T) {
 	netns.Require(t)
-	if nametag == "" {
-		netns.Missing(t, "the binary could not be built")
-	}
+	nametag := helpertest.Binary(t, runtime.GOARCH)
 	for _, s := range []struct {
 		about string
 		shape cloud.Shape
