@@ -36,14 +36,14 @@ deps: ## installs and fetches what the tests use: Debian packages, QEMU, a kerne
 	@hack/vm-deps
 
 # The packages whose tests boot virtual machines. They have the machine to themselves.
-VM_PACKAGES := ./internal/boot ./internal/extension ./internal/installer ./internal/testvm/qemu/... ./internal/testvm/talos/...
+VM_PACKAGES := ./internal/node/boot ./internal/image/extension ./internal/image/installer ./internal/testvm/qemu/... ./internal/testvm/talos/...
 
 .PHONY: test
 test: deps test-unit test-vm ## every tier: unit, fuzz seeds, network namespaces, virtual machines
 
 # The handover's boots mostly wait (a race build sleeps at each exit), and what takes patience does nothing else: first in
 # line, they wait beside the others.
-WAITING := ./internal/handover ./internal/testvm/patience
+WAITING := ./internal/node/handover ./internal/testvm/patience
 .PHONY: test-unit
 test-unit: ## all tiers but the virtual machines
 	go vet ./...
@@ -59,13 +59,13 @@ fuzz: ## each fuzz target for T (default 30s)
 
 .PHONY: stress
 stress: deps ## N boots (default 50) by each way of the handover, all with the right first name
-	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/boot
+	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/node/boot
 
 .PHONY: chaos
 chaos: deps ## N runs (default 2000) in virtual time, a tenth over real links, 1 in 200 as a boot; SEED=… N=1 replays one
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$(or $(N),2000) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./identity
-	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+9)/10 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/chaos
-	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+199)/200 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/boot
+	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+9)/10 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/testvm/chaos
+	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+199)/200 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/node/boot
 
 .PHONY: herd
 herd: ## ten thousand servers at one moment, simulated; writes docs/retry.md (about 10 min)
@@ -73,7 +73,7 @@ herd: ## ten thousand servers at one moment, simulated; writes docs/retry.md (ab
 
 .PHONY: bench
 bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUICK=1: a look in a minute or two)
-	@go run ./internal/bench $(if $(QUICK),-quick -out '')
+	@go run ./internal/testvm/bench $(if $(QUICK),-quick -out '')
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml

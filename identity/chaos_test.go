@@ -23,8 +23,8 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
-	"github.com/nametag-boot/nametag/internal/chaos"
-	"github.com/nametag-boot/nametag/internal/links"
+	"github.com/nametag-boot/nametag/internal/node/links"
+	"github.com/nametag-boot/nametag/internal/testvm/chaos"
 	"github.com/nametag-boot/nametag/procfs"
 )
 

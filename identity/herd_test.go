@@ -15,7 +15,7 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
-	"github.com/nametag-boot/nametag/internal/herd"
+	"github.com/nametag-boot/nametag/internal/testvm/herd"
 )
 
 // A stampede is many servers that boot at one moment and ask one service.

@@ -7,7 +7,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/nametag-boot/nametag/internal/boot"
+	"github.com/nametag-boot/nametag/internal/node/boot"
 )
 
 const initUsage = `nametag init is what nametag does as the first process of an initramfs.

@@ -12,9 +12,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/nametag-boot/nametag/internal/boot"
-	"github.com/nametag-boot/nametag/internal/buildinfo"
-	"github.com/nametag-boot/nametag/internal/handover"
+	"github.com/nametag-boot/nametag/internal/node/boot"
+	"github.com/nametag-boot/nametag/internal/node/handover"
+	"github.com/nametag-boot/nametag/internal/release/buildinfo"
 )
 
 // version is set by the linker in a release build.

@@ -11,7 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/internal/helper"
+	"github.com/nametag-boot/nametag/internal/image/helper"
 )
 
 // carriedHelper is the node's binary that this build of nametagctl carries for an architecture, as a file in memory that

@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nametag-boot/nametag/internal/cmdline"
-	"github.com/nametag-boot/nametag/internal/extension"
-	"github.com/nametag-boot/nametag/internal/initramfs"
-	"github.com/nametag-boot/nametag/internal/uki"
+	"github.com/nametag-boot/nametag/internal/image/cmdline"
+	"github.com/nametag-boot/nametag/internal/image/extension"
+	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/procfs"
 )
 

@@ -22,7 +22,7 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/hetzner"
-	"github.com/nametag-boot/nametag/internal/progress"
+	"github.com/nametag-boot/nametag/internal/node/progress"
 )
 
 // The two boots of the demo.

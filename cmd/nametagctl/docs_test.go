@@ -18,9 +18,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nametag-boot/nametag/internal/helper/helpertest"
-	"github.com/nametag-boot/nametag/internal/installer/installertest"
-	"github.com/nametag-boot/nametag/internal/oci"
+	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
+	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
@@ -31,7 +31,7 @@ var standIns = map[string]string{
 	"hcloud":   "makes servers that cost money",
 	"make":     "makes what this test is made of; tested by CI",
 	"nametag":  "would look for a server's metadata on this machine's own network; bin/nametag runs, in the lab",
-	"sbsign":   "signs by a user's key; tested in internal/uki",
+	"sbsign":   "signs by a user's key; tested in internal/image/uki",
 	"ssh":      "writes a server's disk",
 	"talosctl": "speaks to a node",
 	"zstd":     "unpacks the disk that the imager makes",

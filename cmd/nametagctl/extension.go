@@ -15,10 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/internal/buildinfo"
-	"github.com/nametag-boot/nametag/internal/extension"
-	"github.com/nametag-boot/nametag/internal/helper"
-	"github.com/nametag-boot/nametag/internal/oci"
+	"github.com/nametag-boot/nametag/internal/image/extension"
+	"github.com/nametag-boot/nametag/internal/image/helper"
+	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/release/buildinfo"
 	"github.com/nametag-boot/nametag/procfs"
 )
 

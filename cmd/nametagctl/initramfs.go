@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
-	"github.com/nametag-boot/nametag/internal/cmdline"
-	"github.com/nametag-boot/nametag/internal/extension"
-	"github.com/nametag-boot/nametag/internal/helper"
-	"github.com/nametag-boot/nametag/internal/initramfs"
-	"github.com/nametag-boot/nametag/internal/oci"
+	"github.com/nametag-boot/nametag/internal/image/cmdline"
+	"github.com/nametag-boot/nametag/internal/image/extension"
+	"github.com/nametag-boot/nametag/internal/image/helper"
+	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/procfs"
 )
 

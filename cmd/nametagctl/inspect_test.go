@@ -10,8 +10,8 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
-	"github.com/nametag-boot/nametag/internal/extension"
-	"github.com/nametag-boot/nametag/internal/installer/installertest"
+	"github.com/nametag-boot/nametag/internal/image/extension"
+	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
 )
 
 // moved is an initramfs that the imager has moved an extension's firmware into: an archive of its own, behind Talos'.

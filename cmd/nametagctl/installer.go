@@ -18,9 +18,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/internal/helper"
-	"github.com/nametag-boot/nametag/internal/installer"
-	"github.com/nametag-boot/nametag/internal/oci"
+	"github.com/nametag-boot/nametag/internal/image/helper"
+	"github.com/nametag-boot/nametag/internal/image/installer"
+	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/procfs"
 )
 

@@ -16,9 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nametag-boot/nametag/internal/buildinfo"
-	"github.com/nametag-boot/nametag/internal/extension"
-	"github.com/nametag-boot/nametag/internal/helper"
+	"github.com/nametag-boot/nametag/internal/image/extension"
+	"github.com/nametag-boot/nametag/internal/image/helper"
+	"github.com/nametag-boot/nametag/internal/release/buildinfo"
 )
 
 // The exit statuses of nametagctl itself. A command that the lab ran keeps its own.

@@ -15,10 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/internal/cmdline"
-	"github.com/nametag-boot/nametag/internal/initramfs"
-	"github.com/nametag-boot/nametag/internal/oci"
-	"github.com/nametag-boot/nametag/internal/uki"
+	"github.com/nametag-boot/nametag/internal/image/cmdline"
+	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/procfs"
 )
 

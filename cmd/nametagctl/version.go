@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nametag-boot/nametag/internal/buildinfo"
+	"github.com/nametag-boot/nametag/internal/release/buildinfo"
 )
 
 // version is set by the linker in a release build.

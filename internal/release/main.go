@@ -23,8 +23,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/nametag-boot/nametag/internal/helper"
-	"github.com/nametag-boot/nametag/internal/ship"
+	"github.com/nametag-boot/nametag/internal/image/helper"
+	"github.com/nametag-boot/nametag/internal/release/ship"
 )
 
 func main() {

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nametag-boot/nametag/internal/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )

@@ -4,5 +4,5 @@
 //
 // They run the library over real links in a namespace, and where the process itself is what matters, the command as it
 // ships. What single packages are to do about a fault is tested there; what random mixes of faults come to, in
-// internal/chaos; what takes half a minute and more in package patience.
+// internal/testvm/chaos; what takes half a minute and more in package patience.
 package scenarios

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/internal/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
@@ -149,7 +149,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 }
 
 // With 64 MiB of memory the process finds the name, whatever it is sent. The kernel's own memory for it counts, and its
-// binary too if no other process has it in memory already. The whole of a boot with little memory is in internal/boot.
+// binary too if no other process has it in memory already. The whole of a boot with little memory is in internal/node/boot.
 func TestMemoryOf64MiB(t *testing.T) {
 	nametag := ship(t)
 	for about, fault := range map[string]cloud.Behaviour{

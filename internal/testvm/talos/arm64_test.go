@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nametag-boot/nametag/internal/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"

@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/nametag-boot/nametag/internal/ship"
+	"github.com/nametag-boot/nametag/internal/release/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 )
 

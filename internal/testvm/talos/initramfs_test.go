@@ -13,13 +13,13 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/internal/helper/helpertest"
-	"github.com/nametag-boot/nametag/internal/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"
-	"github.com/nametag-boot/nametag/internal/uki"
 )
 
 // amended is an OS whose initramfs is packed and then edited as users' are.

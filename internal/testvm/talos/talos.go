@@ -14,7 +14,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/nametag-boot/nametag/internal/ship"
+	"github.com/nametag-boot/nametag/internal/release/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 )
 

@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nametag-boot/nametag/internal/helper/helpertest"
-	"github.com/nametag-boot/nametag/internal/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"
-	"github.com/nametag-boot/nametag/internal/uki"
 )
 
 // The way that Talos 1.10 and later boots: a unified kernel image, started by UEFI. It is made without nametag, of

@@ -1,0 +1,438 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/handover"
+	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// Options are what the caller of [Init] may choose. The zero value is right for what the kernel runs.
+type Options struct {
+	// Next is the init to execute after us. Empty: the one that the kernel argument nametag.init= names, else /init.next
+	// where we are /init ourselves, else /init.
+	Next string
+	// Args are the arguments for it, without its own name.
+	Args []string
+}
+
+// countdown stands before a reboot, power-off or halt for which the wait has not counted down already.
+const countdown = 3 * time.Second
+
+// workerGrace is how long after the policy's bound the worker may still be busy putting the network back.
+const workerGrace = 5 * time.Second
+
+// Init is the first process' work. It does not return: it ends in the next init, or in what the policy says.
+func Init(o Options) {
+	b := &boot{options: o, began: time.Now(), self: os.Args[0]}
+	b.deafen()
+	b.guarded(b.run)
+	b.stay("nothing is left to do")
+}
+
+type boot struct {
+	options  Options
+	self     string
+	began    time.Time
+	decision decision
+	places   places
+	console  *kmsg.Console // nil until there is something to say
+}
+
+// deafen takes the signals that Go would end the process by. They are caught, not ignored: an ignored signal would stay
+// so in the next init.
+func (b *boot) deafen() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
+}
+
+// guarded runs f, and if it panics, carries the policy out; if that panics too, the machine stays where it is.
+func (b *boot) guarded(f func()) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		defer func() {
+			if recover() != nil {
+				b.stay("an internal failure, twice")
+			}
+		}()
+		b.openConsole()
+		b.console.Errorf("panic: %v: this is a bug in nametag, please report it with these lines", p)
+		for line := range strings.Lines(string(debug.Stack())) {
+			b.console.Errorf("%s", strings.TrimSpace(line))
+		}
+		b.giveUp("an internal failure", countdown)
+	}()
+	f()
+}
+
+// run is the boot, in order.
+func (b *boot) run() {
+	line, err := commandLine()
+	if err != nil {
+		b.openConsole()
+		b.console.Errorf("cannot read the kernel command line: %v; booting on: nobody asked to wait, as far as I can tell", err)
+		b.execNext(nil)
+		return
+	}
+	d, mistake := decide(line)
+	b.decision = d
+	if !d.wait {
+		if d.why != "" {
+			b.openConsole()
+			b.console.Noticef("%s", d.why)
+		}
+		b.execNext(nil)
+		return
+	}
+
+	b.openConsole()
+	if mistake != nil {
+		b.console.Errorf("%v; going by the default policy, %s", mistake, d.policy)
+	}
+	if err := b.checkNext(); err != nil {
+		b.giveUp(err.Error(), countdown)
+		return
+	}
+	if b.places, err = mountPlaces(ownRoot); err != nil {
+		b.giveUp(fmt.Sprintf("cannot mount what is needed: %v", err), countdown)
+		return
+	}
+	b.console.Noticef("finding out this node's name: %s", d.policy)
+	found, err := b.startWorker(line)
+	if err != nil {
+		b.giveUp(err.Error(), countdown)
+		return
+	}
+	// While the worker waits for the network: what the handover needs before there is a name.
+	var h *handover.Handover
+	var noHandover error
+	if b.toTalos() {
+		h, noHandover = handover.Start(handover.Config{
+			CommandLine: line, Then: d.policy.Then, Console: b.console, Executable: b.places.self(),
+		})
+	}
+	r, err := found()
+	if r.Identity != nil && noHandover == nil {
+		b.handOver(h, r)
+		return
+	}
+	if h != nil {
+		err = errors.Join(err, h.Close())
+	}
+	switch {
+	case err != nil:
+		b.giveUp(err.Error(), countdown)
+	case r.Identity != nil:
+		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover), countdown)
+	case r.Elsewhere:
+		b.console.Noticef("%s: nothing to find out", r.Why)
+		b.execNext(nil)
+	default:
+		b.giveUp(r.Why, 0) // the wait has counted down
+	}
+}
+
+// startWorker has the worker find the name. What it returns waits for the answer; an error from there means that the
+// worker failed, as opposed to the search.
+func (b *boot) startWorker(line string) (func() (result, error), error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if policy := b.decision.policy; policy.Mode == procfs.Bounded {
+		ctx, cancel = context.WithDeadline(context.Background(), b.began.Add(policy.Wait+workerGrace))
+	}
+	question, err := json.Marshal(order{
+		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
+		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
+	})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("cannot start the worker: %w", err)
+	}
+	defer in.Close() // the worker's
+	var complaint bytes.Buffer
+	worker := exec.CommandContext(ctx, b.places.self())
+	worker.Args = []string{workerName}
+	worker.Env = []string{"GOTRACEBACK=single"}
+	worker.Stdin, worker.Stdout, worker.Stderr = bytes.NewReader(question), in, &complaint
+	worker.WaitDelay = time.Second
+	if err := worker.Start(); err != nil {
+		cancel()
+		out.Close()
+		return nil, fmt.Errorf("cannot start the worker: %w", err)
+	}
+	return func() (result, error) {
+		defer cancel()
+		defer out.Close()
+		ended := make(chan error, 1)
+		said := make(chan string, 1)
+		go func() {
+			err := worker.Wait()
+			said <- complaint.String()
+			ended <- err
+		}()
+		r, err := awaitWorker(ctx, out, ended)
+		if err != nil {
+			select {
+			case lines := <-said:
+				for line := range strings.Lines(lines) {
+					b.console.Errorf("worker: %s", strings.TrimSpace(line))
+				}
+			default: // it has not ended
+			}
+		}
+		return r, err
+	}, nil
+}
+
+// endGrace is how long a worker may take to end when there is nothing more to expect of it.
+const endGrace = 2 * time.Second
+
+// awaitWorker waits for the worker's answer and for its end: for the end not without a bound, since a process that has a
+// thread in the kernel, loading a driver, does not end before that is done, killed or not.
+func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error) (result, error) {
+	answers := make(chan result, 1)
+	go func() {
+		defer close(answers)
+		var r result
+		if err := json.NewDecoder(answer).Decode(&r); err == nil && (r.Identity != nil || r.Why != "") {
+			answers <- r
+		}
+	}()
+	var r result
+	var answered bool
+	select {
+	case r, answered = <-answers:
+	case <-ctx.Done(): // it is being killed
+	}
+	timer := time.NewTimer(endGrace)
+	defer timer.Stop()
+	var err error
+	select {
+	case err = <-ended:
+	case <-timer.C:
+		err = errors.New("it does not end")
+	}
+	if !answered { // until the end of the time it may have
+		select {
+		case r, answered = <-answers:
+		default:
+		}
+	}
+	if answered {
+		return r, nil
+	}
+	if err == nil {
+		err = errors.New("it says that all is well")
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return r, fmt.Errorf("the worker ended without an answer: %w", err)
+}
+
+// toTalos reports whether the system that boots next is a Talos: by its own argument, or by its image.
+func (b *boot) toTalos() bool { return b.decision.talos || exists(talosImage) }
+
+// handOver gives the name to the operating system and executes it. h is nil for one that is not Talos.
+func (b *boot) handOver(h *handover.Handover, r result) {
+	id := r.Identity
+	began := time.Now()
+	err := identity.ValidateHostname(id.Hostname)
+	if err == nil {
+		if h != nil {
+			err = h.Prepare(context.Background(), id.Hostname)
+		} else {
+			err = b.giveToAnyOS(id)
+		}
+	}
+	if err != nil {
+		if h != nil {
+			err = errors.Join(err, h.Close())
+		}
+		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
+		return
+	}
+	how := "as the kernel's hostname and in " + record.Path
+	if h != nil {
+		way, why := h.Way()
+		how = fmt.Sprintf("on Talos' command line (%s)", way)
+		if why != "" {
+			b.console.Warnf("the strict way is not to be had: %s", why)
+		}
+	}
+	total, handing := time.Since(b.began), time.Since(began)
+	b.console.Noticef("%s (instance %s, by %s/%s) goes %s after %s: drivers %s, network %s, handover %s, the rest %s",
+		id.Hostname, id.InstanceID, id.Path.Interface, id.Path.Method, how, ms(total),
+		ms(r.Drivers), ms(r.Network), ms(handing), ms(max(0, total-r.Drivers-r.Network-handing)))
+	b.execNext(h)
+}
+
+// giveToAnyOS sets the kernel's hostname and writes the record. The hostname is what counts: without the record the boot
+// goes on.
+func (b *boot) giveToAnyOS(id *identity.Identity) error {
+	if _, err := handover.SetHostname(id.Hostname); err != nil {
+		return err
+	}
+	_, err := record.MountRun("/run")
+	if err == nil {
+		err = recordOf(id).Write(record.Path)
+	}
+	if err != nil {
+		b.console.Warnf("no record: %v", err)
+	}
+	return nil
+}
+
+// recordOf is the record of an identity, with the boot's id: there is no /proc yet, where it would be looked for.
+func recordOf(id *identity.Identity) record.Record {
+	r := record.From(id)
+	if boot, err := readProc("sys/kernel/random/boot_id"); err == nil {
+		r.BootID = strings.TrimSpace(boot)
+	}
+	return r
+}
+
+// talosImage is the root file system that a Talos initramfs carries.
+const talosImage = "/rootfs.sqsh"
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// next is the init that is executed after us.
+func (b *boot) next() string {
+	asked := b.options.Next
+	if asked == "" {
+		asked = b.decision.next
+	}
+	return nextInit(asked, b.self)
+}
+
+// checkNext says why the next init could not be executed, before anybody waits for a name that nobody would get.
+func (b *boot) checkNext() error {
+	path := b.next()
+	next, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("there is no next init: %w; check the image, or %s=", err, nextParameter)
+	case next.Mode()&0o111 == 0 || next.IsDir():
+		return fmt.Errorf("the next init %s is not executable; check the image, or %s=", path, nextParameter)
+	}
+	if us, err := os.Stat(b.self); err == nil && os.SameFile(us, next) {
+		return fmt.Errorf("the next init %s is nametag itself; check %s=", path, nextParameter)
+	}
+	return nil
+}
+
+// execNext becomes the next init. It returns only if that failed, after the policy.
+func (b *boot) execNext(h *handover.Handover) {
+	err := b.checkNext()
+	if uerr := b.leave(); uerr != nil {
+		b.openConsole()
+		b.console.Warnf("%v", uerr) // none of it is where the next init mounts
+	}
+	if err == nil && h != nil {
+		err = h.Commit(context.Background())
+	}
+	if err == nil {
+		path := b.next()
+		err = unix.Exec(path, append([]string{path}, b.options.Args...), os.Environ())
+		err = fmt.Errorf("cannot execute %s: %w; check the image", path, err)
+	}
+	if h != nil {
+		err = errors.Join(err, h.Close())
+	}
+	b.openConsole()
+	if !b.decision.wait || b.decision.policy.Then == procfs.Continue {
+		b.stay(err.Error()) // there is nothing to go on with
+	}
+	b.giveUp(err.Error(), countdown)
+}
+
+// giveUp carries the policy out. It returns only where that is to boot on, and that failed.
+func (b *boot) giveUp(why string, countdown time.Duration) {
+	b.openConsole()
+	if err := b.leave(); err != nil {
+		b.console.Warnf("%v", err)
+	}
+	then := b.decision.policy.Then
+	switch {
+	case !b.decision.wait:
+		b.console.Errorf("%s; booting on: nobody asked to wait, as far as I can tell", why)
+		b.execNext(nil)
+	case then == procfs.Halt:
+		b.stay(why)
+	default:
+		if err := handover.Enforce(context.Background(), then, b.console, countdown, why); err != nil {
+			b.stay(fmt.Sprintf("%s, and then: %v", why, err))
+		}
+		b.execNext(nil) // then=continue
+	}
+}
+
+// sayAgain is how often a machine that stays says why.
+const sayAgain = time.Minute
+
+// stay keeps the machine where it is, and keeps saying why. It does not return.
+func (b *boot) stay(why string) {
+	b.openConsole()
+	for {
+		b.console.Errorf("staying here since %s: %s; reset the machine when that is mended", time.Since(b.began).Round(time.Second), why)
+		time.Sleep(sayAgain)
+	}
+}
+
+// leave takes away what was mounted.
+func (b *boot) leave() error {
+	if b.places.root == "" {
+		return nil
+	}
+	err := b.places.unmount()
+	b.places = places{}
+	return err
+}
+
+// openConsole opens the console, without anything being mounted, if it is not open yet.
+func (b *boot) openConsole() {
+	if b.console != nil {
+		return
+	}
+	if dev, err := detached("devtmpfs"); err == nil {
+		defer unix.Close(dev) //nolint:errcheck // not a file with content
+		if fd, err := unix.Openat(dev, "kmsg", unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err == nil {
+			b.console = kmsg.New(os.NewFile(uintptr(fd), "/dev/kmsg"), kmsg.Format{Prefix: "nametag", Kernel: true, Unlimited: unlimited()})
+			return
+		}
+	}
+	b.console = kmsg.Open("nametag")
+}
+
+// unlimited reports whether the kernel drops no lines of ours: printk.devkmsg=on, which Talos has on its command line.
+func unlimited() bool {
+	setting, err := readProc("sys/kernel/printk_devkmsg")
+	return err == nil && strings.TrimSpace(setting) == "on"
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }

@@ -1,0 +1,265 @@
+package boot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/hetzner"
+	"github.com/nametag-boot/nametag/internal/node/kmod"
+	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/links"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// workerName is what tells the worker from any other use of the binary.
+const workerName = "nametag-boot-worker"
+
+// IsWorker reports whether this process was started by [Init], to call [WorkerMain].
+func IsWorker() bool { return len(os.Args) == 1 && os.Args[0] == workerName }
+
+// An order is all that the worker is told, as JSON on its standard input.
+type order struct {
+	Policy      procfs.Policy
+	Elapsed     time.Duration // since the boot's clock began: the policy's bound counts from there
+	Root        string        // of the mounts, see places
+	CommandLine string
+	Given       bool // the platform is given on the command line
+	NameOnly    bool // nobody reads the rest
+}
+
+// A result is all that the worker answers, as JSON on its standard output.
+type result struct {
+	Identity *identity.Identity `json:",omitempty"`
+	// Elsewhere says that this machine is not the cloud's, so that there is nothing to find out.
+	Elsewhere bool
+	// Why there is no identity.
+	Why string
+	// Drivers and Network are how long loading modules and waiting for the name took.
+	Drivers, Network time.Duration
+}
+
+// WorkerMain does the worker's work and returns its exit status. What it has to say stands in its result; a status other
+// than 0 means that there is none.
+func WorkerMain() int {
+	var o order
+	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
+		fmt.Fprintf(os.Stderr, "nametag: the worker was not started by nametag: %v\n", err)
+		return 2
+	}
+	w := worker{order: o, places: places{o.Root}}
+	w.console = kmsg.OpenIn("nametag", w.places.dev(), w.places.proc())
+	defer w.console.Close()
+	return answer(os.Stdout, w.work(context.Background()))
+}
+
+func answer(out io.Writer, r result) int {
+	if err := json.NewEncoder(out).Encode(r); err != nil {
+		return 1
+	}
+	return 0
+}
+
+type worker struct {
+	order   order
+	places  places
+	console *kmsg.Console
+	loader  *kmod.Loader
+
+	mu      sync.Mutex
+	drivers time.Duration // spent on loading modules
+}
+
+// work finds the name, within the policy's bound.
+func (w *worker) work(ctx context.Context) result {
+	policy := w.order.Policy
+	began := time.Now().Add(-w.order.Elapsed)
+	if policy.Mode == procfs.Bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, began.Add(policy.Wait))
+		defer cancel()
+	}
+	facts, err := dmi.Read(filepath.Join(w.places.sys(), "class/dmi/id"))
+	if err != nil {
+		w.console.Warnf("%v; going on without these facts", err)
+	}
+	source := hetzner.Source()
+	if source.Present(facts) == identity.No {
+		if !w.order.Given {
+			return result{Elsewhere: true, Why: (&identity.NotPresentError{Source: source.Name(), Facts: facts}).Error()}
+		}
+		w.console.Warnf("the command line says %s=%s, the firmware's vendor is %q: going by the command line", platformParameter, platformHetzner, facts.Vendor)
+		facts = dmi.Facts{}
+	}
+	options, err := links.Options(policy)
+	if err != nil {
+		return result{Why: err.Error()}
+	}
+
+	// What goes on beside the resolving ends with the name.
+	beside, stop := context.WithCancel(ctx)
+	defer stop()
+	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine})
+	var others sync.WaitGroup
+	loaded := make(chan struct{})
+	others.Go(func() {
+		w.loadDrivers(beside)
+		close(loaded)
+		w.keepLoading(beside)
+	})
+	others.Go(func() { w.keepTelling(beside, began) })
+	defer others.Wait()
+	defer stop()
+	w.awaitDrivers(beside, loaded, driverPatience)
+
+	asked := time.Now()
+	var network time.Duration
+	options = append(options,
+		identity.WithFacts(facts),
+		identity.WithObserver(func(e identity.Event) {
+			switch e.Kind {
+			case identity.Named:
+				stop()
+				network = time.Since(asked)
+			case identity.Completed:
+				network = time.Since(asked)
+			}
+			tell(w.console, e)
+		}))
+	if w.order.NameOnly {
+		options = append(options, identity.NameOnly())
+	}
+	id, err := w.persist(ctx, openAgain, func() (*identity.Identity, error) {
+		return identity.Resolve(ctx, source, options...)
+	})
+	if err != nil {
+		return result{Why: err.Error(), Network: time.Since(asked), Drivers: w.driversTook()}
+	}
+	// The console has told it; what is left says when the name was known, for the record.
+	id.Timeline = slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.Named })
+	return result{Identity: id, Network: network, Drivers: w.driversTook()}
+}
+
+// openAgain is how long to wait before the network is opened again that could not be.
+const openAgain = time.Second
+
+// persist resolves until there is a name or the policy's time is up. Whoever calls [identity.Resolve] at a shell wants to
+// know at once of a network that this kernel does not let them open. A boot has nobody to tell, and its policy says how
+// long to wait: for ever, perhaps.
+func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func() (*identity.Identity, error)) (*identity.Identity, error) {
+	for {
+		id, err := resolve()
+		var timeout *identity.TimeoutError
+		var elsewhere *identity.NotPresentError
+		if err == nil || errors.As(err, &timeout) || errors.As(err, &elsewhere) {
+			return id, err
+		}
+		w.console.Warnf("%v; trying again", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
+	}
+}
+
+// driverPatience is how long the first look at the NICs waits for the drivers. They take a fraction of it; one that waits
+// for firmware, or for a device that does not answer, may take a minute, and another NIC may be there already.
+const driverPatience = 5 * time.Second
+
+// awaitDrivers waits until the drivers are loaded, or for so long as they deserve.
+func (w *worker) awaitDrivers(ctx context.Context, loaded <-chan struct{}, patience time.Duration) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-loaded:
+	case <-ctx.Done():
+	case <-timer.C:
+		w.console.Warnf("a driver has been loading for %s; going on with the NICs that are there", patience)
+	}
+}
+
+// reload is how often a device without a driver is looked for: one may be plugged in while we wait.
+const reload = 500 * time.Millisecond
+
+func (w *worker) keepLoading(ctx context.Context) {
+	every(ctx, reload, func() { w.loadDrivers(ctx) })
+}
+
+// loadDrivers loads what the network devices ask for, and tells what came of it. What cannot be loaded now is no reason
+// to give up: another NIC may do.
+func (w *worker) loadDrivers(ctx context.Context) {
+	began := time.Now()
+	report, err := w.loader.Load(ctx)
+	if len(report.Loaded) > 0 {
+		names := make([]string, 0, len(report.Loaded))
+		for _, m := range report.Loaded {
+			names = append(names, m.Name)
+		}
+		took := time.Since(began)
+		w.mu.Lock()
+		w.drivers += took
+		w.mu.Unlock()
+		w.console.Noticef("loaded %s in %s", strings.Join(names, ", "), took.Round(time.Millisecond))
+	}
+	if err != nil && ctx.Err() == nil {
+		w.console.Warnf("%v", err)
+	}
+}
+
+func (w *worker) driversTook() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.drivers
+}
+
+// countFrom is when the waiting becomes a countdown.
+const countFrom = 10 * time.Second
+
+// keepTelling says from time to time that there is no name yet, and what comes when the time is up.
+func (w *worker) keepTelling(ctx context.Context, began time.Time) {
+	policy := w.order.Policy
+	consequence := func() string { return "waiting for ever, as the command line says" }
+	quiet, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if policy.Mode == procfs.Bounded {
+		end := began.Add(policy.Wait)
+		consequence = func() string {
+			return fmt.Sprintf("%s in %s", policy.Then, time.Until(end).Round(time.Second))
+		}
+		quiet, cancel = context.WithDeadline(ctx, end.Add(-countFrom))
+		defer cancel()
+	}
+	every(quiet, 30*time.Second, func() {
+		w.console.Noticef("no name yet after %s; %s", time.Since(began).Round(time.Second), consequence())
+	})
+	if ctx.Err() == nil { // so it is the last seconds of a bound
+		_ = w.console.Countdown(ctx, time.Until(began.Add(policy.Wait)).Round(time.Second), "no name yet", policy.Then.String())
+	}
+}
+
+// every calls f again and again until the context ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			f()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package boot
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// standInWorker is a boot whose worker is a script.
+func standInWorker(t *testing.T, script string, wait time.Duration) (*boot, *bytes.Buffer) {
+	t.Helper()
+	root := t.TempDir()
+	exe := filepath.Join(root, "proc/self/exe")
+	if err := os.MkdirAll(filepath.Dir(exe), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(exe, []byte("#!/bin/sh\n"+script), 0o755); err != nil { //nolint:gosec // it is to be executed
+		t.Fatal(err)
+	}
+	console := new(bytes.Buffer)
+	return &boot{
+		began:    time.Now(),
+		places:   places{root},
+		console:  kmsg.New(console, kmsg.Format{Unlimited: true}),
+		decision: decision{policy: procfs.Policy{Mode: procfs.Bounded, Wait: wait}},
+	}, console
+}
+
+func TestAWorkerThatFailsIsAnErrorAndNotTheEnd(t *testing.T) {
+	for _, scenario := range []struct {
+		name, script  string
+		wait          time.Duration
+		says, console string
+	}{
+		{"it panics", "echo 'panic: index out of range' >&2; exit 2", time.Minute, "exit status 2", "panic: index out of range"},
+		{"it is killed", "kill -9 $$", time.Minute, "killed", ""},
+		{"it says nothing", "exit 0", time.Minute, "without an answer", ""},
+		{"it talks nonsense", "echo hello", time.Minute, "without an answer", ""},
+		{"it answers with nothing", "echo '{}'", time.Minute, "without an answer", ""},
+		{"it hangs beyond the bound", "exec sleep 60", 50 * time.Millisecond, "deadline exceeded", ""},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			b, console := standInWorker(t, scenario.script, scenario.wait)
+			b.began = b.began.Add(-workerGrace) // so that none has to be waited for
+			answer, err := b.startWorker("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := answer()
+			if err == nil || !strings.Contains(err.Error(), scenario.says) {
+				t.Errorf("the error is %v, want %q", err, scenario.says)
+			}
+			if r.Identity != nil {
+				t.Errorf("it came up with %+v", r.Identity)
+			}
+			if !strings.Contains(console.String(), scenario.console) {
+				t.Errorf("the console says %q, not %q", console, scenario.console)
+			}
+		})
+	}
+}
+
+func TestAWorkersAnswersAreTaken(t *testing.T) {
+	b, _ := standInWorker(t, `cat >/dev/null; echo '{"Identity":{"hostname":"web-1","instance_id":"42","path":{"method":"dhcp"}}}'`, time.Minute)
+	answer, err := b.startWorker("talos.hostname.wait=1m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := answer()
+	if err != nil || r.Identity == nil || r.Identity.Hostname != "web-1" {
+		t.Errorf("the answer is %+v: %v", r, err)
+	}
+}
+
+func TestAWorkerThatCannotBeStartedIsAnError(t *testing.T) {
+	b := &boot{places: places{t.TempDir()}, began: time.Now()}
+	if _, err := b.startWorker(""); err == nil {
+		t.Error("there was no error")
+	}
+}
+
+func TestAPanicOfTheFirstProcessEndsInThePolicy(t *testing.T) {
+	// then=halt stays, and keeps saying why: in a goroutine of its own, which the test leaves to it.
+	said := make(chan string, 100)
+	b := &boot{
+		began:    time.Now(),
+		console:  kmsg.New(writerFunc(func(p []byte) (int, error) { said <- string(p); return len(p), nil }), kmsg.Format{Unlimited: true}),
+		decision: decision{wait: true, policy: procfs.Policy{Mode: procfs.Forever, Then: procfs.Halt}},
+	}
+	go b.guarded(func() { panic("the unthinkable") })
+	for _, want := range []string{"the unthinkable", "staying here"} {
+		for line := ""; !strings.Contains(line, want); {
+			select {
+			case line = <-said:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("the console does not say %q", want)
+			}
+		}
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

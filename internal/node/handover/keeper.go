@@ -1,0 +1,510 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/node/kmsg"
+)
+
+const (
+	// heartbeat is how often the guardian asks whether the tracer is there.
+	heartbeat = 500 * time.Millisecond
+	// tick is how often the hostname is looked at; a change gives no event that could
+	// be waited for without opening a file that a security policy guards.
+	tick = 20 * time.Millisecond
+	// grace is how long the mount stays once the system has another name: the command
+	// line has been read by then, and pods may want a procfs of their own.
+	grace = 30 * time.Second
+)
+
+// A keeper keeps the order: it knows how far things are, does what the tracer does
+// not, and carries the policy out. There is one in each of the two processes, and
+// that of the guardian acts and speaks as long as it lives. It belongs to one
+// goroutine.
+type keeper struct {
+	order
+	console *kmsg.Console // nil in the one that stands by
+	own     procRoot
+	tree    int
+	files   [2]*os.File // what own and tree are descriptors of
+
+	reports <-chan report    // from the tracer; nil when there is none any more
+	why     string           // why not strictly
+	stale   string           // the mount that was on /proc before the exec
+	late    <-chan time.Time // the exec is overdue
+
+	execed   bool     // the next init runs
+	bound    bool     // the file is on found's command line
+	found    procRoot // the new /proc
+	proven   bool     // nobody can have read the command line before
+	released bool     // nothing is traced any more
+	failure  error    // the tracer could not mount, and holds the first process
+
+	tracer *os.Process // the guardian's child, nil in the tracer's own keeper
+	ended  chan struct{}
+	other  *os.File // words for the tracer
+	beats  <-chan time.Time
+	missed int // words that the tracer has not answered
+}
+
+// startTracer starts the second process.
+func (k *keeper) startTracer(executable string, life *os.File) error {
+	in, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	r, out, err := os.Pipe()
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer out.Close()
+	k.tracer, err = spawn(executable, roleTracer, os.Stderr, in, out, life, k.files[0], k.files[1])
+	if err != nil {
+		w.Close()
+		r.Close()
+		return err
+	}
+	k.other, k.ended = w, make(chan struct{})
+	k.beats = time.NewTicker(heartbeat).C
+	go func() {
+		defer close(k.ended)
+		_, _ = k.tracer.Wait()
+	}()
+	lines, reports := hear(r), make(chan report, 16)
+	k.reports = reports
+	go func() {
+		defer close(reports)
+		for line := range lines {
+			if r, err := parseReport(line); err == nil {
+				reports <- r
+			}
+		}
+	}()
+	return nil
+}
+
+// settle waits until it is clear which way it goes.
+func (k *keeper) settle() {
+	limit := after(k.Limits.Seize)
+	for k.reports != nil {
+		select {
+		case r, ok := <-k.reports:
+			k.note(r, ok)
+			if r.kind != standing || k.Way == Watch {
+				return
+			}
+		case <-limit:
+			k.kill()
+			k.fallBack(fmt.Sprintf("the tracer has said nothing for %v", k.Limits.Seize))
+			return
+		}
+	}
+}
+
+// ask waits until the tracer has answered a word, and so until all that it reported
+// before has been noted.
+func (k *keeper) ask(word string) {
+	if k.tracer == nil { // a thread of this process: what it reported is here
+		for {
+			select {
+			case r, ok := <-k.reports:
+				k.note(r, ok)
+			default:
+				return
+			}
+		}
+	}
+	tell(k.other, word)
+	limit := after(k.Limits.Silence)
+	for k.reports != nil {
+		select {
+		case r, ok := <-k.reports:
+			k.note(r, ok)
+			if r.kind == alive && r.text == word {
+				return
+			}
+		case <-limit:
+			k.kill()
+			k.fallBack(fmt.Sprintf("the tracer has said nothing for %v", k.Limits.Silence))
+		}
+	}
+}
+
+// pulse asks the tracer for a sign of life, and takes over from one that gave none.
+// A stuck tracer would hold the first process for good. What counts is how often it
+// was asked in vain, not the time: a guardian that got no time to run has missed
+// nothing.
+func (k *keeper) pulse() error {
+	if k.reports == nil || k.bound && k.released {
+		return nil
+	}
+	if time.Duration(k.missed)*heartbeat > k.Limits.Silence {
+		return k.takeOver(fmt.Sprintf("the tracer gives no sign of life, asked %d times", k.missed))
+	}
+	k.missed++
+	tell(k.other, wordPing)
+	return nil
+}
+
+// note takes a report, or the end of them, to the books.
+func (k *keeper) note(r report, ok bool) {
+	if !ok {
+		k.reports = nil
+		k.fallBack("the tracer has ended before its time")
+		return
+	}
+	k.missed = 0
+	switch r.kind {
+	case refused:
+		k.fallBack(r.text)
+	case lost:
+		k.kill() // the kernel lets go of what it holds
+		k.fallBack(r.text)
+	case execed:
+		k.execed = true
+	case bound:
+		pid := 0
+		if k.tracer != nil {
+			pid = k.tracer.Pid
+		}
+		k.adopt(r, pid)
+		k.proven = true // the first process stood still meanwhile
+	case released:
+		k.released = true
+		k.console.Infof("handover: %s", r.text)
+	case failed:
+		k.failure = errors.New(r.text)
+	}
+}
+
+// adopt takes over the new /proc that another process of ours, or with pid 0 a
+// thread of this one, has mounted the file on.
+func (k *keeper) adopt(r report, pid int) {
+	k.bound, k.found = true, r.proc
+	if pid != 0 {
+		// The link leads to the same mount, wherever that is.
+		k.found = -1
+		link := strconv.Itoa(pid) + "/fd/" + strconv.Itoa(int(r.proc))
+		if fd, err := k.own.open(link, unix.O_PATH|unix.O_DIRECTORY); err == nil && procRoot(fd).shows(k.Text) {
+			k.found = procRoot(fd)
+		} else if p, _, ok := k.own.at(k.stale); ok {
+			k.found = p
+		}
+	}
+	k.console.Infof("handover: the name is on the command line, %s", r.text)
+}
+
+// fallBack gives the strict way up.
+func (k *keeper) fallBack(why string) {
+	if k.Way == Watch || k.bound {
+		return
+	}
+	k.Way, k.why = Watch, why
+	if k.late != nil || k.execed { // before, the caller is told
+		k.console.Warnf("handover: %s; watching the mount table instead", why)
+	}
+}
+
+// commit is for the moment before the exec.
+func (k *keeper) commit() {
+	k.stale = k.own.stale()
+	k.late = after(k.Limits.Exec)
+}
+
+// keep does all that comes after the exec and returns the exit status.
+func (k *keeper) keep() int {
+	if err := k.give(); err != nil {
+		return k.fail(err)
+	}
+	if err := k.finish(); err != nil {
+		return k.fail(err)
+	}
+	return 0
+}
+
+// give sees to it that the file is on the new /proc, and that nothing is traced.
+func (k *keeper) give() error {
+	stop := make(chan struct{})
+	defer close(stop)
+	sights := k.sights(stop)
+	looks := time.NewTicker(tick)
+	defer looks.Stop()
+	strict, mount := after(k.Limits.Strict), after(k.Limits.Mount)
+	var silent <-chan time.Time
+	for !k.bound {
+		if k.failure != nil {
+			return k.failure
+		}
+		if k.Way == Watch {
+			if err := k.look(); err != nil || k.bound {
+				return err
+			}
+		}
+		var err error
+		select {
+		case r, ok := <-k.reports:
+			k.note(r, ok)
+		case <-sights:
+			if k.Way == Strict && silent == nil && k.sees() {
+				silent = after(k.Limits.Silence)
+			}
+		case <-silent:
+			err = k.takeOver(fmt.Sprintf("the tracer has done nothing for %v after /proc was mounted", k.Limits.Silence))
+		case <-k.beats:
+			err = k.pulse()
+		case <-strict:
+			err = k.takeOver(fmt.Sprintf("the tracer has not come to the mount of /proc within %v", k.Limits.Strict))
+		case <-looks.C:
+			if h := hostname(); h != k.Before {
+				return k.tooLate(h)
+			}
+		case <-mount:
+			if err = k.takeOver("the tracer has not come to the mount of /proc"); err == nil && !k.bound {
+				return fmt.Errorf("the next init has not mounted /proc within %v", k.Limits.Mount)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return k.letGo()
+}
+
+// tooLate is for a system that has set a hostname before we know of the mount. We
+// may just be slow to hear of it.
+func (k *keeper) tooLate(h string) error {
+	if k.Way == Strict {
+		k.ask(wordSync)
+	}
+	switch {
+	case k.bound:
+		return k.letGo()
+	case named(h, k.Name):
+		// It has read the line, so the mount was there, and nobody told: the tracer was
+		// killed right after it.
+		k.bound, k.proven = true, true
+		k.console.Errorf("handover: /proc/cmdline may stay covered; if so, pods with hostUsers: false will fail to mount /proc until the next boot")
+		return nil
+	default:
+		return fmt.Errorf("the system has named itself %q already", h)
+	}
+}
+
+// letGo waits until nothing is traced any more.
+func (k *keeper) letGo() error {
+	limit := after(k.Limits.Seize)
+	for k.Way == Strict && !k.released && k.reports != nil {
+		select {
+		case r, ok := <-k.reports:
+			k.note(r, ok)
+		case <-limit:
+			if k.tracer == nil {
+				// It is a thread of this process, and only our end makes the kernel let go. The
+				// name is given; the mount stays.
+				k.console.Errorf("handover: the tracer hangs; leaving with the command line still covered")
+				os.Exit(1)
+			}
+			k.console.Warnf("handover: the tracer hangs; ending it")
+			k.kill()
+			return nil
+		}
+	}
+	return nil
+}
+
+// sees reports whether the next init has mounted its /proc.
+func (k *keeper) sees() bool {
+	p, _, ok := k.own.at(k.stale)
+	p.close()
+	return ok
+}
+
+// look mounts the file if the new /proc is there.
+func (k *keeper) look() error {
+	p, id, ok := k.own.at(k.stale)
+	if !ok {
+		return nil
+	}
+	if err := p.bind(k.tree, k.Text); err != nil {
+		p.close()
+		return err
+	}
+	k.bound, k.found = true, p
+	// The system proper is started from the new root, to which /proc is moved before.
+	// As long as it is here, that has not happened.
+	again, now, ok := k.own.at(k.stale)
+	k.proven = ok && now == id
+	again.close()
+	how := "too late to be sure that nobody has read it"
+	if k.proven {
+		how = inTime
+	}
+	if k.other != nil {
+		tell(k.other, report{kind: bound, proc: p, text: how}.String())
+	}
+	k.console.Infof("handover: the name is on the command line, put there at the sight of the new /proc, %s", how)
+	return nil
+}
+
+// takeOver does the tracer's work, in the state in which it is found, and ends it.
+func (k *keeper) takeOver(why string) error {
+	if k.Way == Watch {
+		return nil
+	}
+	var err error
+	if k.missed == 0 || k.tracer == nil {
+		k.ask(wordSync) // it may have done it by now
+		if k.bound || k.failure != nil {
+			return k.failure
+		}
+	}
+	if k.execed {
+		k.freeze() // so that it is not half done by each
+		err = k.look()
+	}
+	k.kill()
+	k.fallBack(why)
+	return err
+}
+
+// freeze stops the tracer where it is, and with it what it holds.
+func (k *keeper) freeze() {
+	if k.tracer == nil || k.tracer.Signal(unix.SIGSTOP) != nil {
+		return
+	}
+	for range 200 {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, k.tracer.Pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != nil || info.Signo != 0 { // gone, or every thread of it stands
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// kill ends the tracer. The kernel lets go of all that it traced.
+func (k *keeper) kill() {
+	if k.tracer == nil {
+		return
+	}
+	k.reports = nil
+	_ = k.tracer.Kill()
+	select {
+	case <-k.ended:
+	case <-after(time.Second):
+	}
+}
+
+// dismiss sends the tracer home.
+func (k *keeper) dismiss() {
+	if k.tracer == nil {
+		return
+	}
+	tell(k.other, wordDone)
+	select {
+	case <-k.ended:
+	case <-after(k.Limits.Seize):
+		k.kill()
+	}
+}
+
+// finish waits until the system has the name, and takes the mount away.
+func (k *keeper) finish() error {
+	looks := time.NewTicker(tick)
+	defer looks.Stop()
+	start := time.Now()
+	limit, other := after(k.Limits.Name), false
+	for waiting := true; waiting; {
+		h := hostname()
+		switch {
+		case named(h, k.Name):
+			k.console.Noticef("handover: the system has its name, %s, %v after it could read it", h, time.Since(start).Round(time.Millisecond))
+			waiting = false
+			continue
+		case h != k.Before && !k.proven:
+			return fmt.Errorf("the system has named itself %q before the name was on its command line", h)
+		case h != k.Before && !other:
+			// A machine config may outrank the command line: the operator's choice.
+			k.console.Warnf("handover: the system has named itself %q although %q is on its command line: its configuration may say so", h, k.Name)
+			other = true
+			if grace < k.Limits.Name-time.Since(start) {
+				limit = after(grace)
+			}
+		}
+		select {
+		case <-looks.C:
+		case r, ok := <-k.reports:
+			k.note(r, ok)
+		case <-limit:
+			k.console.Warnf("handover: the system has not taken the name %q within %v; its hostname is %q", k.Name, time.Since(start).Round(time.Second), h)
+			waiting = false
+		}
+	}
+	k.uncover()
+	return nil
+}
+
+// uncover takes the mount away. Where that is not to be had, the system runs with
+// the right name all the same, and an operator must know.
+func (k *keeper) uncover() {
+	if k.found < 0 {
+		return
+	}
+	if err := k.found.unbind(k.Text); err != nil {
+		k.console.Errorf("handover: /proc/cmdline stays covered: %v; pods with hostUsers: false will fail to mount /proc until the next boot", err)
+	}
+}
+
+// fail carries the policy out and returns the exit status, if it returns.
+func (k *keeper) fail(err error) int {
+	why := fmt.Sprintf("the name %s could not be given to the next init: %v", k.Name, err)
+	countdown := max(0, k.Limits.Countdown)
+	// What is held stays held until the machine goes down: no service starts unnamed.
+	if Enforce(context.Background(), k.Then, k.console, countdown, why) != nil {
+		k.console.Errorf("handover: booting on without the name")
+	}
+	k.kill()
+	if k.bound {
+		k.uncover()
+	}
+	return 1
+}
+
+// sights tells when the mount table has changed, and now and then without. The
+// goroutine ends soon after stop is closed.
+func (k *keeper) sights(stop <-chan struct{}) <-chan struct{} {
+	seen := make(chan struct{}, 1)
+	fd, err := k.own.open("self/mountinfo", unix.O_RDONLY)
+	go func() {
+		defer func() {
+			if err == nil {
+				closeFD(fd)
+			}
+		}()
+		for {
+			select {
+			case <-stop:
+				return
+			case seen <- struct{}{}:
+			default:
+			}
+			if err != nil {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			// The kernel reports a change as an exceptional condition (mounts_poll in
+			// fs/proc_namespace.c).
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}, 50)
+		}
+	}()
+	return seen
+}

@@ -1,0 +1,341 @@
+package main
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/netns"
+)
+
+func TestMain(m *testing.M) { netns.Main(m) }
+
+func TestStatistics(t *testing.T) {
+	for _, c := range []struct {
+		what      string
+		values    []float64
+		mid, last float64
+	}{
+		{"one value is everything", []float64{7}, 7, 7},
+		{"two values have their mean in the middle", []float64{3, 1}, 2, 3},
+		{"an outlier does not move the median", []float64{1, 900, 2}, 2, 900},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			if got := median(c.values); got != c.mid {
+				t.Errorf("median %v, want %v", got, c.mid)
+			}
+			if got := percentile(c.values, 99); got != c.last {
+				t.Errorf("99th percentile %v, want %v", got, c.last)
+			}
+		})
+	}
+	t.Run("two of two hundred values are above the 99th percentile", func(t *testing.T) {
+		values := make([]float64, 200)
+		for i := range values {
+			values[i] = float64(200 - i)
+		}
+		if got := percentile(values, 99); got != 198 {
+			t.Errorf("%v, want 198", got)
+		}
+		if got := percentile(values, 0); got != 1 {
+			t.Errorf("least %v, want 1", got)
+		}
+	})
+}
+
+// example are figures in which nametag keeps some promises and breaks others.
+func example() *figures {
+	return &figures{
+		Machine: machineFigures{Date: "2026-01-02", Kernel: "Linux 6.1", Took: "1m0s"},
+		Clients: []clientFigures{
+			{Name: bareLinkLocal, Size: 5 << 20},
+			{Name: bareStatic},
+			{Name: nametag, Size: 11 << 20, Packed: 5 << 20, Peak: 10 << 20},
+			{Name: dhclientCurl},
+			{Name: "absent", Missing: "absent is not installed (Debian: none)"},
+		},
+		Series: []series{
+			{Shape: "public", Load: "9.50", Rows: []row{
+				{Client: bareLinkLocal, Trips: 3, Name: []float64{4}, Exit: []float64{5}},
+				{Client: bareStatic, Trips: 3, Name: []float64{3.3}, Exit: []float64{4}},
+				{Client: nametag, Trips: 3, Name: []float64{5, 5.5, 9}, Exit: []float64{20, 21, 22}},
+				{Client: dhclientCurl, Trips: 5, Name: []float64{22}, Exit: []float64{30}},
+			}},
+			{Shape: "public", RTT: 5, Loss: 0.2, Load: "12.00", Rows: []row{
+				{Client: nametag, Trips: 3, Name: []float64{100}, Exit: []float64{200}},
+				{Client: dhclientCurl, Trips: 5, Failed: []string{"nothing after 30s"}},
+				{Client: "udhcpc + wget", Trips: 5, Name: []float64{300, 200}, Exit: []float64{300, 200}, Failed: []string{"gave up"}},
+				{Client: "dhcpcd + curl", Trips: 5, Name: []float64{500}, Exit: []float64{600}, Failed: []string{"gave up", "gave up"}},
+			}},
+		},
+	}
+}
+
+func TestPromises(t *testing.T) {
+	want := map[string]bool{
+		"public, no round-trip time: at most 1.5 × the bare link-local prototype": true,
+		"and at least 5 × faster than dhclient + curl":                            false,
+		"and at least 5 × faster than the best other client":                      false,
+		"public, 5ms, 20 % loss each way: 99th percentile of 200 runs under 1 s":  false, // one run is not 200
+		"the binary: at most 12 MiB":                                              true,
+		"as zstd: at most 4 MiB":                                                  false,
+		"peak resident memory: at most 24 MiB":                                    true,
+	}
+	got := make(map[string]bool)
+	for _, p := range promises(example()) {
+		got[p.what] = p.held
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
+func TestReport(t *testing.T) {
+	text := markdown(example())
+	for _, want := range []string{
+		"| nametag | 3 | 0 | 5.5 | 5.0 | 9.0 | 9.0 | 21.0 | – | 1.67 |",
+		"| nametag | 1 | 0 | 100 | 100 | 100 | 100 | 200 | 6.67 × 3 | – |",
+		"| dhclient + curl | 1 | 1 | – | – | – | – | – | – | – |",
+		"| udhcpc + wget | 3 | 1 | 300 | 200 | none | none | 250 | 12.00 × 5 | – |",
+		"| dhcpcd + curl | 3 | 2 | none | 500 | none | none | 600 | – | – |",
+		"**not measured:** absent is not installed (Debian: none)",
+		"with a load average between 9.50 and 12.00",
+		"| 1.38 × (1.67 × the same, linked statically) | held |",
+		"| and at least 5 × faster than dhclient + curl | 4.0 × | **not held** |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report does not say %q:\n%s", want, text)
+		}
+	}
+}
+
+func TestPicture(t *testing.T) {
+	drawing := picture(example())
+	decoder := xml.NewDecoder(strings.NewReader(drawing))
+	names := make(map[string]bool)
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%v in:\n%s", err, drawing)
+		}
+		if text, ok := token.(xml.CharData); ok {
+			names[string(text)] = true
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		for _, a := range start.Attr {
+			v, err := strconv.ParseFloat(a.Value, 64)
+			if err == nil && (math.IsNaN(v) || math.IsInf(v, 0) || v < 0 || v > 2000) {
+				t.Errorf("<%s %s=%q> is outside the picture", start.Name.Local, a.Name.Local, a.Value)
+			}
+		}
+	}
+	for _, want := range []string{bareLinkLocal, nametag, dhclientCurl, "public, 5 ms RTT", "20 % lost each way", "5.5", "no name"} {
+		if !names[want] {
+			t.Errorf("the picture does not say %q", want)
+		}
+	}
+}
+
+func TestFiguresSurviveTheFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "deep", "down")
+	f := example()
+	if err := write(dir, f); err != nil {
+		t.Fatal(err)
+	}
+	back, err := load(filepath.Join(dir, figuresFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(f, back) {
+		t.Errorf("written\n%+v\nread\n%+v", f, back)
+	}
+	if table, err := os.ReadFile(filepath.Join(dir, tableFile)); err != nil || string(table) != markdown(f) {
+		t.Errorf("the table in the folder is another one (%v)", err)
+	}
+}
+
+// The figures in the repository and what is made of them belong together.
+func TestTheCommittedReportIsMadeFromTheCommittedFigures(t *testing.T) {
+	dir := filepath.Join("..", "..", "..", "docs", "bench")
+	f, err := load(filepath.Join(dir, figuresFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{tableFile: markdown(f), pictureFile: picture(f)} {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != want {
+			t.Errorf("docs/bench/%s is not what the figures say; make it anew: go run ./internal/testvm/bench -render", name)
+		}
+	}
+}
+
+func TestAConditionMeasuredAnewReplacesTheEarlierOne(t *testing.T) {
+	anew := &figures{Machine: machineFigures{Took: "30s"}, Series: []series{{Shape: "public", RTT: 5, Loss: 0.2, Load: "1.00"}}}
+	if err := anew.with(example()); err != nil {
+		t.Fatal(err)
+	}
+	if anew.Machine.Took != "1m30s" {
+		t.Errorf("it took %s", anew.Machine.Took)
+	}
+	if len(anew.Series) != 2 || anew.Series[0].Load != "9.50" || anew.Series[1].Load != "1.00" {
+		t.Errorf("%+v", anew.Series)
+	}
+}
+
+func TestThePlanCoversEveryNetwork(t *testing.T) {
+	full, err := plan(false, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(full) != 12 {
+		t.Errorf("%d conditions, want 12: %v", len(full), full)
+	}
+	quick, err := plan(true, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(quick) >= len(full)/2 {
+		t.Errorf("the quick plan has %d conditions, no short one: %v", len(quick), quick)
+	}
+	if got := flagship.effort(client{name: nametag, resolves: true}).runs; got != promisedRuns {
+		t.Errorf("%d runs for the promise, want %d", got, promisedRuns)
+	}
+	if _, err := plan(false, "no such network"); err == nil {
+		t.Error("a filter that matches nothing is no error")
+	}
+}
+
+// shell is a client that is a shell script.
+func shell(name, script string) client {
+	return client{name: name, argv: []string{"/bin/sh", "-c", script}, trips: either}
+}
+
+func TestRuns(t *testing.T) {
+	netns.Require(t)
+	here := condition{shape: cloud.Public}
+	turn := func(t *testing.T, c client) (run, error) {
+		t.Helper()
+		return once(t.Context(), c, here, 1, nil)
+	}
+	t.Run("the time to the name ends at its line, not at the exit", func(t *testing.T) {
+		r, err := turn(t, shell("prompt", "echo "+hostname+"; sleep 0.3"))
+		if err != nil || r.failed != "" {
+			t.Fatal(r, err)
+		}
+		if r.exit-r.name < 200*time.Millisecond {
+			t.Errorf("name after %s, exit after %s", r.name, r.exit)
+		}
+	})
+	t.Run("another name ends the bench", func(t *testing.T) {
+		if _, err := turn(t, shell("liar", "echo my-server")); err == nil || !strings.Contains(err.Error(), `liar, public, 0s, 0 % loss: it said "my-server"`) {
+			t.Error(err)
+		}
+	})
+	t.Run("half a name ends the bench", func(t *testing.T) {
+		if _, err := turn(t, shell("cut", "printf "+hostname)); err == nil {
+			t.Error("a line without an end was taken for the name")
+		}
+	})
+	t.Run("a client that gives up has failed, and says why", func(t *testing.T) {
+		r, err := turn(t, shell("tired", "echo no lease >&2; exit 7"))
+		if err != nil || r.failed != "gave up: exit status 7 no lease" {
+			t.Errorf("%q, %v", r.failed, err)
+		}
+	})
+	t.Run("a daemon does not outlive its run", func(t *testing.T) {
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		nap := "60." + strconv.Itoa(os.Getpid())
+		r, err := turn(t, shell("forker", "mkfifo "+fifo+"; (setsid sh -c 'echo up > "+fifo+"; exec sleep "+nap+"' >/dev/null 2>&1 &); read up < "+fifo+"; echo "+hostname))
+		if err != nil || r.failed != "" {
+			t.Fatal(r, err)
+		}
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil || len(processes) == 0 {
+			t.Fatal("no processes", err)
+		}
+		for _, p := range processes {
+			if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), nap) {
+				t.Errorf("still there: %s, %q", p, b)
+			}
+		}
+	})
+	t.Run("the node is fresh: its NIC is down, and nothing of the machine can be written by accident", func(t *testing.T) {
+		r, err := turn(t, shell("curious", `
+			[ -z "$(ip -br link show up dev eth0)" ] && [ -z "$(ls -A /run)" ] && echo nameserver 192.0.2.1 > /etc/resolv.conf || exit
+			echo `+hostname))
+		if err != nil || r.failed != "" {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if b, err := os.ReadFile("/etc/resolv.conf"); err == nil && strings.Contains(string(b), "192.0.2.1") {
+			t.Error("the run has written the machine's resolv.conf")
+		}
+	})
+	t.Run("an interrupted bench says so", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		if _, err := once(ctx, shell("slow", "sleep 60"), here, 1, nil); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	t.Run("the largest process counts, wherever it is in the tree", func(t *testing.T) {
+		// A grandchild, orphaned, that holds 20 MiB for a while.
+		c := shell("large", "(sh -c 'exec dd if=/dev/zero of=/dev/null bs=20M count=100' 2>/dev/null &); sleep 0.1; echo "+hostname)
+		var peak int
+		r, err := once(t.Context(), c, here, 1, func(pid int) func() { return watch(pid, &peak) })
+		if err != nil || r.failed != "" {
+			t.Fatal(r, err)
+		}
+		if peak < 15<<20 || peak > 200<<20 {
+			t.Errorf("peak of %d bytes", peak)
+		}
+	})
+}
+
+func TestTurns(t *testing.T) {
+	netns.Require(t)
+	file := filepath.Join(t.TempDir(), "order")
+	here := condition{shape: cloud.Public}
+	say := func(name string) *turns {
+		return &turns{where: here, client: shell(name, "echo "+name+" >> "+file+"; echo "+hostname), effort: effort{runs: 2, time: time.Minute}}
+	}
+	all := []*turns{say("a"), say("b"), say("c")}
+	if err := take(t.Context(), all, 1); err != nil {
+		t.Fatal(err)
+	}
+	order, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(strings.Fields(string(order)), " "); got != "a b c a b c" {
+		t.Errorf("the clients ran in the order %q", got)
+	}
+	t.Run("a slow client stops early, but not before its third run", func(t *testing.T) {
+		slow := shell("slow", "echo "+hostname)
+		it := &turns{where: here, client: slow, effort: effort{runs: 50, time: time.Nanosecond}}
+		if err := take(t.Context(), []*turns{it}, 1); err != nil {
+			t.Fatal(err)
+		}
+		if len(it.runs) != leastRuns {
+			t.Errorf("%d runs, want %d", len(it.runs), leastRuns)
+		}
+	})
+}
