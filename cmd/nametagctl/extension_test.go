@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/spf13/cobra"
 
-	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 // execute runs a command as nametagctl would.

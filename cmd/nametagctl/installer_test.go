@@ -20,9 +20,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
-	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
 	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 // stock pushes an index of installers to a registry, where Talos' own would be, and returns its name there.

@@ -23,9 +23,9 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/image/extension"
 	"github.com/nametag-boot/nametag/internal/image/helper"
-	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"

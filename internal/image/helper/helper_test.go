@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/nametag-boot/nametag/internal/image/helper"
-	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 func TestAHelperIsKnownByItsHeaders(t *testing.T) {

@@ -22,12 +22,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/nametag-boot/nametag/internal/image/helper"
-	"github.com/nametag-boot/nametag/internal/image/helper/helpertest"
 	cpios "github.com/nametag-boot/nametag/internal/image/initramfs"
 	"github.com/nametag-boot/nametag/internal/image/installer"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	ukis "github.com/nametag-boot/nametag/internal/image/uki"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 // helpers are stand-ins for both architectures.
