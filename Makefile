@@ -27,6 +27,7 @@ build: ## bin/nametag (for nodes) and bin/nametagctl (for workstations)
 
 .PHONY: demo
 demo: ## two boots on an embedded fake Hetzner network: without nametag, then with it
+	@echo 'demo: building nametagctl (the first time this takes a few minutes)'
 	@$(BUILD) -o $(BIN)/nametagctl ./cmd/nametagctl
 	@$(BIN)/nametagctl demo
 
@@ -35,23 +36,24 @@ deps: ## installs and fetches what the tests use: Debian packages, QEMU, a kerne
 	@hack/deps
 	@hack/vm-deps
 
-# The packages whose tests boot virtual machines. They have the machine to themselves.
-VM_PACKAGES := ./internal/node/boot ./internal/image/extension ./internal/image/installer ./internal/testvm/qemu/... ./internal/testvm/talos/...
+# Each tier says when it begins and ends, and a red one does not hide the next; the counts come last.
+SUITE := go run ./internal/testvm/suite
 
 .PHONY: test
-test: deps test-unit test-vm ## every tier: unit, fuzz seeds, network namespaces, virtual machines
+test: deps ## every tier: unit, fuzz seeds, network namespaces, virtual machines
+	@$(SUITE)
 
-# The handover's boots mostly wait (a race build sleeps at each exit), and what takes patience does nothing else: first in
-# line, they wait beside the others.
-WAITING := ./internal/node/handover ./internal/testvm/patience
 .PHONY: test-unit
 test-unit: ## all tiers but the virtual machines
-	go vet ./...
-	go test -race -p 6 -timeout 10m $(WAITING) $$(go list ./... | grep -vxF "$$(go list $(WAITING) $(VM_PACKAGES))")
+	@$(SUITE) unit
 
 .PHONY: test-vm
 test-vm: ## the tier of virtual machines
-	go test -timeout 15m $(VM_PACKAGES)
+	@$(SUITE) vm
+
+.PHONY: busy-test
+busy-test: deps ## the suite twice, beside twice as many busy processes as there are processors
+	@$(SUITE) -busy -times 2
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for T (default 30s)
@@ -77,10 +79,12 @@ bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUIC
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml
+	@echo 'lint: from a cold cache this takes a few minutes'
 	$(GOLANGCI_LINT) run ./...
 
 $(GOLANGCI_LINT):
 	@mkdir -p $(dir $@)
+	@echo 'lint: building golangci-lint $(GOLANGCI_LINT_VERSION), once: about two minutes'
 	GOBIN=$(abspath $(dir $@)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv $(dir $@)golangci-lint $@
 

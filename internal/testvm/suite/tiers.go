@@ -1,0 +1,31 @@
+package main
+
+// vms are the packages whose tests boot virtual machines. They have the machine to themselves.
+var vms = []string{"./internal/node/boot", "./internal/image/extension", "./internal/image/installer", "./internal/testvm/qemu/...", "./internal/testvm/talos/..."}
+
+// waiting are packages whose tests mostly wait (a race build sleeps at each exit), or do nothing else: first in line, they
+// wait beside the others.
+var waiting = []string{"./internal/node/handover", "./internal/testvm/patience"}
+
+// tiers are what make test runs, in order.
+var tiers = []tier{
+	{
+		name: "unit", about: "vet; unit tests, fuzz seeds, network namespaces, with the race detector",
+		before:   [][]string{{"go", "vet", "./..."}},
+		packages: append(append(append([]string{}, waiting...), "./..."), without(vms)...),
+		flags:    []string{"-race", "-p", "6", "-timeout", "10m"},
+	},
+	{
+		name: "vm", about: "boots of virtual machines",
+		packages: vms,
+		flags:    []string{"-timeout", "15m"},
+	},
+}
+
+func without(packages []string) []string {
+	var minus []string
+	for _, p := range packages {
+		minus = append(minus, "-"+p)
+	}
+	return minus
+}
