@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/siderolabs/go-procfs/procfs"
@@ -14,25 +15,29 @@ const (
 	paramHostname = "talos.hostname"
 	paramPlatform = "talos.platform"
 	paramIP       = "ip"
+	paramSystemd  = "systemd.hostname" // systemd's (kernel-command-line(7))
+	paramDracut   = "hostname"         // older initramfs generators'
 )
 
 // CommandLine is what the kernel command line says about the node's name.
 type CommandLine struct {
 	// Policy is the one that the argument asks for; Off if there is none.
 	Policy Policy
-	// Present reports whether the argument stands on the line, malformed or not.
+	// Present reports whether the argument stands on the line, malformed or not,
+	// by either of its names.
 	Present bool
 	// Hostname is the name that the operator gave, and HostnameFrom the argument
-	// that gave it: "talos.hostname=" or, field 5 of it, "ip=". Both are empty if
-	// no name was given. The name is as it stands on the line, not validated.
+	// that gave it: "talos.hostname=", "ip=" (field 5 of it), "systemd.hostname="
+	// or "hostname=", whichever comes first in this order. Both are empty if no
+	// name was given. The name is as it stands on the line, not validated.
 	Hostname, HostnameFrom string
 	// Platform is the value of talos.platform=, empty if there is none.
 	Platform string
 }
 
-// Parse reads a command line. If talos.hostname.wait= is malformed, the error is
-// an [*Error], and the CommandLine is complete and its Policy that of [Default].
-// A nil c is an empty line.
+// Parse reads a command line. If talos.hostname.wait= is malformed, or says
+// something else than nametag.wait= beside it, the error is an [*Error], and the
+// CommandLine is complete and its Policy that of [Default]. A nil c is an empty line.
 func Parse(c *procfs.Cmdline) (CommandLine, error) {
 	if c == nil {
 		return CommandLine{}, nil
@@ -42,11 +47,15 @@ func Parse(c *procfs.Cmdline) (CommandLine, error) {
 		line.Hostname, line.HostnameFrom = name, paramHostname+"="
 	} else if name := hostnameOfIP(c.Get(paramIP)); name != "" {
 		line.Hostname, line.HostnameFrom = name, paramIP+"="
+	} else if name := last(c, paramSystemd); name != "" {
+		line.Hostname, line.HostnameFrom = name, paramSystemd+"="
+	} else if name := first(c, paramDracut); name != "" {
+		line.Hostname, line.HostnameFrom = name, paramDracut+"="
 	}
-	if value := c.Get(Parameter).First(); value != nil {
+	if value, alias := c.Get(Parameter).First(), c.Get(Alias).First(); value != nil || alias != nil {
 		var err error
 		line.Present = true
-		line.Policy, err = ParsePolicy(*value)
+		line.Policy, err = eitherPolicy(value, alias)
 		return line, err
 	}
 	if err := misspelt(c); err != nil {
@@ -74,6 +83,35 @@ func readFile(name string) (CommandLine, error) {
 		return CommandLine{}, fmt.Errorf("procfs: reading the kernel command line: %w", err)
 	}
 	return ParseString(string(text))
+}
+
+// eitherPolicy reads the argument by both of its names; nil is one that is not
+// there, and one of them is. Where they differ there is no telling which was meant.
+func eitherPolicy(value, alias *string) (Policy, error) {
+	if alias == nil {
+		return parseArgument(Parameter, *value)
+	}
+	p, err := parseArgument(Alias, *alias)
+	if value == nil || err != nil {
+		return p, err
+	}
+	q, err := parseArgument(Parameter, *value)
+	if err == nil && !reflect.DeepEqual(p, q) {
+		return Default(), &Error{
+			Argument: Alias + "=" + *alias, Part: *alias, Reason: "contradicts " + Parameter + "=" + *value + " beside it",
+			Suggestion: *value,
+		}
+	}
+	return q, err
+}
+
+// last returns the last value of an argument, or "".
+func last(c *procfs.Cmdline, key string) (value string) {
+	p := c.Get(key)
+	for i := 0; p.Get(i) != nil; i++ {
+		value = *p.Get(i)
+	}
+	return value
 }
 
 // first returns the first value of an argument, or "".
@@ -134,9 +172,10 @@ func splitIP(s string) []string {
 	return fields
 }
 
-// misspelt finds an argument that was meant to be Parameter: other case, in
-// quotes, or at most two letters wrong. The first letter must be right, so that
-// the imager's -talos.hostname.wait, which takes an argument away, is not one.
+// misspelt finds an argument that was meant to be Parameter or Alias: other case,
+// in quotes, or two letters wrong at most, one of the short Alias (nametag.init is
+// another argument). The first letter must be right, so that the imager's
+// -talos.hostname.wait, which takes an argument away, is not one.
 func misspelt(c *procfs.Cmdline) error {
 	c.Lock()
 	defer c.Unlock()
@@ -146,14 +185,25 @@ func misspelt(c *procfs.Cmdline) error {
 			continue
 		}
 		key := strings.ToLower(strings.TrimLeft(p.Key(), `"'`))
-		if len(key) > len(Parameter)+2 || !strings.HasPrefix(key, Parameter[:1]) || distance(key, Parameter) > 2 {
+		var meant string
+		switch {
+		case slip(key, Parameter, 2):
+			meant = Parameter
+		case slip(key, Alias, 1):
+			meant = Alias
+		default:
 			continue
 		}
 		argument := p.Key()
 		if *value != "" {
 			argument += "=" + *value
 		}
-		return &Error{Argument: argument, Part: p.Key(), Reason: "is no argument of this name", Suggestion: Parameter}
+		return &Error{Argument: argument, Part: p.Key(), Reason: "is no argument of this name", Suggestion: meant}
 	}
 	return nil
+}
+
+// slip reports whether key is name, with so many letters wrong at most.
+func slip(key, name string, wrong int) bool {
+	return len(key) <= len(name)+wrong && strings.HasPrefix(key, name[:1]) && distance(key, name) <= wrong
 }

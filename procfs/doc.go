@@ -4,6 +4,9 @@
 //
 //	talos.hostname.wait=VALUE[,KEY=VALUE…]
 //
+// nametag.wait= is the same argument by another name, for systems that are not Talos.
+// One of the two is enough; two that differ are a mistake, as below.
+//
 // VALUE is a duration with its unit (90s, 2m, 1h30m), forever, one of 1, on,
 // true, yes or nothing at all (the default policy, see [Default]), or one of 0,
 // off, false, no (do nothing).

@@ -87,7 +87,7 @@ func FuzzPolicyRoundTrip(f *testing.F) {
 func FuzzParseString(f *testing.F) {
 	for _, s := range []string{
 		"", "talos.hostname.wait", "talos.hostname.wait=2m talos.hostname.wait=off", "ip=[::1]::::a ip=dhcp", "ip=eth0:dhcp:1500:86:00:00:12:34:56",
-		`"talos.hostname.wait=off"`, "talos.hostname.wiat=off", "talos.hostname=a.b talos.platform=hcloud\n", "=x = ==",
+		`"talos.hostname.wait=off"`, "talos.hostname.wiat=off", "talos.hostname=a.b talos.platform=hcloud\n", "=x = ==", "nametag.wait=off talos.hostname.wait=off", "nametag.wiat",
 	} {
 		f.Add(s)
 	}
@@ -96,7 +96,7 @@ func FuzzParseString(f *testing.F) {
 		if err != nil && (line.Policy.Mode != Bounded || !line.Present) {
 			t.Fatalf("%q: %v, but %+v", s, err, line)
 		}
-		if err == nil && line.Present && line.Policy.Mode == Off && !strings.Contains(s, Parameter+"=") {
+		if err == nil && line.Present && line.Policy.Mode == Off && !strings.Contains(s, Parameter+"=") && !strings.Contains(s, Alias+"=") {
 			t.Fatalf("%q is off", s)
 		}
 		if !line.Present && !reflect.DeepEqual(line.Policy, Policy{}) {

@@ -13,10 +13,13 @@ const longestValue = 4096
 // ParsePolicy reads what stands behind the "=" of talos.hostname.wait=. If it is
 // malformed, the error is an [*Error] and the policy is that of [Default], with
 // nothing of the argument in it: half of an argument may be worse than none.
-func ParsePolicy(value string) (Policy, error) {
+func ParsePolicy(value string) (Policy, error) { return parseArgument(Parameter, value) }
+
+// parseArgument is [ParsePolicy] for the argument by either of its names.
+func parseArgument(name, value string) (Policy, error) {
 	p, err := parsePolicy(value)
 	if err != nil {
-		err.Argument = Parameter + "=" + value
+		err.Argument = name + "=" + value
 		return Default(), err
 	}
 	return p, nil
@@ -81,9 +84,9 @@ func parseWait(s string) (Policy, *Error) {
 	e := &Error{Part: s}
 	secs, guess, numeric := guessWait(s)
 	switch {
-	case strings.HasPrefix(s, Parameter+"="):
+	case strings.HasPrefix(s, Parameter+"="), strings.HasPrefix(s, Alias+"="):
 		e.Reason = "names the argument once more"
-		e.Suggestion = strings.TrimPrefix(s, Parameter+"=")
+		_, e.Suggestion, _ = strings.Cut(s, "=")
 	case strings.Contains(s, "="):
 		e.Reason = "stands where the time belongs"
 		if _, err := parseItems("1," + s); err == nil {

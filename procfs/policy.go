@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// Parameter is the name of the kernel argument.
-const Parameter = "talos.hostname.wait"
+// The kernel argument has two names and one grammar. Alias is for those who run no
+// Talos. [Parse] reads either.
+const (
+	Parameter = "talos.hostname.wait"
+	Alias     = "nametag.wait"
+)
 
 // DefaultWait is how long the default policy waits.
 const DefaultWait = 5 * time.Minute
@@ -202,14 +206,14 @@ func (p Policy) MarshalText() ([]byte, error) {
 	return []byte(p.String()), nil
 }
 
-// UnmarshalText reads the argument with its name or without, which makes a
+// UnmarshalText reads the argument with either name or without, which makes a
 // Policy fit for [flag.TextVar]. On error p is the policy of [Default].
 func (p *Policy) UnmarshalText(text []byte) error {
-	value := string(text)
-	if value == Parameter {
-		value = ""
+	name, value, _ := strings.Cut(string(text), "=")
+	if name != Parameter && name != Alias { // the value alone
+		name, value = Parameter, string(text)
 	}
 	var err error
-	*p, err = ParsePolicy(strings.TrimPrefix(value, Parameter+"="))
+	*p, err = parseArgument(name, value)
 	return err
 }

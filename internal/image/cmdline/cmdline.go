@@ -64,7 +64,8 @@ func Check(line string, o Options) []Finding {
 	c.policy(line)
 	c.loose()
 	c.slips()
-	c.twice("talos.hostname.wait", "the first counts")
+	c.twice(procfs.Parameter, "the first counts")
+	c.twice(procfs.Alias, "the first counts")
 	c.twice("talos.platform", "Talos takes the first")
 	c.twice("rdinit", "the kernel takes the last")
 	c.twice("init", "the kernel takes the last")
@@ -88,6 +89,16 @@ func (c *check) mistake(argument, remedy, format string, args ...any) {
 
 func (c *check) hint(argument, remedy, format string, args ...any) {
 	c.findings = append(c.findings, Finding{false, argument, fmt.Sprintf(format, args...), remedy})
+}
+
+// own is nametag's own argument by the name that it has on this line; empty where there is none.
+func (c *check) own() string {
+	for _, name := range []string{procfs.Parameter, procfs.Alias} {
+		if all := c.all(name); len(all) > 0 {
+			return all[0]
+		}
+	}
+	return ""
 }
 
 // all is the arguments of a name, in order.
@@ -135,7 +146,7 @@ func (c *check) policy(line string) {
 	case !parsed.Present:
 		c.mistake("", "add "+procfs.Default().String(), "there is no %s=: nametag does nothing", procfs.Parameter)
 	case parsed.Policy.Mode == procfs.Off:
-		c.hint(c.all(procfs.Parameter)[0], "", "it switches nametag off")
+		c.hint(c.own(), "", "it switches nametag off")
 	default:
 		c.nics(parsed.Policy)
 	}
@@ -154,7 +165,7 @@ var predictable = regexp.MustCompile(`^(en|wl)[opsx*?[]`)
 func (c *check) nics(p procfs.Policy) {
 	for _, nic := range p.NICs {
 		if predictable.MatchString(nic) {
-			c.hint(c.all(procfs.Parameter)[0], "write eth0, a glob such as eth*, or the MAC",
+			c.hint(c.own(), "write eth0, a glob such as eth*, or the MAC",
 				"nic=%s is a name that udev gives; at boot, before udev, the kernel's own names count", nic)
 		}
 	}
@@ -163,16 +174,17 @@ func (c *check) nics(p procfs.Policy) {
 // loose finds what was to be a part of the policy and stands by itself, where nobody reads it.
 func (c *check) loose() {
 	for i, f := range c.fields {
-		if f == procfs.Parameter && i+1 < len(c.fields) {
+		if (f == procfs.Parameter || f == procfs.Alias) && i+1 < len(c.fields) {
 			if _, err := procfs.ParsePolicy(c.fields[i+1]); err == nil && strings.ContainsAny(c.fields[i+1], "0123456789,") {
-				c.mistake(c.fields[i+1], "write "+procfs.Parameter+"="+c.fields[i+1], "it stands by itself, and nothing reads it")
+				c.mistake(c.fields[i+1], "write "+f+"="+c.fields[i+1], "it stands by itself, and nothing reads it")
 			}
 		}
 		switch key, _, _ := strings.Cut(f, "="); key {
 		case "then", "nic", "via", "keep":
 			value := strings.TrimSuffix(f, ",")
-			if _, err := procfs.ParsePolicy("1m," + value); err == nil && len(c.all(procfs.Parameter)) > 0 {
-				c.mistake(f, "write "+procfs.Parameter+"=…,"+value+", with a comma and no blank", "it stands by itself, and nothing reads it")
+			if _, err := procfs.ParsePolicy("1m," + value); err == nil && c.own() != "" {
+				name, _, _ := strings.Cut(c.own(), "=")
+				c.mistake(f, "write "+name+"=…,"+value+", with a comma and no blank", "it stands by itself, and nothing reads it")
 			}
 		}
 	}
@@ -180,7 +192,7 @@ func (c *check) loose() {
 
 // slips finds the neighbours of nametag's own argument, misspelt. (That one is found by whoever reads it.)
 func (c *check) slips() {
-	for _, name := range []string{"talos.platform", "talos.hostname", next} {
+	for _, name := range []string{"talos.platform", "talos.hostname", "systemd.hostname", next} {
 		for _, f := range c.fields {
 			if key, rest, _ := strings.Cut(f, "="); slip(key, name) {
 				c.mistake(f, "write "+name+"="+rest, "%s= is no argument that anything reads", key)
