@@ -96,7 +96,7 @@ func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, ignore func(mac 
 	// Closing a packet socket takes the kernel 10 ms and more (an RCU grace
 	// period, packet_release in net/packet/af_packet.c): nobody waits for it
 	// but the end of Close.
-	defer c.net.closers.Go(func() { _ = conn.Close() })
+	defer c.net.closers.Go("closing a socket", func() { _ = conn.Close() }, c.net.died)
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 
 	mac := [6]byte(l.mac)

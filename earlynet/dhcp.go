@@ -9,13 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // Retransmission. RFC 2131, section 4.1, begins with 4 s for the sake of shared
@@ -92,7 +93,7 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 	doubt := time.NewTimer(x.doubt)
 	defer doubt.Stop()
 	var renewed chan renewal // nil: nobody asks
-	var renewing sync.WaitGroup
+	var renewing safely.Group
 	defer renewing.Wait()
 	aside, stop := context.WithCancel(ctx)
 	defer stop()
@@ -111,14 +112,14 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 		case <-renew.C:
 			// Beside this loop: a server may be silent for longer than an address of ours lives.
 			renewed = make(chan renewal, 1)
-			renewing.Go(func() {
+			renewing.Go("renewing a lease", func() {
 				var r renewal
 				r.err = x.open(aside, func(ctx context.Context) (err error) {
 					r.lease, err = x.renew(ctx, l)
 					return err
 				})
 				renewed <- r
-			})
+			}, func(err error) { renewed <- renewal{err: err} })
 		case r := <-renewed:
 			renewed = nil
 			if ctx.Err() != nil {
@@ -247,15 +248,15 @@ func (x *exchange) open(ctx context.Context, fn func(context.Context) error) err
 	ctx, cancel := context.WithCancel(ctx)
 	x.conn, x.in, x.began, x.sent, x.flaw = conn, make(chan *dhcpv4.DHCPv4), time.Now(), 0, nil
 	read := make(chan struct{})
-	go func() {
+	safely.Go("reading DHCP replies", func() {
 		defer close(read)
 		x.receive(ctx)
-	}()
+	}, x.nic.net.died)
 	defer func() {
 		cancel()
 		_ = conn.SetReadDeadline(time.Now())
 		<-read
-		x.nic.net.closers.Go(func() { _ = conn.Close() })
+		x.nic.net.closers.Go("closing a socket", func() { _ = conn.Close() }, x.nic.net.died)
 	}()
 	return fn(ctx)
 }

@@ -65,7 +65,7 @@ func openFaulty(ctx context.Context, t testing.TB, cfg Config, fault func(netlin
 	if err := errors.Join(n.subscribe(), n.refresh()); err != nil {
 		t.Fatal(err)
 	}
-	n.tasks.Go(n.watch)
+	n.tasks.Go("watching links", n.watch, n.died)
 	n.finish()
 	t.Cleanup(func() { n.Close() })
 	return n

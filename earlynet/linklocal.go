@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // RFC 3927, section 9: after so many conflicts, one new address a minute.
@@ -83,7 +85,9 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr, igno
 	conflict := make(chan error, 1)
 	guard, stop := context.WithCancel(ctx)
 	defer stop()
-	c.net.tasks.Go(func() { conflict <- c.guard(guard, l, source, ignore) })
+	c.net.tasks.Go("ARP", func() {
+		conflict <- safely.Do("ARP on "+l.name, func() error { return c.guard(guard, l, source, ignore) })
+	}, c.net.died)
 
 	refresh := time.NewTicker(addressLife / 3)
 	defer refresh.Stop()

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // subscribe opens the socket on which the kernel tells of changes, in place of
@@ -45,9 +47,14 @@ func (n *Network) watch() {
 	for n.ctx.Err() == nil {
 		msgs, err := n.events.Receive()
 		if err == nil {
-			for _, m := range msgs {
-				n.apply(m)
-			}
+			err = safely.Do("applying what the kernel tells", func() error {
+				for _, m := range msgs {
+					n.apply(m)
+				}
+				return nil
+			})
+		}
+		if err == nil {
 			continue
 		}
 		if n.ctx.Err() != nil {
@@ -68,7 +75,7 @@ func (n *Network) renew() {
 	for n.ctx.Err() == nil {
 		err := n.subscribe()
 		if err == nil {
-			err = n.refresh()
+			err = safely.Do("reading links and addresses", n.refresh)
 		}
 		if err == nil {
 			n.succeeded("", 0)
@@ -210,7 +217,7 @@ func (n *Network) linkSeen(l link) {
 	switch {
 	case found:
 		c.event(0, NICFound, l.mac.String(), nil)
-		n.tasks.Go(c.run)
+		n.tasks.Go("following "+l.name, c.run, n.died)
 	case c != nil:
 		if l.name != old.name {
 			c.set(l)

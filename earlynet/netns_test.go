@@ -217,6 +217,13 @@ func (r *recorder) saw(k EventKind, text string) bool {
 	return slices.ContainsFunc(r.events, func(e Event) bool { return e.Kind == k && strings.Contains(e.String(), text) })
 }
 
+// sawErr reports whether an event came with such an error.
+func (r *recorder) sawErr(such func(error) bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.events, func(e Event) bool { return e.Err != nil && such(e.Err) })
+}
+
 // An opened network has a record of what it told.
 type opened struct {
 	*Network

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 const (
@@ -58,9 +60,9 @@ type Network struct {
 
 	paths   chan *Path
 	changes chan struct{}
-	tasks   sync.WaitGroup // everything but what watches for the end
-	closers sync.WaitGroup // packet sockets being closed, which takes the kernel a while
-	ended   chan struct{}  // closed when the tasks have ended and paths is closed
+	tasks   safely.Group  // everything but what watches for the end
+	closers safely.Group  // packet sockets being closed, which takes the kernel a while
+	ended   chan struct{} // closed when the tasks have ended and paths is closed
 
 	host *Path // of Host; else nil
 
@@ -106,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, &Error{Op: "watch links", Err: err}
 	}
 	err = n.refresh()
-	n.tasks.Go(n.watch)
+	n.tasks.Go("watching links", n.watch, n.died)
 	n.finish()
 	if err != nil {
 		return nil, errors.Join(&Error{Op: "list links", Err: err}, n.Close())
@@ -127,7 +129,7 @@ func Host(ctx context.Context, cfg Config) (*Network, error) {
 	// Without notifications there is still the path.
 	if err := n.subscribe(); err == nil {
 		if err := n.refreshAddresses(); err == nil {
-			n.tasks.Go(n.watch)
+			n.tasks.Go("watching links", n.watch, n.died)
 		}
 	}
 	n.offer(n.host)
@@ -162,13 +164,13 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 // finish arranges for the end of the tasks when the context ends. It must be
 // called last: from then on only tasks start tasks.
 func (n *Network) finish() {
-	go func() {
+	safely.Go("ending", func() {
 		defer close(n.ended)
 		<-n.ctx.Done()
 		n.unsubscribe() // wakes watch
 		n.tasks.Wait()
 		close(n.paths)
-	}()
+	}, n.died)
 }
 
 // Paths delivers each new path once. It is closed when the context ends or the
@@ -177,13 +179,13 @@ func (n *Network) Paths() <-chan *Path { return n.paths }
 
 // offer delivers a path, unless it ends first.
 func (n *Network) offer(p *Path) {
-	n.tasks.Go(func() {
+	n.tasks.Go("offering a path", func() {
 		select {
 		case n.paths <- p:
 		case <-p.Done():
 		case <-n.ctx.Done():
 		}
-	})
+	}, n.died)
 }
 
 // Changes delivers a value after a link, an address or a carrier has changed;
@@ -205,7 +207,15 @@ func (n *Network) event(e Event) {
 	e.Time = time.Now()
 	n.observe.Lock()
 	defer n.observe.Unlock()
-	n.cfg.Observer(e)
+	err := safely.Do("the observer", func() error { n.cfg.Observer(e); return nil })
+	if err != nil {
+		n.failed(&Error{Op: "tell the observer", Err: err})
+	}
+}
+
+// died notes the panic of a goroutine, which has ended by it.
+func (n *Network) died(err error) {
+	n.failed(&Error{Op: "go on", Err: err})
 }
 
 // failed notes the last error of a NIC and method, for Status.
@@ -306,7 +316,7 @@ func (n *Network) close() error {
 // machine is busy, and nothing of it can be seen on the network.
 func (n *Network) awaitClosers() {
 	done := make(chan struct{})
-	go func() { n.closers.Wait(); close(done) }()
+	safely.Go("closing sockets", func() { n.closers.Wait(); close(done) }, n.died)
 	patience := time.NewTimer(closeTime)
 	defer patience.Stop()
 	select {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // A nic is a link in use. Its goroutine, run, follows the state that the
@@ -105,6 +107,24 @@ func (c *nic) refuse(m Method, err error) {
 
 // run follows the link until it is gone or the network ends.
 func (c *nic) run() {
+	c.goOn(c.net.ctx, 0, c.follow)
+}
+
+// goOn calls fn, and again where it panics, after a while: whatever made it, one
+// packet or one odd answer of the kernel is not to end a path for good.
+func (c *nic) goOn(ctx context.Context, m Method, fn func()) {
+	for ctx.Err() == nil {
+		err := safely.Do(m.String()+" on "+c.name(), func() error { fn(); return nil })
+		if err == nil {
+			return
+		}
+		c.fail(PathFailed, &Error{Op: "go on", Method: m, Err: err})
+		pause(ctx, afterPanic)
+	}
+}
+
+// follow does what run does, as long as nothing panics.
+func (c *nic) follow() {
 	var s *session
 	defer func() { s.stop() }()
 
@@ -153,18 +173,21 @@ const (
 	lastRaise  = 5 * time.Second
 )
 
+// afterPanic is how long what has panicked rests.
+const afterPanic = 500 * time.Millisecond
+
 // A session is the methods at work while a link carries frames.
 type session struct {
 	breaks  int // the link's when it began
 	cancel  context.CancelFunc
-	methods sync.WaitGroup
+	methods safely.Group
 }
 
 func (c *nic) start(breaks int) *session {
 	ctx, cancel := context.WithCancel(c.net.ctx)
 	s := &session{breaks: breaks, cancel: cancel}
 	for _, m := range c.net.methods {
-		s.methods.Go(func() { c.try(ctx, m) })
+		s.methods.Go(m.String(), func() { c.try(ctx, m) }, c.net.died)
 	}
 	return s
 }
@@ -260,14 +283,16 @@ func nameOf(links []link, index int) string {
 
 // try runs one method on the link until ctx ends.
 func (c *nic) try(ctx context.Context, m Method) {
-	switch m {
-	case LinkLocal:
-		c.linkLocal(ctx)
-	case DHCP:
-		c.dhcp(ctx)
-	case IPv6:
-		c.ipv6(ctx)
-	}
+	c.goOn(ctx, m, func() {
+		switch m {
+		case LinkLocal:
+			c.linkLocal(ctx)
+		case DHCP:
+			c.dhcp(ctx)
+		case IPv6:
+			c.ipv6(ctx)
+		}
+	})
 }
 
 // undo takes back what was done to the link itself.

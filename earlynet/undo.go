@@ -3,6 +3,8 @@ package earlynet
 import (
 	"errors"
 	"slices"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // A ledger holds how to take back what was done.
@@ -20,7 +22,7 @@ func (l *ledger) add(what string, undo func() error) { *l = append(*l, entry{wha
 func (l *ledger) undo(c *nic, m Method) []error {
 	var errs []error
 	for _, e := range slices.Backward(*l) {
-		err := e.undo()
+		err := safely.Do("taking back "+e.what, e.undo)
 		if errors.Is(err, errLeft) {
 			continue
 		}

@@ -482,7 +482,7 @@ func TestCloseDoesNotWaitForEverForTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	release, closed := make(chan struct{}), make(chan struct{})
-	n.closers.Go(func() { <-release; close(closed) })
+	n.closers.Go("closing", func() { <-release; close(closed) }, n.died)
 	if err := n.Close(); err != nil { // or the test hangs
 		t.Error(err)
 	}

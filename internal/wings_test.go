@@ -17,16 +17,16 @@ const module = "github.com/nametag-boot/nametag/"
 // name the wing in turn. A package belongs to the wing with the longest name that it begins with.
 var below = map[string][]string{
 	"procfs":   {},
-	"earlynet": {},
+	"earlynet": {"internal/safely"},
 
 	"identity/dmi": {},
-	"identity":     {"earlynet", "identity/dmi"},
+	"identity":     {"earlynet", "identity/dmi", "internal/safely"},
 	// Ours is one source of several that there may be: identity does not know it.
-	"identity/hetzner":      {"earlynet", "identity", "identity/dmi"},
+	"identity/hetzner":      {"earlynet", "identity", "identity/dmi", "internal/safely"},
 	"identity/identitytest": {"earlynet", "identity", "identity/dmi"},
 
 	// What runs on a node, what edits images, the lab, and what makes a release.
-	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner"},
+	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely"},
 	"internal/image":   {"procfs"},
 	"internal/release": {"internal/image"},
 	"internal/testvm":  {"procfs", "internal/image", "internal/release"},
@@ -40,6 +40,7 @@ var below = map[string][]string{
 
 	// Things that any wing may use have no wing themselves.
 	"internal/release/buildinfo": {},
+	"internal/safely":            {},
 }
 
 // heavy are modules that must not be in what a node runs, or not in this module at all.

@@ -1,0 +1,82 @@
+package internal_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// bare are the goroutines that are started without internal/safely, by file, each with the reason.
+var bare = map[string]string{
+	"identity/hetzner/dial.go":           "dials over a path",
+	"identity/hetzner/hetzner.go":        "two requests at once",
+	"identity/race.go":                   "a runner",
+	"identity/resolve.go":                "the end of all, and the rest of an identity",
+	"identity/runner.go":                 "an attempt; the source is called under protect",
+	"internal/node/boot/init.go":         "waits for the worker",
+	"internal/node/boot/worker.go":       "beside the search",
+	"internal/node/handover/child.go":    "supervises",
+	"internal/node/handover/enforce.go":  "supervises",
+	"internal/node/handover/keeper.go":   "supervises",
+	"internal/node/handover/prepare.go":  "supervises",
+	"internal/node/handover/report.go":   "hears the other process",
+	"internal/node/kmod/kmod.go":         "loads drivers",
+	"internal/node/progress/progress.go": "keeps the time of the console",
+}
+
+// On a node a panic in any goroutine ends the process, and with the first process the machine. So whatever runs beside
+// the main goroutine there is started by package safely: neither by a go statement nor by a sync.WaitGroup, whose Go has
+// one argument where that of a safely.Group has three.
+func TestGoroutinesAreStartedSafely(t *testing.T) {
+	unused := map[string]bool{}
+	for where := range bare {
+		unused[where] = true
+	}
+	for _, dir := range []string{"../earlynet", "../identity", "node"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			files := token.NewFileSet()
+			f, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			file := strings.TrimPrefix(filepath.ToSlash(filepath.Join("internal", path)), "internal/../")
+			ast.Inspect(f, func(n ast.Node) bool {
+				if !startsBare(n) {
+					return true
+				}
+				if _, excepted := bare[file]; excepted {
+					delete(unused, file)
+				} else {
+					t.Errorf("%s: a goroutine that nobody catches: use internal/safely", files.Position(n.Pos()))
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for where := range unused {
+		t.Errorf("%s starts no bare goroutine any more: take the exception away", where)
+	}
+}
+
+// startsBare reports whether a node of the syntax starts a goroutine by itself.
+func startsBare(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.GoStmt:
+		return true
+	case *ast.CallExpr:
+		s, ok := n.Fun.(*ast.SelectorExpr)
+		return ok && s.Sel.Name == "Go" && len(n.Args) == 1
+	}
+	return false
+}
