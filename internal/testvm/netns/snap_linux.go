@@ -20,9 +20,11 @@ import (
 )
 
 // Snapshot is what a network namespace and this process hold at one moment, as far as something that brings a link up
-// could leave it changed: links, addresses, routes of all tables, rules, neighbours, settings of devices, goroutines and
-// descriptors. What changes by itself is left out (counters, ages, the states of neighbours), and so are the goroutines
-// of the bench.
+// could leave it changed. Of a link that is all that the kernel keeps: every attribute of rtnetlink (alias, token, flags
+// learnt from router advertisements), addresses, routes of all tables, rules, neighbours and the parameters of their
+// tables, queueing disciplines, multicast groups, and everything in /proc/sys/net/{ipv4,ipv6}/{conf,neigh}. Beside it,
+// goroutines and descriptors. What changes by itself is left out (counters, ages, the states of neighbours), and so are
+// the goroutines of the bench.
 type Snapshot struct {
 	// lines are what is there, each with how often.
 	lines map[string]int
@@ -37,8 +39,11 @@ func Snap() (Snapshot, error) {
 	if err != nil {
 		return s, err
 	}
-	err = s.network(r)
+	up, err := s.network(r)
 	r.close()
+	if err == nil {
+		err = s.groups(up)
+	}
 	if err == nil {
 		err = s.settings()
 	}
@@ -95,8 +100,8 @@ func (s Snapshot) Settle(within time.Duration) (diff string, err error) {
 
 func (s Snapshot) add(format string, args ...any) { s.lines[fmt.Sprintf(format, args...)]++ }
 
-// network adds what rtnetlink knows.
-func (s Snapshot) network(r *rtnl) error {
+// network adds what rtnetlink knows, and returns the names of links that are up.
+func (s Snapshot) network(r *rtnl) (map[string]bool, error) {
 	names := map[uint32]string{}
 	name := func(index uint32) string {
 		if n, ok := names[index]; ok {
@@ -104,37 +109,45 @@ func (s Snapshot) network(r *rtnl) error {
 		}
 		return fmt.Sprintf("#%d", index)
 	}
+	up := map[uint32]bool{}
 	dumps := []struct {
 		kind netlink.HeaderType
 		head []byte
 		add  func(data []byte) error
 	}{
-		{unix.RTM_GETLINK, ifinfo(0, 0, 0), func(b []byte) error { return s.link(b, names) }},
+		{unix.RTM_GETLINK, ifinfo(0, 0, 0), func(b []byte) error { return s.link(b, names, up) }},
 		{unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func(b []byte) error { return s.address(b, name) }},
 		{unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), func(b []byte) error { return s.route(b, name) }},
 		{unix.RTM_GETRULE, make([]byte, unix.SizeofRtMsg), s.rule},
 		{unix.RTM_GETNEIGH, make([]byte, unix.SizeofNdMsg), func(b []byte) error { return s.neighbour(b, name) }},
+		{unix.RTM_GETNEIGHTBL, make([]byte, sizeofNdtMsg), func(b []byte) error { return s.neighbourTable(b, name) }},
+		{unix.RTM_GETQDISC, make([]byte, sizeofTcMsg), func(b []byte) error { return s.discipline(b, name, up) }},
+		{unix.RTM_GETNEXTHOP, make([]byte, sizeofNhMsg), s.nextHop},
 	}
 	for _, d := range dumps {
 		msgs, err := r.c.Execute(netlink.Message{
 			Header: netlink.Header{Type: d.kind, Flags: netlink.Request | netlink.Dump}, Data: d.head,
 		})
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			continue // a kernel without rules
+			continue // a kernel without them
 		}
 		if err != nil {
-			return fmt.Errorf("dump %d: %w", d.kind, err)
+			return nil, fmt.Errorf("dump %d: %w", d.kind, err)
 		}
 		for _, m := range msgs {
 			if len(m.Data) < len(d.head) {
-				return fmt.Errorf("dump %d: message of %d bytes", d.kind, len(m.Data))
+				return nil, fmt.Errorf("dump %d: message of %d bytes", d.kind, len(m.Data))
 			}
 			if err := d.add(m.Data); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	ups := map[string]bool{}
+	for index := range up {
+		ups[name(index)] = true
+	}
+	return ups, nil
 }
 
 // attributes calls f for each attribute behind a message's head.
@@ -149,41 +162,129 @@ func attributes(b []byte, f func(ad *netlink.AttributeDecoder)) error {
 	return ad.Err()
 }
 
-func (s Snapshot) link(b []byte, names map[uint32]string) error {
+// Sizes of headers in front of attributes that x/sys does not have: struct ndtmsg, tcmsg and nhmsg.
+const sizeofNdtMsg, sizeofTcMsg, sizeofNhMsg = 4, 20, 8
+
+// words are names for the attributes that a reader of a difference is likely to meet; others are numbers.
+type words map[uint16]string
+
+func (w words) of(kind uint16) string {
+	if s, ok := w[kind]; ok {
+		return s
+	}
+	return fmt.Sprintf("attribute %d", kind)
+}
+
+// listed are all attributes behind a message's head but those left out, each as a word and its bytes; four bytes are
+// nearly always a number.
+func (w words) listed(b []byte, without ...uint16) ([]string, error) {
+	var parts []string
+	err := attributes(b, func(ad *netlink.AttributeDecoder) {
+		switch value := ad.Bytes(); {
+		case slices.Contains(without, ad.Type()):
+		case len(value) == 4:
+			parts = append(parts, fmt.Sprintf("%s %d", w.of(ad.Type()), binary.NativeEndian.Uint32(value)))
+		default:
+			parts = append(parts, fmt.Sprintf("%s %x", w.of(ad.Type()), value))
+		}
+	})
+	slices.Sort(parts)
+	return parts, err
+}
+
+// Attributes of linux/if_link.h that x/sys does not have.
+const (
+	iflaInet6Flags, iflaInet6Token, iflaInet6AddrGenMode, iflaInet6RAMTU = 1, 7, 8, 9
+	iflaCarrierUpCount, iflaCarrierDownCount                             = 47, 48
+)
+
+// in6Ready is IF_READY of net/if_inet6.h: duplicate address detection may run, which is so while the link is up.
+const in6Ready = 0x80000000
+
+func (s Snapshot) link(b []byte, names map[uint32]string, up map[uint32]bool) error {
 	index, flags := binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[8:])
-	var name, mac string
-	var mtu, master, operstate, queue, promiscuity uint32
+	var name, mac, alias string
+	var operstate uint32
 	err := attributes(b[unix.SizeofIfInfomsg:], func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFLA_IFNAME:
 			name = ad.String()
 		case unix.IFLA_ADDRESS:
 			mac = net.HardwareAddr(ad.Bytes()).String()
-		case unix.IFLA_MTU:
-			mtu = ad.Uint32()
-		case unix.IFLA_MASTER:
-			master = ad.Uint32()
 		case unix.IFLA_OPERSTATE:
 			operstate = uint32(ad.Uint8())
-		case unix.IFLA_TXQLEN:
-			queue = ad.Uint32()
-		case unix.IFLA_PROMISCUITY:
-			promiscuity = ad.Uint32()
+		case unix.IFLA_IFALIAS:
+			alias = ad.String()
 		}
 	})
-	names[index] = name
-	if flags&unix.IFF_UP == 0 {
-		// Linkwatch sets the state of a link that went down, up to a second later or more; it says nothing then.
-		operstate = 0
+	if err != nil {
+		return err
 	}
-	s.add("link %d %s %s flags %#x operstate %d mtu %d master %d qlen %d promiscuity %d",
-		index, name, mac, flags, operstate, mtu, master, queue, promiscuity)
-	return err
+	names[index] = name
+	if flags&unix.IFF_UP != 0 {
+		up[index] = true
+	}
+	without := []uint16{
+		unix.IFLA_IFNAME, unix.IFLA_ADDRESS, unix.IFLA_OPERSTATE, unix.IFLA_IFALIAS,
+		unix.IFLA_STATS, unix.IFLA_STATS64, unix.IFLA_CARRIER_CHANGES, iflaCarrierUpCount, iflaCarrierDownCount,
+		unix.IFLA_AF_SPEC, // below, and in the settings
+		unix.IFLA_QDISC,   // by its own message
+	}
+	if flags&unix.IFF_UP == 0 {
+		// Linkwatch sets the state of a link that went down, up to a second later or more; it says nothing then. And
+		// whether there is a carrier on a link that is down not every driver knows.
+		operstate = 0
+		without = append(without, unix.IFLA_CARRIER)
+	}
+	rest, err := words{
+		unix.IFLA_MTU: "mtu", unix.IFLA_MASTER: "master", unix.IFLA_TXQLEN: "qlen", unix.IFLA_PROMISCUITY: "promiscuity",
+		unix.IFLA_GROUP: "group", unix.IFLA_LINKMODE: "linkmode", unix.IFLA_PROP_LIST: "altnames",
+	}.listed(b[unix.SizeofIfInfomsg:], without...)
+	if err != nil {
+		return err
+	}
+	s.add("link %d %s %s flags %#x operstate %d alias %q", index, name, mac, flags, operstate, alias)
+	for _, attribute := range rest {
+		s.add("link %d %s %s", index, name, attribute)
+	}
+	return attributes(b[unix.SizeofIfInfomsg:], func(ad *netlink.AttributeDecoder) {
+		if ad.Type() != unix.IFLA_AF_SPEC {
+			return
+		}
+		ad.Nested(func(families *netlink.AttributeDecoder) error {
+			for families.Next() {
+				if families.Type() == unix.AF_INET6 {
+					families.Nested(func(ad *netlink.AttributeDecoder) error { s.linkIPv6(ad, name); return nil })
+				}
+			}
+			return nil
+		})
+	})
 }
+
+// linkIPv6 adds what IPv6 keeps of a link beside its settings.
+func (s Snapshot) linkIPv6(ad *netlink.AttributeDecoder, name string) {
+	for ad.Next() {
+		switch ad.Type() {
+		case iflaInet6Flags:
+			s.add("IPv6 on %s: flags %#x", name, ad.Uint32()&^in6Ready)
+		case iflaInet6Token:
+			s.add("IPv6 on %s: token %s", name, ip(ad.Bytes()))
+		case iflaInet6AddrGenMode:
+			s.add("IPv6 on %s: addr_gen_mode %d", name, ad.Uint8())
+		case iflaInet6RAMTU:
+			s.add("IPv6 on %s: MTU of a router advertisement %d", name, ad.Uint32())
+		}
+	}
+}
+
+// Attributes of linux/if_addr.h.
+const ifaProto = 11
 
 func (s Snapshot) address(b []byte, name func(uint32) string) error {
 	var addr, local, peer netip.Addr
-	flags := uint32(b[2])
+	var proto uint8
+	flags, lasts := uint32(b[2]), true
 	err := attributes(b[unix.SizeofIfAddrmsg:], func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFA_ADDRESS:
@@ -192,14 +293,18 @@ func (s Snapshot) address(b []byte, name func(uint32) string) error {
 			local = ip(ad.Bytes())
 		case unix.IFA_FLAGS:
 			flags = ad.Uint32()
+		case unix.IFA_CACHEINFO:
+			lasts = len(ad.Bytes()) >= 8 && binary.NativeEndian.Uint32(ad.Bytes()[4:]) == 1<<32-1
+		case ifaProto:
+			proto = ad.Uint8()
 		}
 	})
 	if local.IsValid() && local != addr {
 		addr, peer = local, addr
 	}
 	// An address is tentative until nobody has claimed it; that passes.
-	s.add("address %s/%d peer %s dev %s scope %d flags %#x",
-		addr, b[1], peer, name(binary.NativeEndian.Uint32(b[4:])), b[3], flags&^(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC))
+	s.add("address %s/%d peer %s dev %s scope %d flags %#x protocol %d lasts %t",
+		addr, b[1], peer, name(binary.NativeEndian.Uint32(b[4:])), b[3], flags&^(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC), proto, lasts)
 	return err
 }
 
@@ -226,9 +331,115 @@ func (s Snapshot) route(b []byte, name func(uint32) string) error {
 			table = ad.Uint32()
 		}
 	})
-	s.add("route family %d %s/%d via %s dev %s src %s table %d metric %d tos %d protocol %d scope %d type %d",
-		family, dst, dstLen, gateway, name(dev), source, table, metric, tos, b[5], b[6], b[7])
+	if err != nil {
+		return err
+	}
+	rest, err := words{unix.RTA_METRICS: "metrics", unix.RTA_MULTIPATH: "multipath"}.listed(b[unix.SizeofRtMsg:],
+		unix.RTA_DST, unix.RTA_GATEWAY, unix.RTA_PREFSRC, unix.RTA_OIF, unix.RTA_PRIORITY, unix.RTA_TABLE, unix.RTA_CACHEINFO)
+	s.add("route family %d %s/%d via %s dev %s src %s table %d metric %d tos %d protocol %d scope %d type %d %v",
+		family, dst, dstLen, gateway, name(dev), source, table, metric, tos, b[5], b[6], b[7], rest)
 	return err
+}
+
+// Attributes of linux/neighbour.h.
+const (
+	ndtaName, ndtaParms, ndtaConfig, ndtaStats              = 1, 6, 7, 8
+	ndtpaIfindex, ndtpaRefCnt, ndtpaReachable, ndtpaRetrans = 1, 2, 3, 5
+)
+
+// neighbourTable adds a table's parameters, of a link or its defaults.
+func (s Snapshot) neighbourTable(b []byte, name func(uint32) string) error {
+	var table, dev string
+	var parameters []byte
+	err := attributes(b[sizeofNdtMsg:], func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case ndtaName:
+			table = ad.String()
+		case ndtaParms:
+			parameters = ad.Bytes()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = attributes(parameters, func(ad *netlink.AttributeDecoder) {
+		if ad.Type() == ndtpaIfindex {
+			dev = name(ad.Uint32())
+		}
+	})
+	if err != nil {
+		return err
+	}
+	// The time for which a neighbour counts as reachable is drawn anew now and then.
+	rest, err := words{ndtpaRetrans: "retrans_time"}.listed(parameters, ndtpaIfindex, ndtpaRefCnt, ndtpaReachable)
+	for _, parameter := range rest {
+		s.add("neighbour table %s dev %s %s", table, dev, parameter)
+	}
+	return err
+}
+
+// discipline adds a queueing discipline. The kernel gives each link a default one when it is first set up, and it stays:
+// of a link that is down, having none and having the default are the same.
+func (s Snapshot) discipline(b []byte, name func(uint32) string, up map[uint32]bool) error {
+	index, handle, parent := binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:])
+	if handle == 0 && !up[index] {
+		return nil
+	}
+	const kind, options = 1, 2 // TCA_KIND, TCA_OPTIONS; the rest are counters
+	var what, how string
+	err := attributes(b[sizeofTcMsg:], func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case kind:
+			what = ad.String()
+		case options:
+			how = fmt.Sprintf("%x", ad.Bytes())
+		}
+	})
+	s.add("qdisc %s handle %x parent %x dev %s %s", what, handle, parent, name(index), how)
+	return err
+}
+
+func (s Snapshot) nextHop(b []byte) error {
+	rest, err := words{}.listed(b[sizeofNhMsg:])
+	s.add("nexthop %x %v", b[:sizeofNhMsg], rest)
+	return err
+}
+
+// groups adds the multicast groups that links are in, by the kernel's own lists: device and address, and for how many.
+func (s Snapshot) groups(up map[string]bool) error {
+	for file, fields := range map[string][]int{
+		"dev_mcast": {1, 4, 2}, "igmp6": {1, 2, 3}, "anycast6": {1, 2, 3},
+	} {
+		text, err := os.ReadFile("/proc/thread-self/net/" + file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			words := strings.Fields(line)
+			if len(words) > slices.Max(fields) && (file != "dev_mcast" || up[words[1]]) { // a NIC that is down listens to nobody
+				s.add("%s %s %s for %s", file, words[fields[0]], words[fields[1]], words[fields[2]])
+			}
+		}
+	}
+	// Groups of IPv4 stand below a line with their device: "2 eth0 : 1 V3", then "010000E0 1 0:00000000 0".
+	text, err := os.ReadFile("/proc/thread-self/net/igmp")
+	if err != nil {
+		return err
+	}
+	var dev string
+	for line := range strings.Lines(string(text)) {
+		switch words := strings.Fields(line); {
+		case len(words) < 2 || words[0] == "Idx":
+		case !strings.HasPrefix(line, "\t"):
+			dev = words[1]
+		default:
+			s.add("igmp %s %s for %s", dev, words[0], words[1])
+		}
+	}
+	return nil
 }
 
 func (s Snapshot) rule(b []byte) error {
