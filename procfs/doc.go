@@ -15,6 +15,8 @@
 //	nic=   a MAC, an interface name or a glob     may be repeated
 //	via=   linklocal | dhcp | ipv6                may be repeated
 //	keep=  none | network                         what stays of the link
+//	known= a duration | off | strict               how long the service is asked where the name is known
+//	rename= follow | stop                          when the service gives a known node another name
 //
 // # A mistake never turns waiting off
 //
@@ -28,8 +30,8 @@
 //
 // The first talos.hostname.wait= on the line counts, as Talos reads its own
 // arguments; later ones are not looked at. Everything is in lower case, except
-// that a MAC may be written either way. A second then= or keep= must agree with
-// the first. An argument whose name is a slip of the pen away
+// that a MAC may be written either way. A second then=, keep=, known= or rename= must
+// agree with the first. An argument whose name is a slip of the pen away
 // (talos.hostname.wiat=, or in quotes) counts as malformed when the right one is
 // not there, for a boot under a wrong name is the harm that this is about.
 // Quotes are not taken away, as siderolabs/go-procfs, and so Talos, does not.

@@ -15,7 +15,7 @@ func saysOff(value string) bool {
 }
 
 func FuzzParsePolicy(f *testing.F) {
-	for _, s := range []string{"", "1", "off", "90", "2m,then=halt", "forever,nic=eth0,nic=86:00:00:12:34:56", "1h30", "-1s", "off,", `"2m"`, "2m,nic=[", "9e9h", "1d,keep=", "2m,via=dhcp,via=ipv6,keep=network"} {
+	for _, s := range []string{"", "1", "off", "90", "2m,then=halt", "forever,nic=eth0,nic=86:00:00:12:34:56", "1h30", "-1s", "off,", `"2m"`, "2m,nic=[", "9e9h", "1d,keep=", "2m,via=dhcp,via=ipv6,keep=network", "2m,known=0s,rename=stop", "2m,known=strict", "2m,known=-0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
@@ -54,10 +54,10 @@ func FuzzParsePolicy(f *testing.F) {
 }
 
 func FuzzPolicyRoundTrip(f *testing.F) {
-	f.Add(uint8(1), int64(time.Minute), uint8(2), "eth0", "dhcp", uint8(1))
-	f.Add(uint8(0), int64(-1), uint8(9), "eth0,then=halt", "", uint8(0))
-	f.Fuzz(func(t *testing.T, mode uint8, wait int64, then uint8, nic, via string, keep uint8) {
-		p := Policy{Mode: Mode(mode), Then: Then(then), Keep: Keep(keep)}
+	f.Add(uint8(1), int64(time.Minute), uint8(2), "eth0", "dhcp", uint8(1), uint8(0), int64(time.Second), uint8(1))
+	f.Add(uint8(0), int64(-1), uint8(9), "eth0,then=halt", "", uint8(0), uint8(2), int64(-1), uint8(0))
+	f.Fuzz(func(t *testing.T, mode uint8, wait int64, then uint8, nic, via string, keep, known uint8, patience int64, rename uint8) {
+		p := Policy{Mode: Mode(mode), Then: Then(then), Keep: Keep(keep), Known: Known(known), Patience: time.Duration(patience), Rename: Rename(rename)}
 		if p.Mode == Bounded {
 			p.Wait = time.Duration(wait)
 		}

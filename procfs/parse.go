@@ -54,7 +54,7 @@ func parseItems(value string) (Policy, *Error) {
 	if err != nil {
 		return Policy{}, err
 	}
-	said := map[string]string{} // the then= and keep= that were read
+	said := map[string]string{} // the keys that may not be repeated
 	for more {
 		var item string
 		item, rest, more = strings.Cut(rest, ",")
@@ -133,6 +133,14 @@ func (p *Policy) set(item string, said map[string]string) *Error {
 		if p.Keep, err = choose[Keep](key, value, keeps); err == nil {
 			err = once(said, key, value)
 		}
+	case key == "known":
+		if p.Known, p.Patience, err = parseKnown(value); err == nil {
+			err = once(said, key, value)
+		}
+	case key == "rename":
+		if p.Rename, err = choose[Rename](key, value, renames); err == nil {
+			err = once(said, key, value)
+		}
 	case key == "nic":
 		var nic string
 		if nic, err = parseNIC(value); err == nil && !slices.Contains(p.NICs, nic) {
@@ -145,11 +153,51 @@ func (p *Policy) set(item string, said map[string]string) *Error {
 	default:
 		return &Error{
 			Part:       item,
-			Reason:     "has an unknown key; the keys are then, nic, via, keep",
+			Reason:     "has an unknown key; the keys are " + strings.Join(keys(), ", "),
 			Suggestion: guessKey(key, value),
 		}
 	}
 	return err
+}
+
+// parseKnown reads the value of known=: a duration, off or strict.
+func parseKnown(s string) (Known, time.Duration, *Error) {
+	switch s {
+	case "off":
+		return KnownOff, 0, nil
+	case "strict":
+		return KnownStrict, 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err == nil && d == 0 && s != "0":
+		return KnownGoes, AtOnce, nil
+	case err == nil && d == DefaultPatience:
+		return KnownGoes, 0, nil
+	case err == nil && d >= shortestWait && d <= longestWait:
+		return KnownGoes, d, nil
+	}
+	e := &Error{Part: "known=" + s}
+	secs, guess, numeric := guessWait(s)
+	switch {
+	case s == "0":
+		e.Reason, guess = "has no unit", "0s"
+	case err == nil && d < 0, numeric && s[0] == '-':
+		e.Reason = "is negative"
+	case err == nil && d < shortestWait:
+		e.Reason, guess = "is too short for any network", "0s"
+	case err == nil && d > longestWait, numeric && secs > longestWait.Seconds(), s == "forever":
+		e.Reason, guess = "never lets a known name count", "off"
+	case numeric && strings.Trim(s, "+0123456789.") == "":
+		e.Reason = "has no unit"
+	default:
+		e.Reason = "is neither a duration with its unit (15s, 0s for at once) nor one of off, strict"
+		if guess == "" {
+			guess = nearest(s, []string{"off", "strict"})
+		}
+	}
+	e.Suggestion = prefixed("known=", guess)
+	return 0, 0, e
 }
 
 // once refuses a key that was given before and said something else: there is no

@@ -77,12 +77,48 @@ func ParseKeep(s string) (Keep, error) {
 	return k, asError(err)
 }
 
+// Known is what a name counts for that the node remembers from an earlier boot,
+// when the service gives none.
+type Known uint8
+
+// What it may count for.
+const (
+	// KnownGoes goes on under the name when the service has given none for
+	// Policy.Patience. Where the node's memory cannot be read, but belongs to a
+	// system that has booted before and names itself out of it, the boot goes on
+	// without a name from us.
+	KnownGoes Known = iota
+	// KnownStrict is KnownGoes without the second sentence: a memory that cannot
+	// be read is none.
+	KnownStrict
+	// KnownOff looks at no memory: each boot is as the first.
+	KnownOff
+)
+
+// String returns "goes", "strict" or "off".
+func (k Known) String() string { return nameOf(k, knowns) }
+
+// Rename is what to do when the service gives another name, with this machine's
+// instance id, than the one that the node remembers.
+type Rename uint8
+
+// What to do then.
+const (
+	RenameFollow Rename = iota // the new name
+	RenameStop                 // neither: it counts as no valid name
+)
+
+// String returns the word of the kernel argument: "follow" or "stop".
+func (r Rename) String() string { return nameOf(r, renames) }
+
 // The words in the order of the constants. Functions, not variables, so that
 // nobody can change them.
-func modes() []string { return []string{"off", "bounded", "forever"} }
-func thens() []string { return []string{"reboot", "poweroff", "halt", "continue"} }
-func keeps() []string { return []string{"none", "network"} }
-func vias() []string  { return []string{"linklocal", "dhcp", "ipv6"} }
+func modes() []string   { return []string{"off", "bounded", "forever"} }
+func thens() []string   { return []string{"reboot", "poweroff", "halt", "continue"} }
+func keeps() []string   { return []string{"none", "network"} }
+func knowns() []string  { return []string{"goes", "strict", "off"} }
+func renames() []string { return []string{"follow", "stop"} }
+func vias() []string    { return []string{"linklocal", "dhcp", "ipv6"} }
 
 // nameOf returns the word for v, or its number if it is none of the constants.
 func nameOf[T ~uint8](v T, words func() []string) string {
@@ -138,6 +174,36 @@ type Policy struct {
 	Via []string
 	// Keep says what stays of the network.
 	Keep Keep
+	// Known is what a remembered name counts for.
+	Known Known
+	// Patience is how long the service is asked, with KnownGoes and KnownStrict,
+	// where the name is known: see [Policy.KnownAfter]. Zero means
+	// [DefaultPatience], [AtOnce] no time at all.
+	Patience time.Duration
+	// Rename is what to do when the service gives a known node another name.
+	Rename Rename
+}
+
+// DefaultPatience is how long the service is asked where the name is known, if
+// the argument does not say.
+const DefaultPatience = 15 * time.Second
+
+// AtOnce is the Patience of known=0s: a known name counts before the service was
+// asked.
+const AtOnce time.Duration = -1
+
+// KnownAfter returns how long the service is asked where the name is known, and
+// whether a known name counts at all. The time runs from the first path to the
+// service, or from the start where none comes; when the policy's own time is up
+// before, that ends it.
+func (p Policy) KnownAfter() (patience time.Duration, ok bool) {
+	switch {
+	case p.Known == KnownOff:
+		return 0, false
+	case p.Patience == 0:
+		return DefaultPatience, true
+	}
+	return max(0, p.Patience), true
 }
 
 // Default returns the policy of a bare talos.hostname.wait: five minutes, then
@@ -170,6 +236,17 @@ func (p Policy) Value() string {
 	if p.Keep != KeepNone {
 		b.WriteString(",keep=" + p.Keep.String())
 	}
+	switch {
+	case p.Known != KnownGoes:
+		b.WriteString(",known=" + p.Known.String())
+	case p.Patience == AtOnce:
+		b.WriteString(",known=0s")
+	case p.Patience != 0:
+		b.WriteString(",known=" + formatWait(p.Patience))
+	}
+	if p.Rename != RenameFollow {
+		b.WriteString(",rename=" + p.Rename.String())
+	}
 	return b.String()
 }
 
@@ -200,8 +277,12 @@ func (p Policy) MarshalText() ([]byte, error) {
 			return nil, err
 		}
 	}
-	if _, err := ParsePolicy(p.Value()); err != nil {
+	again, err := ParsePolicy(p.Value())
+	if err != nil {
 		return nil, err
+	}
+	if again.Known != p.Known || again.Patience != p.Patience {
+		return nil, &Error{Argument: p.String(), Part: p.Value(), Reason: "does not say what Known and Patience say: they contradict each other"}
 	}
 	return []byte(p.String()), nil
 }

@@ -25,6 +25,8 @@ func TestWhatAnArgumentMeans(t *testing.T) {
 	nics := func(n ...string) func(*Policy) { return func(p *Policy) { p.NICs = n } }
 	via := func(v ...string) func(*Policy) { return func(p *Policy) { p.Via = v } }
 	kept := func(p *Policy) { p.Keep = KeepNetwork }
+	known := func(k Known, d time.Duration) func(*Policy) { return func(p *Policy) { p.Known, p.Patience = k, d } }
+	stops := func(p *Policy) { p.Rename = RenameStop }
 	def := 5 * time.Minute
 
 	for _, tt := range []struct {
@@ -71,7 +73,21 @@ func TestWhatAnArgumentMeans(t *testing.T) {
 		{"a VLAN's name, which looks like a MAC with dots", "2m,nic=8600.0012.3456", bounded(2*time.Minute, nics("8600.0012.3456")), ""},
 		{"several methods, one of them twice", "2m,via=dhcp,via=linklocal,via=dhcp", bounded(2*time.Minute, via("dhcp", "linklocal")), "2m,via=dhcp,via=linklocal"},
 		{"via=ipv6", "2m,via=ipv6", bounded(2*time.Minute, via("ipv6")), ""},
-		{"all keys in any order", "2m,keep=network,nic=eth0,via=dhcp,then=halt", bounded(2*time.Minute, then(Halt), nics("eth0"), via("dhcp"), kept), "2m,then=halt,nic=eth0,via=dhcp,keep=network"},
+		{"known: the default, not printed", "2m,known=15s", bounded(2 * time.Minute), "2m"},
+		{"known: the default in other words", "2m,known=0.25m", bounded(2 * time.Minute), "2m"},
+		{"known: longer", "2m,known=1m", bounded(2*time.Minute, known(KnownGoes, time.Minute)), ""},
+		{"known: at once", "2m,known=0s", bounded(2*time.Minute, known(KnownGoes, AtOnce)), ""},
+		{"known: strict", "2m,known=strict", bounded(2*time.Minute, known(KnownStrict, 0)), ""},
+		{"known: off", "2m,known=off", bounded(2*time.Minute, known(KnownOff, 0)), ""},
+		{"known: the same twice", "2m,known=off,known=off", bounded(2*time.Minute, known(KnownOff, 0)), "2m,known=off"},
+		{"known beside forever", "forever,known=1m", Policy{Mode: Forever, Patience: time.Minute}, ""},
+		{"rename=follow is the default and not printed", "2m,rename=follow", bounded(2 * time.Minute), "2m"},
+		{"rename=stop", "2m,rename=stop", bounded(2*time.Minute, stops), ""},
+		{
+			"all keys in any order", "2m,rename=stop,keep=network,nic=eth0,known=strict,via=dhcp,then=halt",
+			bounded(2*time.Minute, then(Halt), nics("eth0"), via("dhcp"), kept, known(KnownStrict, 0), stops),
+			"2m,then=halt,nic=eth0,via=dhcp,keep=network,known=strict,rename=stop",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := ParsePolicy(tt.value)
@@ -144,6 +160,22 @@ func TestAMalformedArgumentIsTheDefaultPolicy(t *testing.T) {
 		{"two thens that differ", "2m,then=halt,then=reboot", "then=reboot", ""},
 		{"two keeps that differ", "2m,keep=none,keep=network", "keep=network", ""},
 		{"keep with a stranger", "2m,keep=all", "keep=all", ""},
+		{"known without a unit", "2m,known=15", "known=15", "known=15s"},
+		{"known of a bare nought", "2m,known=0", "known=0", "known=0s"},
+		{"known of nothing", "2m,known=", "known=", ""},
+		{"known of a day", "2m,known=1d", "known=1d", "known=24h"},
+		{"known of a negative time", "2m,known=-5s", "known=-5s", "known=5s"},
+		{"known of a nanosecond", "2m,known=1ns", "known=1ns", "known=0s"},
+		{"known for ever", "2m,known=forever", "known=forever", "known=off"},
+		{"known for more than a year", "2m,known=9000h", "known=9000h", "known=off"},
+		{"known, misspelt", "2m,known=strikt", "known=strikt", "known=strict"},
+		{"known, the key misspelt", "2m,knwon=5s", "knwon=5s", "known=5s"},
+		{"strict without its key", "2m,strict", "strict", "known=strict"},
+		{"two knowns that differ", "2m,known=5s,known=off", "known=off", ""},
+		{"rename with a stranger", "2m,rename=folow", "rename=folow", "rename=follow"},
+		{"rename of nothing", "2m,rename=", "rename=", ""},
+		{"follow without its key", "2m,follow", "follow", "rename=follow"},
+		{"two renames that differ", "2m,rename=stop,rename=follow", "rename=follow", ""},
 		{"a method with a dash", "2m,via=link-local", "via=link-local", "via=linklocal"},
 		{"a method nobody knows", "2m,via=pigeon", "via=pigeon", ""},
 		{"a NIC of nothing", "2m,nic=", "nic=", ""},
@@ -232,18 +264,47 @@ func TestWordsOfThenAndKeep(t *testing.T) {
 	}
 }
 
+func TestHowLongTheServiceIsAskedWhereTheNameIsKnown(t *testing.T) {
+	for value, want := range map[string]struct {
+		patience time.Duration
+		counts   bool
+	}{
+		"2m":              {15 * time.Second, true},
+		"2m,known=0s":     {0, true},
+		"2m,known=40s":    {40 * time.Second, true},
+		"2m,known=strict": {15 * time.Second, true},
+		"2m,known=off":    {0, false},
+	} {
+		p, err := ParsePolicy(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if patience, counts := p.KnownAfter(); patience != want.patience || counts != want.counts {
+			t.Errorf("%s: %v, %v", value, patience, counts)
+		}
+	}
+	if KnownStrict.String() != "strict" || KnownOff.String() != "off" || KnownGoes.String() != "goes" || RenameStop.String() != "stop" || RenameFollow.String() != "follow" {
+		t.Error("the words are wrong")
+	}
+}
+
 func TestAPolicyThatNoArgumentMakesIsNotMarshalled(t *testing.T) {
 	for name, p := range map[string]Policy{
-		"no bound":                    {Mode: Bounded},
-		"an unknown mode":             {Mode: 7},
-		"an unknown then":             {Mode: Forever, Then: 9},
-		"an unknown keep":             {Mode: Forever, Keep: 9},
-		"a NIC that smuggles a key":   {Mode: Forever, NICs: []string{"eth0,then=halt"}},
-		"a NIC that smuggles a NIC":   {Mode: Forever, NICs: []string{"eth0,nic=eth1"}},
-		"a method that smuggles one":  {Mode: Forever, Via: []string{"dhcp,via=ipv6"}},
-		"more than a line's worth":    {Mode: Forever, NICs: manyNICs()},
-		"a NIC that ends the line":    {Mode: Forever, NICs: []string{"eth0 off"}},
-		"a wait below what is parsed": {Mode: Bounded, Wait: time.Microsecond},
+		"no bound":                        {Mode: Bounded},
+		"an unknown mode":                 {Mode: 7},
+		"an unknown then":                 {Mode: Forever, Then: 9},
+		"an unknown keep":                 {Mode: Forever, Keep: 9},
+		"an unknown known":                {Mode: Forever, Known: 9},
+		"an unknown rename":               {Mode: Forever, Rename: 9},
+		"known off and a patience":        {Mode: Forever, Known: KnownOff, Patience: time.Minute},
+		"the default patience in full":    {Mode: Forever, Patience: DefaultPatience},
+		"a patience below what is parsed": {Mode: Forever, Patience: time.Microsecond},
+		"a NIC that smuggles a key":       {Mode: Forever, NICs: []string{"eth0,then=halt"}},
+		"a NIC that smuggles a NIC":       {Mode: Forever, NICs: []string{"eth0,nic=eth1"}},
+		"a method that smuggles one":      {Mode: Forever, Via: []string{"dhcp,via=ipv6"}},
+		"more than a line's worth":        {Mode: Forever, NICs: manyNICs()},
+		"a NIC that ends the line":        {Mode: Forever, NICs: []string{"eth0 off"}},
+		"a wait below what is parsed":     {Mode: Bounded, Wait: time.Microsecond},
 	} {
 		var e *Error
 		if text, err := p.MarshalText(); !errors.As(err, &e) {

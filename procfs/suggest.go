@@ -63,22 +63,29 @@ func guessWait(s string) (seconds float64, argument string, ok bool) {
 	return seconds, argument, true
 }
 
+// keys are the keys of the argument.
+func keys() []string { return []string{"then", "nic", "via", "keep", "known", "rename"} }
+
 // guessItem finds the key for a value that stands alone: halt → then=halt.
 func guessItem(item string) string {
 	for _, k := range []struct {
 		key   string
 		words []string
-	}{{"then", thens()}, {"via", vias()}, {"keep", keeps()}} {
+	}{{"then", thens()}, {"via", vias()}, {"keep", keeps()}, {"rename", renames()}, {"known", []string{"strict"}}} {
 		if slices.Contains(k.words, item) {
 			return k.key + "=" + item
 		}
 	}
-	return prefixed("", nearest(item, []string{"then=", "nic=", "via=", "keep="}))
+	signed := make([]string, 0, len(keys()))
+	for _, k := range keys() {
+		signed = append(signed, k+"=")
+	}
+	return nearest(item, signed)
 }
 
 // guessKey puts the nearest key before value.
 func guessKey(key, value string) string {
-	if k := nearest(key, []string{"then", "nic", "via", "keep"}); k != "" {
+	if k := nearest(key, keys()); k != "" {
 		return k + "=" + value
 	}
 	return ""

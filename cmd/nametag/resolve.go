@@ -27,7 +27,7 @@ Usage:
 
 Flags:
   --wait VALUE[,KEY=VALUE…]  how long to wait, in the syntax of the kernel argument talos.hostname.wait=
-                             (90s, 2m, forever; keys then, nic, via, keep); default 5m
+                             (90s, 2m, forever; keys then, nic, via, keep, known, rename); default 5m
   --nic NIC                  a MAC, an interface name or a glob; may be repeated; one named exactly is taken
                              whatever its kind; default every physical Ethernet NIC
   --via METHOD               linklocal, dhcp or ipv6; may be repeated; default all

@@ -149,6 +149,7 @@ func (c *check) policy(line string) {
 		c.hint(c.own(), "", "it switches nametag off")
 	default:
 		c.nics(parsed.Policy)
+		c.known(parsed.Policy)
 	}
 	if parsed.Hostname != "" {
 		argument, _, _ := c.last(strings.TrimSuffix(parsed.HostnameFrom, "="))
@@ -171,6 +172,21 @@ func (c *check) nics(p procfs.Policy) {
 	}
 }
 
+// known looks for times of which one leaves the other nothing to say.
+func (c *check) known(p procfs.Policy) {
+	patience, counts := p.KnownAfter()
+	argument := c.all(procfs.Parameter)
+	if len(argument) == 0 { // it is misspelt, which is told
+		return
+	}
+	if counts && p.Patience > 0 && p.Mode == procfs.Bounded && patience >= p.Wait {
+		c.hint(argument[0], "", "known=%s is no shorter than the whole wait: a name that the node knows counts when that is over", patience)
+	}
+	if !counts && p.Rename == procfs.RenameStop {
+		c.mistake(argument[0], "leave one of them out", "with known=off no name is remembered, and rename=stop has nothing to compare with")
+	}
+}
+
 // loose finds what was to be a part of the policy and stands by itself, where nobody reads it.
 func (c *check) loose() {
 	for i, f := range c.fields {
@@ -180,7 +196,7 @@ func (c *check) loose() {
 			}
 		}
 		switch key, _, _ := strings.Cut(f, "="); key {
-		case "then", "nic", "via", "keep":
+		case "then", "nic", "via", "keep", "known", "rename":
 			value := strings.TrimSuffix(f, ",")
 			if _, err := procfs.ParsePolicy("1m," + value); err == nil && c.own() != "" {
 				name, _, _ := strings.Cut(c.own(), "=")

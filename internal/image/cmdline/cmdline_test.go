@@ -224,3 +224,26 @@ func FuzzCheck(f *testing.F) {
 		Check(line, Options{Path: path})
 	})
 }
+
+func TestWhatIsSaidOfAKnownName(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		argument string
+		found    int
+		mistake  bool
+	}{
+		{"talos.hostname.wait=2m,known=10s,rename=stop", 0, false},
+		{"talos.hostname.wait=10s", 0, false}, // nobody wrote that one is longer than the other
+		{"talos.hostname.wait=10s,known=20s", 1, false},
+		{"talos.hostname.wait=forever,known=20s", 0, false},
+		{"talos.hostname.wait=2m,known=off,rename=stop", 1, true},
+		{"talos.hostname.wait=2m known=10s", 1, true}, // a blank where a comma belongs
+		{"talos.hostname.wait=2m rename=stop", 1, true},
+		{"talos.hostname.wait=2m,known=ten", 1, true},
+	} {
+		found := Check("talos.platform=hcloud "+tt.argument, Options{})
+		if len(found) != tt.found || len(found) > 0 && found[0].Mistake != tt.mistake {
+			t.Errorf("%s: %+v", tt.argument, found)
+		}
+	}
+}

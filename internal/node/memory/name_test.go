@@ -1,0 +1,93 @@
+package memory
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestANameIsReadAsItWasWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "var/lib/nametag/name.json")
+	first := Name{Hostname: "web-1.example.com", InstanceID: "42", Since: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
+	if err := first.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(path); err != nil || got != first {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := first
+	again.Since = first.Since.Add(time.Hour)
+	if err := again.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the same name was written again: %v", err)
+	}
+	other := Name{Hostname: "web-2", InstanceID: "42"}
+	if err := other.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(path); err != nil || got != other {
+		t.Errorf("%+v, %v", got, err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("beside it: %v, %v", entries, err)
+	}
+}
+
+func TestWhatIsNoNameIsNotWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "name.json")
+	for _, n := range []Name{{}, {Hostname: "web-1"}, {InstanceID: "42"}, {Hostname: "web_1", InstanceID: "42"}} {
+		if err := n.Write(path); err == nil {
+			t.Errorf("%+v was written", n)
+		}
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file is there: %v", err)
+	}
+}
+
+func TestAFileThatHoldsNoName(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Read(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if got := RecallFile(dir); got != (Recall{}) {
+		t.Errorf("no file: %+v", got)
+	}
+	path := filepath.Join(dir, Path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"empty": "", "cut in the middle": `{"schema":1,"hostname":"we`, "noise": "\x00\xff\x01", "another schema": `{"schema":2,"hostname":"web-1","instance_id":"42"}`,
+		"no name": `{"schema":1,"instance_id":"42"}`, "no instance": `{"schema":1,"hostname":"web-1"}`, "not a host name": `{"schema":1,"hostname":"a b","instance_id":"42"}`,
+		"2 MiB": `{"schema":1,"hostname":"web-1","instance_id":"42"}` + strings.Repeat(" ", 2<<20),
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Read(path)
+		if got != (Name{}) || err == nil || name != "2 MiB" && !errors.Is(err, ErrUnusable) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if r := RecallFile(dir); r.Known() || r.Why == "" {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if err := (Name{Hostname: "web-1", InstanceID: "42"}).Write(path); err != nil {
+			t.Errorf("%s: it cannot be written over: %v", name, err)
+		}
+		if r := RecallFile(dir); !r.Known() || r.From != path {
+			t.Errorf("%s: written over: %+v", name, r)
+		}
+	}
+}
