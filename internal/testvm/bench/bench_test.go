@@ -297,8 +297,9 @@ func TestRuns(t *testing.T) {
 		}
 	})
 	t.Run("the largest process counts, wherever it is in the tree", func(t *testing.T) {
-		// A grandchild, orphaned, that holds 20 MiB for a while.
-		c := shell("large", "(sh -c 'exec dd if=/dev/zero of=/dev/null bs=20M count=100' 2>/dev/null &); sleep 0.1; echo "+hostname)
+		// A grandchild, orphaned, that holds 20 MiB until the end, and says when it has them.
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		c := shell("large", "mkfifo "+fifo+"; (sh -c 'x=$(head -c 20971520 /dev/zero | tr \"\\0\" x); echo up > "+fifo+"; exec 2>&-; sleep 60' >/dev/null 2>&1 &); read up < "+fifo+"; sleep 1; echo "+hostname)
 		var peak int
 		r, err := once(t.Context(), c, here, 1, func(pid int) func() { return watch(pid, &peak) })
 		if err != nil || r.failed != "" {

@@ -30,6 +30,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
+	"github.com/nametag-boot/nametag/internal/testvm/patience"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -392,7 +393,7 @@ func (w *world) play(t *testing.T) bool {
 			defer mu.Unlock()
 			events = append(events, e)
 		}))...)
-	if took := time.Since(began); took > end+overtime {
+	if took := time.Since(began); took > end+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, end)
 	}
 	defer func() {

@@ -18,6 +18,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
+	"github.com/nametag-boot/nametag/internal/testvm/patience"
 )
 
 func TestMain(m *testing.M) {
@@ -33,7 +34,7 @@ const (
 	// overtime is what the outcome may come later than the bound.
 	overtime = time.Second
 	// ample is the bound of scenarios in which a name comes. It has no influence on when.
-	ample = 30 * time.Second
+	ample = time.Minute
 )
 
 // A scenario is a server, what goes wrong, and what must come out.
@@ -89,7 +90,7 @@ func (s scenario) play(t *testing.T) {
 		identity.OverLinks(earlynet.Config{NICs: s.nics, Methods: s.methods}),
 		identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: id}),
 		identity.WithObserver(func(e identity.Event) { events = append(events, e) }))
-	if took := time.Since(began); took > s.bound+overtime {
+	if took := time.Since(began); took > s.bound+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, s.bound)
 	}
 	if len(s.trouble) == 0 {
