@@ -44,7 +44,7 @@ Exit status:
   3  timed out without a valid name
 
 Example:
-  hostname "$(nametag resolve --wait 30s)"
+  name=$(nametag resolve --wait 30s) && hostname "$name"
 `
 
 // resolveFlags is the command line of `nametag resolve`, understood.
