@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -162,10 +163,10 @@ func (r *run) warn(line string) {
 // ask asks the service.
 func (r *run) ask(ctx context.Context) {
 	ctx, r.asking = context.WithCancel(ctx)
-	go func() {
+	safely.Go("asking for the name", func() {
 		id, err := r.Ask(ctx)
 		r.answers <- answer{id, err}
-	}()
+	}, func(err error) { r.answers <- answer{nil, err} })
 }
 
 // loop waits for what happens next, and decides.
