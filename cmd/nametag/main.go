@@ -1,5 +1,8 @@
 // Command nametag makes a server's name final before its first service starts.
 //
+// As the first process of an initramfs it does so by itself; `nametag apply` is the same for a service of systemd and for
+// the hooks of an initramfs.
+//
 // On a running system, `nametag resolve` brings up a minimal link by itself, asks the cloud's metadata service who this
 // server is, prints the proven name and undoes what it did to the network.
 package main
@@ -29,12 +32,17 @@ const (
 	exitNotPresent  = 4 // this is not a server of that cloud
 	exitPermission  = 5 // the capabilities for the network are missing
 	exitInterrupted = 6 // SIGINT, SIGTERM or SIGHUP came first
+	exitUnnamed     = 7 // status: nametag has not named this system in this boot
+	exitRenamed     = 8 // status: another name is in effect
 )
 
 const usage = `nametag finds out a server's name before anything else needs it.
 
 Usage:
   nametag resolve [flags]    find the name over a minimal link of its own, print it
+  nametag apply [flags]      find the name and give it to this system, for good
+  nametag status             say which name this system was given, and whether it is in effect
+  nametag pin                keep the name that this system has, whatever the cloud says later
   nametag init [flags]       be the first process of the initramfs; the default as process 1
   nametag version            print the version
 
@@ -50,6 +58,8 @@ func main() {
 		os.Exit(handover.ChildMain())
 	case boot.IsWorker():
 		os.Exit(boot.WorkerMain())
+	case isGenerator():
+		os.Exit(runGenerator(os.Args[1:], os.Stderr))
 	case os.Getpid() == 1 && (!inContainer() || !asksForCommand(os.Args)):
 		firstProcess()
 	}
@@ -85,7 +95,7 @@ func asksForCommand(args []string) bool {
 		return false
 	}
 	switch args[1] {
-	case "resolve", "version", "help", "--help", "--version":
+	case "resolve", "apply", "status", "pin", "version", "help", "--help", "--version":
 		return true
 	}
 	return false
@@ -100,6 +110,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "resolve":
 		return report(stderr, runResolve(ctx, args[1:], stdout, stderr))
+	case "apply":
+		return report(stderr, runApply(ctx, args[1:], stdout, stderr))
+	case "status":
+		return report(stderr, runStatus(args[1:], stdout))
+	case "pin":
+		return report(stderr, runPin(args[1:], stdout))
 	case "init":
 		return report(stderr, runInit(args[1:], stdout))
 	case "version", "--version", "-version":

@@ -168,8 +168,11 @@ func exitStatus(err error) int {
 		usage      *usageError
 		timedOut   *identity.TimeoutError
 		notPresent *identity.NotPresentError
+		own        *statusError
 	)
 	switch {
+	case errors.As(err, &own):
+		return own.code
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &notPresent):

@@ -44,7 +44,7 @@ func writeManual(dir string) error {
 		return err
 	}
 	var words []string
-	for _, command := range []string{"resolve", "init"} {
+	for _, command := range []string{"resolve", "apply", "status", "pin", "init"} {
 		help, err := ask(node, command, "--help")
 		if err != nil {
 			return err
@@ -116,7 +116,7 @@ func flagsOf(help string) []string {
 func bashCompletion(words []string) string {
 	return `# bash completion for nametag
 _nametag() {
-  local words="resolve init version help" current="${COMP_WORDS[COMP_CWORD]}"
+  local words="resolve apply status pin init version help" current="${COMP_WORDS[COMP_CWORD]}"
   [ "$COMP_CWORD" -gt 1 ] && case "${COMP_WORDS[1]}" in
 ` + strings.Join(words, "") + `    *) words="" ;;
   esac

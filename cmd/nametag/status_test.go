@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nametag-boot/nametag/internal/node/lasting"
+	"github.com/nametag-boot/nametag/internal/node/record"
+)
+
+// command runs a command as main does.
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, complaint bytes.Buffer
+	code = run(context.Background(), args, &out, &complaint)
+	return code, out.String(), complaint.String()
+}
+
+func TestTheStatusTellsOutcomesApart(t *testing.T) {
+	here, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		record *record.Record
+		code   int
+	}{
+		{"no record", nil, exitUnnamed},
+		{"a record of another boot", &record.Record{Hostname: here, BootID: "another"}, exitUnnamed},
+		{"the name is in effect", &record.Record{Hostname: here}, exitOK},
+		{"another name is in effect", &record.Record{Hostname: "not-" + here}, exitRenamed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, root := t.TempDir(), t.TempDir()
+			if tt.record != nil {
+				tt.record.Schema = record.Schema
+				if err := tt.record.Write(filepath.Join(dir, "nametag/identity.json")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			code, out, complaint := command(t, "status", "--run", dir, "--root", root)
+			if code != tt.code || (complaint == "") != (tt.code == exitOK) {
+				t.Errorf("status %d, want %d:\n%s%s", code, tt.code, out, complaint)
+			}
+			if tt.code == exitOK && !strings.HasPrefix(out, here+"\n") {
+				t.Errorf("it prints %q", out)
+			}
+			code, out, _ = command(t, "status", "--json", "--run", dir, "--root", root)
+			var s situation
+			if err := json.Unmarshal([]byte(out), &s); err != nil || code != tt.code || s.Hostname != here || s.InEffect != (tt.code == exitOK) {
+				t.Errorf("as JSON: status %d, %v:\n%s", code, err, out)
+			}
+		})
+	}
+}
+
+func TestAPinnedNameIsShown(t *testing.T) {
+	root := t.TempDir()
+	if code, _, _ := command(t, "pin", "--root", root); code != exitFailed {
+		t.Errorf("without a name to pin: status %d", code)
+	}
+	if _, err := lasting.Root(root).Keep("web-1", t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	pinned := func() bool {
+		_, out, _ := command(t, "status", "--json", "--run", t.TempDir(), "--root", root)
+		var s situation
+		if err := json.Unmarshal([]byte(out), &s); err != nil || s.Static != "web-1" {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return s.Pinned
+	}
+	if pinned() {
+		t.Error("pinned before anybody did so")
+	}
+	if code, out, _ := command(t, "pin", "--root", root); code != exitOK || !strings.Contains(out, "web-1") || !pinned() {
+		t.Errorf("status %d: %s", code, out)
+	}
+	if code, _, _ := command(t, "pin", "--undo", "--root", root); code != exitOK || pinned() {
+		t.Errorf("undone: status %d", code)
+	}
+}
+
+func TestWhatIsNoUsageOfTheServiceCommands(t *testing.T) {
+	for _, args := range [][]string{
+		{"apply", "web-1"}, {"apply", "--wait", "90"}, {"apply", "--no-such"}, {"status", "web-1"}, {"pin", "web-1"}, {"pin", "--no-such"},
+	} {
+		if code, _, complaint := command(t, args...); code != exitUsage || complaint == "" {
+			t.Errorf("%q: status %d: %s", args, code, complaint)
+		}
+	}
+	for _, name := range []string{"apply", "status", "pin"} {
+		if code, out, _ := command(t, name, "--help"); code != exitOK || !strings.Contains(out, "Usage:") {
+			t.Errorf("%s --help: status %d: %s", name, code, out)
+		}
+	}
+}
+
+func TestAServiceWithoutAnArgumentDoesNothing(t *testing.T) {
+	if line, err := os.ReadFile("/proc/cmdline"); err != nil || strings.Contains(string(line), "nametag") || strings.Contains(string(line), "talos.") {
+		t.Skip("this machine's kernel command line may ask for a name")
+	}
+	root := t.TempDir()
+	code, _, complaint := command(t, "apply", "--root", root)
+	if code != exitOK || !strings.Contains(complaint, "nothing to do") {
+		t.Errorf("status %d: %s", code, complaint)
+	}
+	if left, _ := os.ReadDir(root); len(left) != 0 {
+		t.Errorf("it left %v", left)
+	}
+}

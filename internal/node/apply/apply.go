@@ -1,0 +1,282 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/lasting"
+	"github.com/nametag-boot/nametag/internal/node/memory"
+	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/safely"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// Platform is what talos.platform= says on the machines that nametag is for.
+const platform = "hcloud"
+
+// Config is what an apply works on.
+type Config struct {
+	// Root is the system whose name it is.
+	Root lasting.Root
+	// RunDir is the file system for what lasts until the machine stops: /run.
+	RunDir string
+	// Line is the kernel command line, and Mistake what is wrong with it, or nil: it is
+	// told, and the line's policy counts.
+	Line    procfs.CommandLine
+	Mistake error
+	// Instance is this machine's id, by its firmware; empty: it does not tell, and no name
+	// of an earlier boot counts.
+	Instance string
+	// AtBoot has the policy carried out where there is no name in time. Otherwise that is
+	// an error and nothing else.
+	AtBoot bool
+	// Managed says that a service manager acts on this process' exit status.
+	Managed bool
+
+	// Find asks who this machine is, until the context ends.
+	Find func(context.Context, procfs.Policy, func(identity.Event)) (*identity.Identity, error)
+	// SetHostname sets the kernel's and returns what it is then.
+	SetHostname func(string) (string, error)
+	// Enforce reboots, or switches off. It does not return but with an error.
+	Enforce func(ctx context.Context, then procfs.Then, why string) error
+	// Reporter hears of everything.
+	Reporter Reporter
+}
+
+// NoNameError says that there is no name, and what follows.
+type NoNameError struct {
+	Then procfs.Then
+	Err  error // why
+}
+
+// Error is one line.
+func (e *NoNameError) Error() string { return fmt.Sprintf("no name: %s: %v", e.Then, e.Err) }
+
+// Unwrap returns Err.
+func (e *NoNameError) Unwrap() error { return e.Err }
+
+// Do does it. It returns nil where the name is in effect, and where there is nothing
+// to do. Done again it changes nothing.
+func (c Config) Do(ctx context.Context) error {
+	r := c.Reporter
+	if c.Mistake != nil {
+		r.Say(Line{Level: kmsg.Error, Event: "mistake", Err: c.Mistake, Text: fmt.Sprintf("%v; going by the default policy, %s", c.Mistake, c.Line.Policy)})
+	}
+	if why := c.nothingToDo(); why != "" {
+		r.Say(Line{Level: kmsg.Notice, Event: "nothing-to-do", Text: why})
+		return nil
+	}
+	found, known, err := c.find(ctx)
+	var elsewhere *identity.NotPresentError
+	if errors.As(err, &elsewhere) {
+		r.Say(Line{Level: kmsg.Notice, Event: "nothing-to-do", Text: err.Error() + ": nothing to find out"})
+		return nil
+	}
+	if err == nil {
+		err = c.put(found, known)
+	}
+	if err != nil {
+		return c.ending(ctx, err)
+	}
+	return nil
+}
+
+// nothingToDo says why there is nothing to find out; empty: there is.
+func (c Config) nothingToDo() string {
+	switch line := c.Line; {
+	case !line.Present:
+		return fmt.Sprintf("no %s= on the kernel command line: nothing to do", procfs.Alias)
+	case line.Policy.Mode == procfs.Off:
+		return "switched off on the kernel command line"
+	case line.Hostname != "":
+		return fmt.Sprintf("%s%s names this node: nothing to find out", line.HostnameFrom, line.Hostname)
+	case line.Platform != "" && line.Platform != platform:
+		return fmt.Sprintf("talos.platform=%s is not Hetzner Cloud (%s): nothing to find out", line.Platform, platform)
+	}
+	name, err := c.Root.Operator()
+	if err != nil {
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v; going on as if it were not there", err)})
+	}
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s says %s, which nametag did not write: nothing to find out", filepath.Join("/", lasting.File), name)
+}
+
+// find is this machine's record: the one of this boot that is there already, or a new
+// one. known says that the name is that of an earlier boot.
+func (c Config) find(ctx context.Context) (found record.Record, known bool, err error) {
+	path := filepath.Join(c.RunDir, "nametag/identity.json")
+	if r, err := record.Read(path); err == nil && r.BootID != "" && r.BootID == bootID() && identity.ValidateHostname(r.Hostname) == nil {
+		return r, r.Source == memory.Source, nil
+	}
+	policy := c.Line.Policy
+	c.Reporter.Say(Line{Level: kmsg.Notice, Event: "waiting", Text: fmt.Sprintf("finding out this node's name: %s", policy)})
+	began := time.Now()
+	if policy.Mode == procfs.Bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, policy.Wait)
+		defer cancel()
+	}
+	waiting, named := context.WithCancel(ctx)
+	told := make(chan struct{})
+	safely.Go("telling how the wait goes", func() {
+		defer close(told)
+		c.keepTelling(waiting, began)
+	}, func(error) {})
+	defer func() {
+		named()
+		<-told
+	}()
+	recall := make(chan memory.Recall, 1)
+	recall <- memory.RecallFile(string(c.Root))
+	outcome, err := memory.Search{
+		Policy: policy, Instance: c.Instance, Memory: recall, Began: began,
+		Ask: func(ctx context.Context) (*identity.Identity, error) { return c.persist(ctx, named) },
+		Warn: func(text string) {
+			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "memory", Text: text})
+		},
+	}.Run(ctx)
+	if err != nil {
+		return found, false, err
+	}
+	if text := outcome.Sentence(); text != "" {
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "memory", Text: text})
+	}
+	id := outcome.Identity
+	if id == nil {
+		return found, false, fmt.Errorf("there is no name: %s", outcome.Verdict)
+	}
+	if err := identity.ValidateHostname(id.Hostname); err != nil {
+		return found, false, err // not to be trusted without a look, wherever it comes from
+	}
+	found = record.From(id)
+	found.BootID = bootID()
+	return found, outcome.Verdict == memory.TakeKnown, nil
+}
+
+// again is how long to wait before the network is opened again that could not be.
+const again = time.Second
+
+// persist asks until there is an answer or the time is up. A boot has nobody to tell of
+// a network that cannot be opened at this moment; its policy says how long to wait.
+func (c Config) persist(ctx context.Context, named func()) (*identity.Identity, error) {
+	observe := func(e identity.Event) {
+		if e.Kind == identity.Named {
+			named()
+		}
+		c.tell(e)
+	}
+	for {
+		id, err := c.Find(ctx, c.Line.Policy, observe)
+		var timeout *identity.TimeoutError
+		var elsewhere *identity.NotPresentError
+		if err == nil || errors.As(err, &timeout) || errors.As(err, &elsewhere) || !c.AtBoot {
+			return id, err
+		}
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v; trying again", err)})
+		if !sleep(ctx, again) {
+			return nil, err
+		}
+	}
+}
+
+// put puts the name into effect: the kernel's hostname, the record, and what makes it
+// last. The first is what counts; without the others the boot goes on.
+func (c Config) put(found record.Record, known bool) error {
+	name, err := c.SetHostname(found.Hostname)
+	if err != nil {
+		return err
+	}
+	if err := found.Write(filepath.Join(c.RunDir, "nametag/identity.json")); err != nil {
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("no record: %v", err)})
+	}
+	if !known {
+		c.remember(found)
+	}
+	how, err := c.Root.Keep(name, c.RunDir)
+	if err != nil {
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%s may be changed by a lease later: %v", name, err)})
+		how = "in the kernel"
+	}
+	path := found.Way.Method
+	if found.Way.Interface != "" {
+		path = found.Way.Interface + "/" + path
+	}
+	c.Reporter.Say(Line{
+		Level: kmsg.Notice, Event: "applied", Hostname: name, InstanceID: found.InstanceID, Path: path,
+		Text: fmt.Sprintf("%s (instance %s, by %s) is this node's name, %s", name, found.InstanceID, path, how),
+	})
+	return nil
+}
+
+// remember writes the name down for later boots. Where the root cannot be written now,
+// it is done later in this boot, or there is nothing to remember by.
+func (c Config) remember(found record.Record) {
+	if found.InstanceID == "" {
+		return
+	}
+	n := memory.Name{Hostname: found.Hostname, InstanceID: found.InstanceID, Since: time.Now()}
+	err := n.Write(filepath.Join(string(c.Root), memory.Path))
+	if err != nil && !errors.Is(err, unix.EROFS) {
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("the name is not remembered for later boots: %v", err)})
+	}
+}
+
+// sayAgain is how often a machine that stays says why.
+const sayAgain = time.Minute
+
+// ending carries the policy out where this is a boot, as far as the service manager does not.
+func (c Config) ending(ctx context.Context, err error) error {
+	if ctx.Err() != nil { // whoever stops us does not want an ending
+		return err
+	}
+	then := c.Line.Policy.Then
+	ended := &NoNameError{Then: then, Err: err}
+	if !c.AtBoot {
+		return err
+	}
+	say := func() {
+		c.Reporter.Say(Line{Level: kmsg.Error, Event: "no-name", Then: then.String(), Err: err, Text: ended.Error()})
+	}
+	say()
+	switch {
+	case then == procfs.Halt:
+		for sleep(ctx, sayAgain) {
+			say()
+		}
+	case then == procfs.Continue, c.Managed:
+	default:
+		if err := c.Enforce(ctx, then, err.Error()); err != nil {
+			return errors.Join(ended, err)
+		}
+	}
+	return ended
+}
+
+// sleep waits, and reports whether the context let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// bootID is the kernel's, empty where there is no /proc.
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+}

@@ -1,0 +1,168 @@
+package lasting
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// How a name lasts.
+type How string
+
+// The ways, the best first.
+const (
+	// Written: it stands in /etc/hostname.
+	Written How = "written"
+	// Unchanged: it stood there before.
+	Unchanged How = "unchanged"
+	// Covered: the file system cannot be written now, and the file there is covered, for
+	// this boot, by one that has the name.
+	Covered How = "covered"
+	// Transient: there is no file that could be covered. The kernel has the name, and
+	// networkd and NetworkManager are told to leave it alone.
+	Transient How = "transient"
+)
+
+// String returns the way in words that say where the name is.
+func (h How) String() string {
+	switch h {
+	case Written:
+		return "in /etc/hostname"
+	case Unchanged:
+		return "in /etc/hostname, as before"
+	case Covered:
+		return "over /etc/hostname, which cannot be written now"
+	case Transient:
+		return "in the kernel alone, since /etc/hostname cannot be written now"
+	}
+	return string(h)
+}
+
+// Run is where what lasts for this boot is put: on a file system that goes with the
+// switch into the real root.
+const Run = "/run"
+
+// Keep makes a name last, which must be valid. Done again it changes nothing. run is
+// [Run] but in tests. Errors that are left beside a way are what kept a better one
+// from working; the name is in effect all the same.
+func (r Root) Keep(name, run string) (How, error) {
+	static, err := r.static()
+	if err == nil && static == name && !r.covered() {
+		return Unchanged, nil
+	}
+	werr := r.write(name)
+	if werr == nil {
+		return Written, nil
+	}
+	cover := filepath.Join(run, "nametag/hostname")
+	if err := put(cover, name); err != nil {
+		return "", errors.Join(werr, err)
+	}
+	if static == name { // it is covered already
+		return Covered, nil
+	}
+	if _, err := os.Lstat(r.path(File)); err == nil {
+		if err := unix.Mount(cover, r.path(File), "", unix.MS_BIND, ""); err != nil {
+			return "", errors.Join(werr, fmt.Errorf("lasting: covering %s: %w", r.path(File), err))
+		}
+		return Covered, nil
+	}
+	if err := r.quieten(run); err != nil {
+		return "", errors.Join(werr, err)
+	}
+	return Transient, nil
+}
+
+// write puts the name and the mark into the root. The mark comes first: cut off in
+// between, there is no file with a name of ours that passes for an operator's.
+func (r Root) write(name string) error {
+	if st, err := os.Lstat(r.path(File)); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("lasting: %s is no plain file", r.path(File))
+	}
+	if r.covered() {
+		// Covered in the initramfs; the file system may be writable by now.
+		if err := writable(r.path("etc")); err != nil {
+			return err
+		}
+		if err := unix.Unmount(r.path(File), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("lasting: uncovering %s: %w", r.path(File), err)
+		}
+	}
+	if err := put(r.path(Mark), name); err != nil {
+		return err
+	}
+	return put(r.path(File), name)
+}
+
+// writable reports, as an error, that a folder's file system is mounted read-only.
+func writable(dir string) error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return fmt.Errorf("lasting: %w", &os.PathError{Op: "statfs", Path: dir, Err: err})
+	}
+	if s.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("lasting: %w", &os.PathError{Op: "write", Path: dir, Err: unix.EROFS})
+	}
+	return nil
+}
+
+// covered reports whether a file system of another device is mounted over the file.
+func (r Root) covered() bool {
+	var file, dir unix.Stat_t
+	return unix.Lstat(r.path(File), &file) == nil && unix.Lstat(r.path("etc"), &dir) == nil && file.Dev != dir.Dev
+}
+
+// put replaces a file whole. It is synced: the power may go at the next moment, and an
+// empty /etc/hostname would be worse than an old one.
+func put(name, line string) (err error) {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for everybody to read
+		return fmt.Errorf("lasting: %w", err)
+	}
+	temp := filepath.Join(dir, "."+filepath.Base(name)+".nametag")
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp)
+			err = fmt.Errorf("lasting: %w", err)
+		}
+	}()
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) { // a killed writer's
+		return err
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // for everybody to read
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line + "\n")
+	label(f, name)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()) // whatever the umask was
+	if err != nil {
+		return err
+	}
+	return os.Rename(temp, name)
+}
+
+// selinux is the label of a file, and byPolicy what the reference policy has for /etc/hostname.
+const (
+	selinux  = "security.selinux"
+	byPolicy = "system_u:object_r:hostname_etc_t:s0\x00"
+)
+
+// label gives a new file the label of the one that it replaces, or the policy's where
+// the folder has one at all: in an initramfs no policy is loaded that would do so, and
+// a system that enforces one does not let its init read a file without a label. Where
+// it cannot be set, restorecon(8) does it later.
+func label(f *os.File, name string) {
+	var was [256]byte
+	n, err := unix.Lgetxattr(name, selinux, was[:])
+	if err != nil {
+		if _, err := unix.Lgetxattr(filepath.Dir(name), selinux, nil); err != nil {
+			return // a system without labels
+		}
+		n = copy(was[:], byPolicy)
+	}
+	_ = unix.Fsetxattr(int(f.Fd()), selinux, was[:n], 0) //nolint:gosec // a descriptor
+}

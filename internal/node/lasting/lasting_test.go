@@ -1,0 +1,202 @@
+package lasting
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// newRoot is a root with these files.
+func newRoot(t *testing.T, files map[string]string) Root {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Root(dir)
+}
+
+func TestWhoseNameItIs(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		file, mark string
+		operator   string
+	}{
+		{"nothing there", "", "", ""},
+		{"only comments", "# a\n\n", "", ""},
+		{"localhost", "localhost\n", "", ""},
+		{"localhost with a domain", "LocalHost.localdomain\n", "", ""},
+		{"a name", "web-1\n", "", "web-1"},
+		{"a name below a comment", "# ours\nweb-1\nweb-2\n", "", "web-1"},
+		{"a name without a line feed", "web-1", "", "web-1"},
+		{"what nametag wrote", "web-1\n", "web-1\n", ""},
+		{"changed since nametag wrote it", "by-hand\n", "web-1\n", "by-hand"},
+	} {
+		files := map[string]string{}
+		if tt.file != "" {
+			files[File] = tt.file
+		}
+		if tt.mark != "" {
+			files[Mark] = tt.mark
+		}
+		got, err := newRoot(t, files).Operator()
+		if err != nil || got != tt.operator {
+			t.Errorf("%s: %q, %v", tt.name, got, err)
+		}
+	}
+}
+
+func TestALinkLeadsWhereItWillLeadOnceTheRootIsTheRoot(t *testing.T) {
+	r := newRoot(t, map[string]string{"nix/hostname": "from-nix\n"})
+	if err := os.Symlink("/nix/hostname", r.path(File)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Operator(); err != nil || got != "from-nix" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := r.write("web-1"); err == nil { // a system that generates its /etc
+		t.Error("it was written over")
+	}
+}
+
+func TestKeepWritesOnceAndForEveryoneToRead(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	for _, before := range []map[string]string{nil, {File: "localhost\n"}, {File: "web-0\n", Mark: "web-0\n"}} {
+		r := newRoot(t, before)
+		for _, want := range []How{Written, Unchanged} {
+			if how, err := r.Keep("web-1", t.TempDir()); err != nil || how != want {
+				t.Fatalf("%v: %q, %v, want %q", before, how, err, want)
+			}
+		}
+		content, err := os.ReadFile(r.path(File))
+		if err != nil || string(content) != "web-1\n" {
+			t.Errorf("%v: %q, %v", before, content, err)
+		}
+		if st, err := os.Stat(r.path(File)); err != nil || st.Mode() != 0o644 {
+			t.Errorf("%v: %v, %v", before, st.Mode(), err)
+		}
+		if name, err := r.Operator(); err != nil || name != "" {
+			t.Errorf("%v: it passes for an operator's: %q, %v", before, name, err)
+		}
+		left, _ := os.ReadDir(r.path("etc"))
+		if len(left) != 2 {
+			t.Errorf("%v: left behind: %v", before, left)
+		}
+	}
+}
+
+func TestThereIsNothingToPinWithoutAName(t *testing.T) {
+	for _, pin := range []func(Root) (string, error){Root.Pin, Root.Unpin} {
+		if _, err := pin(newRoot(t, nil)); !errors.Is(err, ErrNoName) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// TestARootThatCannotBeWritten mounts in a namespace of its own: it runs itself again there.
+func TestARootThatCannotBeWritten(t *testing.T) {
+	if os.Getenv("NAMETAG_TEST_MOUNT") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestARootThatCannotBeWritten$", "-test.v")
+		cmd.Env = append(os.Environ(), "NAMETAG_TEST_MOUNT=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		switch {
+		case errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "":
+			t.Skip("SKIPPED: this needs user namespaces, which this machine refuses")
+		case err != nil:
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	// mounted is a file system with these files; readOnly and readWrite remount it.
+	mounted := func(t *testing.T, files map[string]string) (r Root, remount func(flags uintptr)) {
+		t.Helper()
+		dir := t.TempDir()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		for name, text := range files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return Root(dir), func(flags uintptr) {
+			t.Helper()
+			if err := unix.Mount("", dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("localhost is covered, and written once that is possible", func(t *testing.T) {
+		r, remount := mounted(t, map[string]string{File: "localhost\n"})
+		remount(unix.MS_RDONLY)
+		run := t.TempDir()
+		for range 2 {
+			if how, err := r.Keep("web-1", run); err != nil || how != Covered {
+				t.Fatalf("%q, %v", how, err)
+			}
+		}
+		if name, _ := r.Static(); name != "web-1" {
+			t.Errorf("a reader sees %q", name)
+		}
+		if name, err := r.Operator(); err != nil || name != "" {
+			t.Errorf("it passes for an operator's: %q, %v", name, err)
+		}
+		if _, err := r.Pin(); !errors.Is(err, ErrNoName) {
+			t.Errorf("what is not on the disk was pinned: %v", err)
+		}
+		remount(0)
+		for _, want := range []How{Written, Unchanged} {
+			if how, err := r.Keep("web-1", run); err != nil || how != want {
+				t.Fatalf("%q, %v, want %q", how, err, want)
+			}
+		}
+		if r.covered() {
+			t.Error("it is covered still")
+		}
+	})
+	t.Run("without a file the two daemons are told", func(t *testing.T) {
+		r, remount := mounted(t, map[string]string{
+			"etc/fstab": "", "etc/systemd/network/10-a.network": "", "usr/lib/systemd/network/80-b.network": "", "usr/lib/systemd/network/99-default.link": "",
+		})
+		remount(unix.MS_RDONLY)
+		run := t.TempDir()
+		if how, err := r.Keep("web-1", run); err != nil || how != Transient {
+			t.Fatalf("%q, %v", how, err)
+		}
+		for name, want := range map[string]string{
+			"NetworkManager/conf.d/90-nametag.conf":          "hostname-mode=none",
+			"systemd/network/10-a.network.d/90-nametag.conf": "UseHostname=no",
+			"systemd/network/80-b.network.d/90-nametag.conf": "UseHostname=no",
+		} {
+			if text, err := os.ReadFile(filepath.Join(run, name)); err != nil || !strings.Contains(string(text), want) {
+				t.Errorf("%s: %q, %v", name, text, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,46 @@
+package lasting
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// quieten tells the two daemons that name a machine by its lease not to, for this
+// boot. Where there is a static name they leave it alone by themselves.
+func (r Root) quieten(run string) error {
+	const byNetworkManager = "# nametag has named this machine.\n[main]\nhostname-mode=none\n"
+	const byNetworkd = "# nametag has named this machine.\n[DHCPv4]\nUseHostname=no\n\n[DHCPv6]\nUseHostname=no\n"
+	errs := []error{putFile(filepath.Join(run, "NetworkManager/conf.d/90-nametag.conf"), byNetworkManager)}
+	// networkd has no such setting but in each network's file.
+	for _, name := range r.networks(run) {
+		errs = append(errs, putFile(filepath.Join(run, "systemd/network", name+".d/90-nametag.conf"), byNetworkd))
+	}
+	return errors.Join(errs...)
+}
+
+// networks are the names of networkd's .network files (systemd.network(5)).
+func (r Root) networks(run string) []string {
+	var names []string
+	for _, dir := range []string{r.path("etc/systemd/network"), filepath.Join(run, "systemd/network"), r.path("usr/lib/systemd/network"), r.path("lib/systemd/network")} {
+		entries, _ := os.ReadDir(dir) // not there: no networks
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), ".network") {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	return names
+}
+
+func putFile(name, text string) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // for everybody to read
+		return fmt.Errorf("lasting: %w", err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil { //nolint:gosec // the same
+		return fmt.Errorf("lasting: %w", err)
+	}
+	return nil
+}
