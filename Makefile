@@ -16,9 +16,6 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X mai
 # Nor Prometheus, which node.work leaves out.
 NODE_BUILD := GOWORK=$(CURDIR)/node.work $(BUILD) -tags nethttpomithttp2
 
-# The modules whose code is ours; the tests of each are a tier of the suite.
-MODULES := . internal/release/dist
-
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -81,11 +78,9 @@ bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUIC
 	@go run ./internal/testvm/bench $(if $(QUICK),-quick -out '')
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml, in every module
+lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml
 	@echo 'lint: from a cold cache this takes a few minutes'
-	@for module in $(MODULES); do \
-	  echo "lint: $$module"; (cd $$module && $(abspath $(GOLANGCI_LINT)) run --config $(CURDIR)/.golangci.yml ./...); \
-	done
+	$(GOLANGCI_LINT) run ./...
 
 $(GOLANGCI_LINT):
 	@mkdir -p $(dir $@)
@@ -107,9 +102,8 @@ extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--t
 	$(BIN)/nametagctl extension --helper $(BIN) --oci $(BIN)/nametag.oci --force $(ARGS)
 
 .PHONY: release
-release: ## dist/: binaries, SBOMs, licences, man pages, completions, extensions, an image, provenance, checksums; built twice and compared; KEY=… signs
-	@go build -C internal/release/dist -o $(CURDIR)/$(BIN)/release .
-	$(BIN)/release -o dist -version $(VERSION) -check $(if $(KEY),-sign $(KEY))
+release: ## dist/: binaries for both architectures, licences, SBOMs, man pages, completions, extensions, checksums; built twice and compared
+	go run ./internal/release -o dist -version $(VERSION) -check
 
 .PHONY: clean
 clean: ## removes what was built; the cache of downloads stays

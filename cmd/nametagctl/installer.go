@@ -42,7 +42,6 @@ const installerExample = `  nametagctl installer ghcr.io/siderolabs/installer:v1
 // installerFlags are the command's.
 type installerFlags struct {
 	helperFlags
-	limitFlags
 	architectures          []string
 	wait                   string
 	layout, archive, image string
@@ -84,8 +83,7 @@ func installerCommand() *cobra.Command {
 			return runInstaller(ctx, f, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f.helperFlags.register(cmd)
-	f.limitFlags.register(cmd)
+	f.register(cmd)
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.architectures, "arch", nil, "of an index take only these architectures: amd64, arm64; one makes an image of it")
 	flags.StringVar(&f.wait, "wait", procfs.Default().Value(), "how long a boot waits for the name, and what then: the value of talos.hostname.wait=")
@@ -193,8 +191,7 @@ func (f *installerFlags) amend(ctx context.Context, source, policy string, stder
 	defer os.RemoveAll(scratch) //nolint:errcheck // ours
 
 	amended, report, err := installer.Amend(ctx, artifact, installer.Options{
-		Edit:          installer.Editors(helpers, policy, f.dropSignature, f.limits()),
-		Limits:        f.limits(),
+		Edit:          installer.Editors(helpers, policy, f.dropSignature),
 		Architectures: f.architectures,
 		Scratch:       scratch,
 		Say:           func(line string) { fmt.Fprintln(stderr, line) },

@@ -326,7 +326,7 @@ func (im *Image) Open(n *Node) (io.ReadCloser, error) {
 	if s.Format == Plain {
 		return io.NopCloser(io.NewSectionReader(im.src, s.Offset+n.at, n.Size)), nil
 	}
-	in, err := im.idle.open(s.Format, im.src, s.Offset, im.Size)
+	in, err := s.Format.open(im.src, s.Offset, im.Size, &im.used)
 	if err != nil {
 		return nil, err
 	}
@@ -344,9 +344,6 @@ type content struct {
 }
 
 func (c *content) Close() error {
-	if c.close != nil {
-		c.close()
-		c.close = nil // the decoder is another's now
-	}
+	c.close()
 	return nil
 }

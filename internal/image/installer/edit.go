@@ -12,7 +12,6 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/cmdline"
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
-	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -21,10 +20,8 @@ import (
 // boots as ever. What waits is told by the argument talos.hostname.wait=…, which goes onto every command line of a UKI.
 //
 // An initramfs has no command line: there the argument is the machine configuration's matter.
-//
-// The limits are those of each file.
-func Editors(helpers []helper.Binary, argument string, dropSignature bool, limits limit.Limits) map[Kind]Editor {
-	e := editors{map[string]helper.Binary{}, argument, dropSignature, limits}
+func Editors(helpers []helper.Binary, argument string, dropSignature bool) map[Kind]Editor {
+	e := editors{map[string]helper.Binary{}, argument, dropSignature}
 	for _, h := range helpers {
 		e.helpers[h.Architecture] = h
 	}
@@ -35,7 +32,6 @@ type editors struct {
 	helpers       map[string]helper.Binary
 	argument      string
 	dropSignature bool
-	limits        limit.Limits
 }
 
 // with opens the helper for an architecture for as long as do runs.
@@ -72,7 +68,7 @@ func (e editors) initramfs(ctx context.Context, in, out, architecture string) (o
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
 	err = e.with(architecture, func(h *initramfs.Helper) error {
-		image, err := initramfs.Read(ctx, from, st.Size(), &limit.Budget{Limits: e.limits}, nil)
+		image, err := initramfs.Read(ctx, from, st.Size(), nil)
 		if err != nil {
 			return err
 		}
@@ -85,13 +81,13 @@ func (e editors) initramfs(ctx context.Context, in, out, architecture string) (o
 
 func (e editors) uki(ctx context.Context, in, out, architecture string) (Outcome, error) {
 	var outcome Outcome
-	added, budget := false, &limit.Budget{Limits: e.limits}
+	added := false
 	err := e.with(architecture, func(h *initramfs.Helper) error {
 		result, err := uki.EditFile(ctx, in, out, uki.Edit{
 			CommandLine:   e.commandLine,
 			DropSignature: e.dropSignature,
 			Initramfs: func(ctx context.Context, out io.Writer, in *io.SectionReader) error {
-				image, err := initramfs.Read(ctx, in, in.Size(), budget, nil)
+				image, err := initramfs.Read(ctx, in, in.Size(), nil)
 				if err != nil {
 					return err
 				}

@@ -69,8 +69,8 @@ type cancellableReader struct {
 }
 
 func (c cancellableReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
 	}
 	return c.ReadCloser.Read(p)
 }
