@@ -88,15 +88,15 @@ func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, ignore func(mac 
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
-		packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: filter})
+	conn, shut, err := c.net.listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
+		packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: filter}))
 	if err != nil {
 		return err
 	}
 	// Closing a packet socket takes the kernel 10 ms and more (an RCU grace
 	// period, packet_release in net/packet/af_packet.c): nobody waits for it
 	// but the end of Close.
-	defer c.net.closers.Go("closing a socket", func() { _ = conn.Close() }, c.net.died)
+	defer c.net.closers.Go("closing a socket", shut, c.net.died)
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 
 	mac := [6]byte(l.mac)

@@ -41,7 +41,13 @@ var (
 	errNoAnswer = errors.New("no answer")
 	errNak      = errors.New("refused by the server")
 	errDoubt    = errors.New("another server may do better")
+
+	errLeaseEnded = errors.New("the lease has ended")
 )
+
+// leaseGrain is how much earlier than the lease its address may go: the kernel counts
+// whole seconds, down, and looks at them when it finds the time.
+const leaseGrain = 3 * time.Second
 
 // dhcp keeps a path from a DHCPv4 lease up until ctx ends.
 func (c *nic) dhcp(ctx context.Context) {
@@ -103,12 +109,13 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 			return ctx.Err()
 		case <-a.lost:
 			err = fmt.Errorf("address %v was removed by somebody else", l.prefix)
+			if l.until(time.Now()) <= leaseGrain {
+				err = fmt.Errorf("%w: %v, which was for %v", errLeaseEnded, l.prefix, leaseTime(l))
+			}
 			c.fail(PathFailed, &Error{Op: "keep the path", Method: DHCP, Err: err})
 			return err
 		case <-refresh.C:
-			if err := a.extend(l.until(time.Now())); err != nil {
-				c.fail(PathFailed, &Error{Op: "extend address " + l.prefix.String(), Method: DHCP, Err: permission(err)})
-			}
+			a.prolong(l)
 		case <-renew.C:
 			// Beside this loop: a server may be silent for longer than an address of ours lives.
 			renewed = make(chan renewal, 1)
@@ -132,6 +139,7 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 			a.mu.Lock() // Keep looks at it
 			l.life, l.renew, l.begun = r.lease.life, r.lease.renew, r.lease.begun
 			a.mu.Unlock()
+			a.prolong(l) // the kernel counts by the lease before
 			renew.Reset(l.renew)
 		case <-doubt.C:
 			if renewed != nil { // one exchange at a time
@@ -146,6 +154,13 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 			}
 			doubt.Reset(x.doubt)
 		}
+	}
+}
+
+// prolong has the kernel keep the address for as long as the lease says.
+func (a *attempt) prolong(l *lease) {
+	if err := a.extend(l.until(time.Now())); err != nil {
+		a.nic.fail(PathFailed, &Error{Op: "extend address " + l.prefix.String(), Method: DHCP, Err: permission(err)})
 	}
 }
 
@@ -240,8 +255,8 @@ func (x *exchange) open(ctx context.Context, fn func(context.Context) error) err
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(&net.Interface{Index: x.link.index, Name: x.link.name, HardwareAddr: x.link.mac},
-		packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter})
+	conn, shut, err := x.nic.net.listen(packet.Listen(&net.Interface{Index: x.link.index, Name: x.link.name, HardwareAddr: x.link.mac},
+		packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter}))
 	if err != nil {
 		return err
 	}
@@ -256,7 +271,7 @@ func (x *exchange) open(ctx context.Context, fn func(context.Context) error) err
 		cancel()
 		_ = conn.SetReadDeadline(time.Now())
 		<-read
-		x.nic.net.closers.Go("closing a socket", func() { _ = conn.Close() }, x.nic.net.died)
+		x.nic.net.closers.Go("closing a socket", shut, x.nic.net.died)
 	}()
 	return fn(ctx)
 }

@@ -64,6 +64,10 @@ const (
 	UndoFailed                          // Detail: what could not be
 	LinkLeftUp                          // the link was down before and is left up; Detail: why
 	NetlinkOverrun                      // notifications were lost; everything was read anew
+	LinkBusy                            // another Network uses the link, of this process or another; Err: which
+	LinkSetDown                         // somebody else has set the link down; Detail: what follows
+	TakenOver                           // what a process had left that was killed is gone, or ours; Detail: what
+	SettingFailed                       // a setting of the link could not be changed for our time; Detail: which
 )
 
 // String returns the kind in words.
@@ -75,7 +79,8 @@ func (k EventKind) String() string {
 		DHCPDiscover: "discover", DHCPOffer: "offer", DHCPAck: "ack", DHCPNak: "nak",
 		PathReady: "path ready", PathFailed: "path failed", Kept: "kept",
 		Undone: "undone", UndoFailed: "undo failed", LinkLeftUp: "link left up",
-		NetlinkOverrun: "notifications lost",
+		NetlinkOverrun: "notifications lost", LinkBusy: "busy", LinkSetDown: "set down by somebody else",
+		TakenOver: "taken over from a run that was killed", SettingFailed: "setting cannot be changed",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

@@ -2,6 +2,7 @@ package earlynet
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -148,6 +149,52 @@ func TestDHCPFaults(t *testing.T) {
 		})
 	}
 
+	t.Run("a renewal gives the address its time at once", func(t *testing.T) {
+		testvm.Start(t, cloud.Config{}, testvm.NIC("eth0", cloud.NIC{
+			DHCP: []cloud.DHCP{{Lease: 10 * time.Second, Extra: map[uint8][]byte{58: {0, 0, 0, 3}}}},
+		}))
+		n := openBy(t, DHCP)
+		p := next(t, n)
+		left := func() (seconds int) {
+			as, err := n.rtnl.addresses(p.Index)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range as {
+				if a.prefix.Addr() == p.Source {
+					seconds = int(a.valid)
+				}
+			}
+			return seconds
+		}
+		eventually(t, "the lease to run down by a part", func() bool { return left() < 9 })
+		eventually(t, "its whole time again", func() bool { return left() >= 9 })
+		if p.Err() != nil {
+			t.Errorf("the path ended: %v", p.Err())
+		}
+	})
+	t.Run("a lease that ends is said to have ended", func(t *testing.T) {
+		messages := 0
+		testvm.Start(t, cloud.Config{}, testvm.NIC("eth0", cloud.NIC{DHCP: []cloud.DHCP{{
+			Lease: 10 * time.Second,
+			Mangle: func(b []byte) []byte {
+				if messages++; messages > 2 { // the offer and its acknowledgement
+					return b[:100]
+				}
+				return b
+			},
+		}}}))
+		n := openBy(t, DHCP)
+		p := next(t, n)
+		select {
+		case <-p.Done():
+		case <-time.After(time.Minute):
+			t.Fatal("it has not ended")
+		}
+		if err := p.Err(); !errors.Is(err, errLeaseEnded) {
+			t.Errorf("the path ended by %v", err)
+		}
+	})
 	t.Run("a lease is asked for again before it ends", func(t *testing.T) {
 		lab := testvm.Start(t, cloud.Config{}, testvm.NIC("eth0", cloud.NIC{
 			DHCP: []cloud.DHCP{{Lease: 20 * time.Second, Extra: map[uint8][]byte{58: {0, 0, 0, 1}}}},

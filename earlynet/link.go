@@ -19,6 +19,7 @@ type link struct {
 	index    int
 	name     string
 	altNames []string
+	alias    string
 	mac      net.HardwareAddr
 	arphrd   uint16 // the hardware type, ARPHRD_*
 	kind     string // "veth", "bridge", …; empty for hardware
@@ -51,6 +52,9 @@ func parseLink(data []byte) (link, error) {
 	}
 	if m.Attributes.Info != nil {
 		l.kind = m.Attributes.Info.Kind
+	}
+	if m.Attributes.Alias != nil {
+		l.alias = strings.TrimRight(*m.Attributes.Alias, "\x00")
 	}
 	if m.Attributes.Master != nil {
 		l.master = int(*m.Attributes.Master)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -65,6 +66,11 @@ func (n *Network) watch() {
 		// been read empty (netlink_overrun, net/netlink/af_netlink.c), and what
 		// can be read is old. So begin again: subscribe, then dump.
 		n.event(Event{Kind: NetlinkOverrun, Err: err})
+		n.mu.Lock()
+		for _, c := range n.nics {
+			c.missed.Store(true)
+		}
+		n.mu.Unlock()
 		n.renew()
 	}
 }
@@ -79,6 +85,7 @@ func (n *Network) renew() {
 		}
 		if err == nil {
 			n.succeeded("", 0)
+			n.caughtUp(0)
 			return
 		}
 		if n.ctx.Err() == nil {
@@ -158,8 +165,50 @@ func (n *Network) refreshAddresses() error {
 	return nil
 }
 
+// catchUp waits until everything has been applied that the kernel had told before
+// it was called: the answer to a question that is asked on the socket of the
+// notifications comes behind them.
+func (n *Network) catchUp(ctx context.Context) {
+	question, err := (&rtnetlink.LinkMessage{Index: 1}).MarshalBinary() // lo, which is always there
+	if err != nil {
+		return
+	}
+	answered := make(chan struct{})
+	n.mu.Lock()
+	m, err := n.events.Send(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request}, Data: question,
+	})
+	if err == nil {
+		n.answers[m.Header.Sequence] = answered
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return // it is being renewed, and everything read anew
+	}
+	select {
+	case <-answered:
+	case <-ctx.Done():
+	}
+}
+
+// caughtUp lets those go on that wait in catchUp: the one who has asked by that
+// number, or all for 0.
+func (n *Network) caughtUp(sequence uint32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for s, answered := range n.answers {
+		if s == sequence || sequence == 0 {
+			close(answered)
+			delete(n.answers, s)
+		}
+	}
+}
+
 // apply takes one notification. A malformed one is passed over.
 func (n *Network) apply(m netlink.Message) {
+	if m.Header.Sequence != 0 && n.events != nil && m.Header.PID == n.events.PID() {
+		defer n.caughtUp(m.Header.Sequence)
+	}
 	// The kernel notes who asked for the change.
 	own := m.Header.PID != 0 && m.Header.PID == n.rtnl.c.PID()
 	switch m.Header.Type {

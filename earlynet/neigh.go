@@ -43,19 +43,14 @@ func (t arpTimers) about(told arpTimers) bool {
 // tuneNeighbours sets the link's ARP timers, to be put back. It is a favour,
 // not a need: where the kernel refuses, nothing is said.
 func (c *nic) tuneNeighbours() {
-	if c.tuned || !c.net.wants(netip.Addr.Is4) {
-		return
-	}
-	r := c.net.rtnl
-	was, err := r.arpTimers(c.index)
+	r, was := c.net.rtnl, c.before.arp
 	ours := arpTimers{arpRetrans, arpProbes}
-	if err != nil || was.retrans <= ours.retrans {
+	if !c.net.wants(netip.Addr.Is4) || was.retrans <= ours.retrans {
 		return
 	}
 	if err := r.setARPTimers(c.index, ours); err != nil {
 		return
 	}
-	c.tuned = true
 	c.ledger.add("ARP timers", func() error {
 		// Whoever set them since meant it.
 		if now, err := r.arpTimers(c.index); err != nil || !now.about(ours) {

@@ -311,3 +311,23 @@ func ended(t testing.TB, p *Path) {
 func addrs(t testing.TB, ifname string) string {
 	return strings.TrimSpace(run(t, "ip -4 -o addr show dev "+ifname))
 }
+
+// leftUp closes the network and checks that eth0 stays up, with nothing of ours on it, and that this is said with a reason.
+func leftUp(t testing.TB, n *opened, why string) {
+	t.Helper()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if l := run(t, "ip -o link show eth0"); !strings.Contains(l, ",UP") || strings.Contains(l, "nametag") {
+		t.Errorf("link: %s", l)
+	}
+	if rest := run(t, "ip -o addr show dev eth0 | grep 'proto 0x6e' ; ip route show table all proto 110; true"); rest != "" {
+		t.Errorf("of ours: %s", rest)
+	}
+	if got := setting(t, "accept_ra"); got != "1" {
+		t.Errorf("accept_ra is %s", got)
+	}
+	if !n.saw(LinkLeftUp, why) {
+		t.Errorf("nobody was told that the link is left up since %s", why)
+	}
+}

@@ -21,19 +21,26 @@ const (
 )
 
 // A Config says what to bring up. The zero value brings up every physical
-// Ethernet NIC by every method, with routes to nowhere.
+// Ethernet NIC by LinkLocal and DHCP, with routes to nowhere.
 type Config struct {
 	// NICs selects interfaces by name, glob or MAC address. A glob selects
 	// among physical Ethernet NICs; a NIC named exactly is taken whatever its
 	// kind. Empty: every physical Ethernet NIC.
 	NICs []string
 
-	// Methods to race on each NIC. Empty: LinkLocal, DHCP, IPv6.
+	// Methods to race on each NIC. Empty: LinkLocal and DHCP. (IPv6 is for who
+	// asks: where nobody serves the address, whoever claims it has no competitor.)
 	Methods []Method
 
 	// Destinations are the addresses that the caller will dial. Routes are
 	// laid to nothing else.
 	Destinations []netip.Addr
+
+	// Alone says that no other program configures links meanwhile, as in the
+	// first process of an initramfs. Without it a link that was set up stays up
+	// where others may have begun to use it, sockets that are bound to it
+	// included, and in doubt.
+	Alone bool
 
 	// Observer is told what happens, if it is not nil. It is called from one
 	// goroutine at a time, must not block, and must not call the Network.
@@ -76,8 +83,10 @@ type Network struct {
 	order    []*nic // in which they were found
 	ignored  map[int]string
 	gateways map[netip.Addr]struct{}
-	attempts []*attempt // that stand, in the order of their making
-	status   []*Error   // the last per NIC and method
+	answers  map[uint32]chan struct{} // that catchUp waits for
+	attempts []*attempt               // that stand, in the order of their making
+	status   []*Error                 // the last per NIC and method
+	sockets  map[uint64]struct{}      // our packet sockets, by their inodes
 
 	closing  sync.Once
 	closeErr error
@@ -148,10 +157,10 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
 		uppers: make(map[int]map[int]bool), nics: make(map[int]*nic), ignored: make(map[int]string),
-		gateways: make(map[netip.Addr]struct{}),
+		gateways: make(map[netip.Addr]struct{}), answers: make(map[uint32]chan struct{}), sockets: make(map[uint64]struct{}),
 	}
 	if len(n.methods) == 0 {
-		n.methods = []Method{LinkLocal, DHCP, IPv6}
+		n.methods = []Method{LinkLocal, DHCP}
 	}
 	n.rtnl, err = dialRTNL()
 	if err != nil {

@@ -235,30 +235,39 @@ func TestNIC(t *testing.T) {
 		reaches(t, next(t, n))
 	})
 
-	t.Run("one that is set down by somebody is left down, and used again when it is up", func(t *testing.T) {
+	t.Run("one that is set down by somebody is set up again after a moment, and down in the end", func(t *testing.T) {
 		serving(t)
 		n := traceless(t, LinkLocal)
 		p := next(t, n)
 		run(t, "ip link set eth0 down")
 		ended(t, p)
-		select {
-		case p := <-n.Paths():
-			t.Fatalf("%v: somebody's decision was not respected", p)
-		case <-time.After(50 * time.Millisecond):
-		}
-		run(t, "ip link set eth0 up")
 		reaches(t, next(t, n))
+		if !n.saw(LinkSetDown, "it is set up again in 1s") {
+			t.Error("nobody was told")
+		}
 	})
 
-	t.Run("one that is down and up again between two looks gets its routes again", func(t *testing.T) {
+	t.Run("one that is set down and up by somebody is used again, and left up: it is theirs", func(t *testing.T) {
 		serving(t)
-		n := traceless(t, LinkLocal)
+		n := openBy(t, LinkLocal)
+		p := next(t, n)
+		run(t, "ip link set eth0 down")
+		ended(t, p)
+		run(t, "ip link set eth0 up")
+		reaches(t, next(t, n))
+		leftUp(t, n, "somebody else has set it up")
+	})
+
+	t.Run("one that is down and up again between two looks gets its routes again, and is left up", func(t *testing.T) {
+		serving(t)
+		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		n.mu.Lock() // nobody looks
 		run(t, "ip link set eth0 down; ip link set eth0 up")
 		n.mu.Unlock()
 		ended(t, p)
 		reaches(t, next(t, n))
+		leftUp(t, n, "somebody else has set it up")
 	})
 
 	t.Run("one that is removed ends its path and connections, and one that is added later is used", func(t *testing.T) {
@@ -410,7 +419,7 @@ func TestIPv6(t *testing.T) {
 		t.Cleanup(func() { l.Close() })
 		restored(t)
 		service := netip.MustParseAddr("fe80::a9fe:a9fe")
-		n := open(context.Background(), t, Config{Destinations: []netip.Addr{service}})
+		n := open(context.Background(), t, Config{Destinations: []netip.Addr{service}, Methods: []Method{IPv6}})
 		p := next(t, n)
 		if p.Method != IPv6 || p.Source.Zone() != "eth0" {
 			t.Errorf("path %v from %v", p, p.Source)
@@ -420,6 +429,20 @@ func TestIPv6(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
+	})
+	t.Run("it is not tried by default: whoever claims the service's address there has no competitor", func(t *testing.T) {
+		c := serving(t)
+		c.dnsmasq()
+		n := open(context.Background(), t, Config{Destinations: []netip.Addr{metadata, netip.MustParseAddr("fe80::a9fe:a9fe")}})
+		eventually(t, "an address of the kernel's to ask from", func() bool {
+			_, ok := n.linkLocal6(eth0(t).Index)
+			return ok
+		})
+		for range 2 { // a path of IPv6 needs no round trip, and would be among the first
+			if p := next(t, n); p.Method == IPv6 {
+				t.Errorf("path %v", p)
+			}
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,19 +25,25 @@ type nic struct {
 	master int          // whose port it was when it was found
 	uppers map[int]bool // what stood on it then
 
-	kept atomic.Bool // a path over it is to outlive the network
+	kept   atomic.Bool // a path over it is to outlive the network
+	missed atomic.Bool // notifications were lost since it is used
 
 	mu      sync.Mutex
 	link    link
 	present bool
 	breaks  int           // how often it has ceased to carry frames
+	falls   int           // how often it was set down
 	news    chan struct{} // closed at the next change
 
 	// Of the goroutine run, and of undo after it has ended:
-	ledger ledger
-	raised bool                // set up by us
-	tuned  bool                // its ARP timers are ours
-	known  map[netip.Addr]bool // its neighbours before us
+	claimed  net.Listener // what makes the link ours; nil where it is not, or cannot be
+	prepared bool
+	before   before
+	ledger   ledger
+	raised   bool                // set up by us, and not set down since
+	shielded bool                // from router advertisements
+	fallen   int                 // falls that were acted upon
+	known    map[netip.Addr]bool // its neighbours before us
 }
 
 func newNIC(n *Network, l link) *nic {
@@ -48,6 +55,9 @@ func (c *nic) set(l link) {
 	c.mu.Lock()
 	if c.link.carries() && !l.carries() || !slices.Equal(c.link.mac, l.mac) {
 		c.breaks++
+	}
+	if c.link.up() && !l.up() {
+		c.falls++
 	}
 	c.link = l
 	c.mu.Unlock()
@@ -76,6 +86,13 @@ func (c *nic) state() (l link, present bool, breaks int, news <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.link, c.present, c.breaks, c.news
+}
+
+// fell returns how often the link was set down, and whether it is up.
+func (c *nic) fell() (times int, up bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.falls, c.link.up()
 }
 
 func (c *nic) current() link {
@@ -128,13 +145,26 @@ func (c *nic) follow() {
 	var s *session
 	defer func() { s.stop() }()
 
-	if c.current().up() {
-		c.knowNeighbours()
+	if c.claimed == nil && !c.claim(c.net.ctx) {
+		return
 	}
+	// What the owner before us has done is to be told before we look.
+	c.net.catchUp(c.net.ctx)
+	if !c.prepared {
+		c.fallen, _ = c.fell()
+	}
+	c.prepare()
 	var again <-chan time.Time // when to try once more to set the link up
-	patience := firstRaise
+	patience, rest := firstRaise, firstRest
 	for c.net.ctx.Err() == nil {
 		l, present, breaks, news := c.state()
+		if times, up := c.fell(); times != c.fallen {
+			c.fallen = times
+			if wait := c.setDown(up, rest); wait != nil {
+				again = wait
+				rest = min(2*rest, lastRest)
+			}
+		}
 		switch {
 		case !present:
 			s.stop()
@@ -146,7 +176,7 @@ func (c *nic) follow() {
 			c.event(0, CarrierLost, "", nil)
 			c.net.failed(&Error{Op: "carrier lost", Interface: l.name})
 			continue // the state may be another by now
-		case !l.up() && !c.raised:
+		case !l.up() && !c.raised && again == nil:
 			if !c.raise(l) {
 				// Some drivers are not ready when their NIC shows, and nothing tells when they are.
 				again = time.After(patience)
@@ -155,12 +185,12 @@ func (c *nic) follow() {
 		case s == nil && l.carries():
 			c.net.succeeded(l.name, 0)
 			c.event(0, Carrier, "", nil)
-			c.tuneNeighbours()
 			s = c.start(breaks)
 		}
 		select {
 		case <-news:
 		case <-again:
+			again = nil
 		case <-c.net.ctx.Done():
 		}
 	}
@@ -172,6 +202,30 @@ const (
 	firstRaise = 50 * time.Millisecond
 	lastRaise  = 5 * time.Second
 )
+
+// And how long a link is left alone that somebody else has set down.
+const (
+	firstRest = time.Second
+	lastRest  = time.Minute
+)
+
+// linkUp is the entry of a ledger by which a link is set down again.
+const linkUp = "link up"
+
+// setDown notes that somebody else has set the link down. Whoever sets it up
+// again decides what becomes of it: where that is not us, it is theirs. It returns
+// when we do, if nobody else has.
+func (c *nic) setDown(up bool, rest time.Duration) <-chan time.Time {
+	c.raised = false
+	c.ledger.drop(linkUp)
+	if up {
+		c.event(0, LinkSetDown, "and up again, which it will stay", nil)
+		return nil
+	}
+	c.event(0, LinkSetDown, fmt.Sprintf("it is set up again in %v unless somebody does", rest), nil)
+	c.net.failed(&Error{Op: "set down by somebody else", Interface: c.name()})
+	return time.After(rest)
+}
 
 // afterPanic is how long what has panicked rests.
 const afterPanic = 500 * time.Millisecond
@@ -200,9 +254,9 @@ func (s *session) stop() {
 	}
 }
 
-// raise sets the link up, once: whoever sets it down afterwards has a reason. It
-// reports false where the kernel refused.
+// raise sets the link up. It reports false where the kernel refused.
 func (c *nic) raise(l link) bool {
+	c.shield()
 	if err := c.net.rtnl.setUp(c.index, true); err != nil {
 		if !gone(err) {
 			c.fail(PathFailed, &Error{Op: "set the link up", Err: permission(err)})
@@ -210,7 +264,7 @@ func (c *nic) raise(l link) bool {
 		return false
 	}
 	c.raised = true
-	c.ledger.add("link up", c.lower)
+	c.ledger.add(linkUp, c.lower)
 	c.event(0, LinkUp, "", nil)
 	c.net.failed(&Error{Op: "no carrier", Interface: l.name})
 	return true
@@ -233,11 +287,28 @@ func (c *nic) lower() error {
 		}
 		return errLeft
 	}
-	return c.net.rtnl.setUp(c.index, false)
+	if err := c.net.rtnl.setUp(c.index, false); err != nil || c.net.cfg.Alone {
+		return err
+	}
+	// Whoever has begun to use it between our look and now found it up, and will not set it up.
+	if why := c.stranger(); why != "" {
+		c.event(0, LinkLeftUp, why, nil)
+		return errors.Join(c.net.rtnl.setUp(c.index, true), errLeft)
+	}
+	return nil
 }
 
-// foreigner says what somebody else has put on the link, or the link into.
+// foreigner says what somebody else has put on the link, or the link into, or why
+// that may be so.
 func (c *nic) foreigner() (string, error) {
+	if !c.net.cfg.Alone {
+		if c.missed.Load() {
+			return "the kernel's notifications were lost: somebody else may have set it up", nil
+		}
+		if why := c.stranger(); why != "" {
+			return why, nil
+		}
+	}
 	links, err := c.net.rtnl.links()
 	if err != nil {
 		return "", err
@@ -295,8 +366,12 @@ func (c *nic) try(ctx context.Context, m Method) {
 	})
 }
 
-// undo takes back what was done to the link itself.
+// undo takes back what was done to the link itself, and lets go of it.
 func (c *nic) undo() []error {
+	defer c.disclaim()
+	if l := c.current(); c.before.down && !c.raised && l.up() && c.prepared {
+		c.event(0, LinkLeftUp, "somebody else has set it up", nil)
+	}
 	return c.ledger.undo(c, 0)
 }
 
@@ -334,7 +409,7 @@ func (a *attempt) address(p netip.Prefix, life time.Duration) error {
 	case err == nil:
 		a.mu.Lock()
 		a.prefix, a.life = p, life
-		a.ledger.add("address "+p.String(), a.dropAddress)
+		a.ledger.add("address "+p.String(), func() error { return a.nic.dropAddress(p) })
 		a.mu.Unlock()
 		a.nic.event(a.method, AddressAdded, p.String(), nil)
 	case exists(err):
@@ -348,14 +423,14 @@ func (a *attempt) address(p netip.Prefix, life time.Duration) error {
 	return nil
 }
 
-// dropAddress removes the address, if it is still ours.
+// dropAddress removes an address from the link, if it is still ours.
 //
 // With an interface's last IPv4 address the kernel removes all of its IPv4
 // routes, whoever laid them (fib_inetaddr_event, net/ipv4/fib_frontend.c):
 // those of others are put back.
-func (a *attempt) dropAddress() error {
-	r, index := a.nic.net.rtnl, a.nic.index
-	addrs, err := r.addresses(index)
+func (c *nic) dropAddress(p netip.Prefix) error {
+	r := c.net.rtnl
+	addrs, err := r.addresses(c.index)
 	if err != nil {
 		return err
 	}
@@ -363,7 +438,7 @@ func (a *attempt) dropAddress() error {
 	var ours bool
 	for _, has := range addrs {
 		switch {
-		case has.prefix == a.prefix:
+		case has.prefix == p:
 			ours = has.ours()
 		case has.prefix.Addr().Is4():
 			last = false
@@ -374,15 +449,18 @@ func (a *attempt) dropAddress() error {
 	}
 	var others []route
 	if last {
-		if others, err = r.foreignRoutes(index, unix.AF_INET); err != nil {
+		if others, err = r.foreignRoutes(c.index, unix.AF_INET); err != nil {
 			return err
 		}
 	}
-	if err := r.deleteAddress(index, a.prefix); err != nil {
+	if err := r.deleteAddress(c.index, p); err != nil {
 		return err
 	}
 	var errs []error
 	for _, rt := range others {
+		if rt.source == p.Addr() {
+			continue // it stood on the address
+		}
 		if err := r.restoreRoute(rt); err != nil && !exists(err) {
 			errs = append(errs, fmt.Errorf("put back the route to %v: %w", rt.dst, err))
 		}

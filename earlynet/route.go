@@ -79,9 +79,21 @@ func (r rtnl) deleteRoute(rt route) error {
 	return r.do(unix.RTM_DELROUTE, 0, rt.message())
 }
 
-// foreignRoutes returns the routes over an interface that the kernel itself has
-// not laid.
+// foreignRoutes returns the routes over an interface that neither the kernel
+// itself nor this package has laid.
 func (r rtnl) foreignRoutes(index int, family uint8) ([]route, error) {
+	rts, err := r.routes(index, family)
+	return slices.DeleteFunc(rts, func(rt route) bool {
+		switch rt.protocol {
+		case unix.RTPROT_KERNEL, unix.RTPROT_RA, unix.RTPROT_REDIRECT, mark:
+			return true
+		}
+		return false
+	}), err
+}
+
+// routes returns the routes over an interface.
+func (r rtnl) routes(index int, family uint8) ([]route, error) {
 	msgs, err := r.dump(unix.RTM_GETROUTE, &rtnetlink.RouteMessage{
 		Family: family, Attributes: rtnetlink.RouteAttributes{OutIface: uint32(index)},
 	})
@@ -97,12 +109,8 @@ func (r rtnl) foreignRoutes(index int, family uint8) ([]route, error) {
 		if err != nil || rt.index != index {
 			continue
 		}
-		switch rt.protocol {
-		case unix.RTPROT_KERNEL, unix.RTPROT_RA, unix.RTPROT_REDIRECT:
-		default:
-			rt.raw = m.Data
-			rts = append(rts, rt)
-		}
+		rt.raw = m.Data
+		rts = append(rts, rt)
 	}
 	return rts, nil
 }

@@ -54,6 +54,15 @@ func (r rtnl) dump(typ netlink.HeaderType, m encoding.BinaryMarshaler) ([]netlin
 	})
 }
 
+// get returns what the kernel answers to one question.
+func (r rtnl) get(typ netlink.HeaderType, m encoding.BinaryMarshaler) ([]netlink.Message, error) {
+	data, err := m.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	return r.c.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: data})
+}
+
 // bound limits all further requests to d from now.
 func (r rtnl) bound(d time.Duration) { _ = r.c.SetDeadline(time.Now().Add(d)) }
 

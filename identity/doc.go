@@ -7,7 +7,7 @@
 //
 // [Resolve] blocks until a name is proven, the context ends, or it is certain
 // that no name can come. It starts from network cards that are down: it brings
-// up a minimal link by itself, on every card and by every method at once, asks
+// up a minimal link by itself, on every card and by link-local and DHCP at once, asks
 // the [Source] over each path that comes up, takes the first valid answer, and
 // puts the network back as it was. Inside a system that has its network
 // already, [OverHost] asks over that one and touches no link.

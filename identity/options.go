@@ -8,7 +8,7 @@ import (
 )
 
 // An Option changes how [Resolve] goes about it. The default is a link of its
-// own on every physical Ethernet card, by every method, undone at the end.
+// own on every physical Ethernet card, by link-local and DHCP, undone at the end.
 type Option func(*config)
 
 // OverLinks brings links up as cfg says. Where cfg.Destinations is empty it is

@@ -13,7 +13,7 @@
 //
 //	then=  reboot | poweroff | halt | continue   when the time is up without a name
 //	nic=   a MAC, an interface name or a glob     may be repeated
-//	via=   linklocal | dhcp | ipv6                may be repeated
+//	via=   linklocal | dhcp | ipv6                may be repeated; linklocal and dhcp
 //	keep=  none | network                         what stays of the link
 //	known= a duration | off | strict               how long the service is asked where the name is known
 //	rename= follow | stop                          when the service gives a known node another name

@@ -170,7 +170,9 @@ type Policy struct {
 	// names, or globs on names in the syntax of [path.Match]. Empty means every
 	// physical Ethernet interface.
 	NICs []string
-	// Via are the methods to use: "linklocal", "dhcp", "ipv6". Empty means all.
+	// Via are the methods to use: "linklocal", "dhcp", "ipv6". Empty means the
+	// first two: nobody serves the address for IPv6 today, so that whoever claims it
+	// has no competitor.
 	Via []string
 	// Keep says what stays of the network.
 	Keep Keep

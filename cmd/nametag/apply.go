@@ -133,7 +133,7 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		Root: f.rootDir(), RunDir: lasting.Run, Line: line, Mistake: mistake, Instance: facts.Serial, AtBoot: f.atBoot, Managed: systemd.Managed(),
 		SetHostname: handover.SetHostname, Reporter: apply.Shell{W: stderr},
 		Find: func(ctx context.Context, policy procfs.Policy, observe func(identity.Event)) (*identity.Identity, error) {
-			options, err := links.Options(policy)
+			options, err := links.Options(policy, links.Shared)
 			if err != nil {
 				return nil, err
 			}

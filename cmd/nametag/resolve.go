@@ -30,7 +30,7 @@ Flags:
                              (90s, 2m, forever; keys then, nic, via, keep, known, rename); default 5m
   --nic NIC                  a MAC, an interface name or a glob; may be repeated; one named exactly is taken
                              whatever its kind; default every physical Ethernet NIC
-  --via METHOD               linklocal, dhcp or ipv6; may be repeated; default all
+  --via METHOD               linklocal, dhcp or ipv6; may be repeated; default linklocal and dhcp
   --keep WHAT                none: undo everything; network: leave the link, address and routes; default none
   --host-network             ask over the network the system already has; no link is touched
   --output FORMAT            hostname: the name alone; json: all that is known; env: shell assignments
@@ -139,7 +139,7 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		}
 		line.Show(e)
 	}
-	options, err := links.Options(f.policy)
+	options, err := links.Options(f.policy, links.Shared)
 	if err != nil {
 		return &usageError{err}
 	}

@@ -14,8 +14,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nametag-boot/nametag/internal/image/whole"
 )
 
 // benchmarked is the size of the images.
@@ -107,7 +105,7 @@ func TestBenchmarkedAdd(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return whole.File(name+".new", 0o600, func(w *os.File) error {
+		return Replace(name+".new", 0o600, func(w io.Writer) error {
 			_, err := im.Add(t.Context(), w, h, Options{})
 			return err
 		})

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -447,6 +450,144 @@ func TestReadingEndsWhenItsContextDoes(t *testing.T) {
 	}
 	if _, err := mustRead(t, image).Add(over, io.Discard, aHelper(t, helperProgram), Options{}); !errors.Is(err, cause) {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestReplaceWritesAFileAsAWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	only := func(t *testing.T, dir, name, text string) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 || entries[0].Name() != name {
+			t.Errorf("in the folder: %v, %v", entries, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != text {
+			t.Errorf("the file: %q, %v", b, err)
+		}
+	}
+	text := func(s string) func(io.Writer) error {
+		return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
+	}
+	t.Run("a failure leaves what was there", func(t *testing.T) {
+		dir := t.TempDir()
+		_ = os.WriteFile(filepath.Join(dir, "image"), []byte("old"), 0o600)
+		bad := errors.New("bad")
+		err := Replace(filepath.Join(dir, "image"), 0o644, func(w io.Writer) error { _ = text("new")(w); return bad })
+		if !errors.Is(err, bad) {
+			t.Errorf("the error is %v", err)
+		}
+		only(t, dir, "image", "old")
+	})
+	t.Run("mode and owner stay", func(t *testing.T) {
+		dir := t.TempDir()
+		name := filepath.Join(dir, "image")
+		_ = os.WriteFile(name, []byte("old"), 0o600)
+		_ = os.Chmod(name, 0o2640)
+		if os.Geteuid() == 0 {
+			_ = os.Chown(name, 65534, 65534)
+		}
+		before, _ := os.Stat(name)
+		if err := Replace(name, 0o644, text("new")); err != nil {
+			t.Fatal(err)
+		}
+		after, _ := os.Stat(name)
+		if after.Mode() != before.Mode() {
+			t.Errorf("the mode was %v and is %v", before.Mode(), after.Mode())
+		}
+		if b, a := before.Sys(), after.Sys(); fmt.Sprint(owner(b)) != fmt.Sprint(owner(a)) {
+			t.Errorf("the owner was %v and is %v", owner(b), owner(a))
+		}
+		only(t, dir, "image", "new")
+	})
+	t.Run("a new file gets the mode that is asked for", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := Replace(filepath.Join(dir, "image"), 0o640, text("new")); err != nil {
+			t.Fatal(err)
+		}
+		if st, _ := os.Stat(filepath.Join(dir, "image")); st.Mode() != 0o640 {
+			t.Errorf("the mode is %v", st.Mode())
+		}
+		only(t, dir, "image", "new")
+	})
+	t.Run("a link stays", func(t *testing.T) {
+		dir, other := t.TempDir(), t.TempDir()
+		_ = os.WriteFile(filepath.Join(other, "image"), []byte("old"), 0o600)
+		_ = os.Symlink(filepath.Join(other, "image"), filepath.Join(dir, "link"))
+		if err := Replace(filepath.Join(dir, "link"), 0o644, text("new")); err != nil {
+			t.Fatal(err)
+		}
+		if st, _ := os.Lstat(filepath.Join(dir, "link")); st.Mode().Type() != os.ModeSymlink {
+			t.Error("the link is gone")
+		}
+		only(t, other, "image", "new")
+	})
+	t.Run("a link that leads nowhere is refused, and stays", func(t *testing.T) {
+		dir := t.TempDir()
+		name := filepath.Join(dir, "link")
+		_ = os.Symlink(filepath.Join(dir, "nowhere"), name)
+		if err := Replace(name, 0o644, text("new")); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "leads nowhere") {
+			t.Errorf("the error is %v", err)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Type() != os.ModeSymlink {
+			t.Errorf("in the folder: %v, %v", entries, err)
+		}
+	})
+	t.Run("a name may be as long as a name can be", func(t *testing.T) {
+		dir, name := t.TempDir(), strings.Repeat("n", 255)
+		if err := Replace(filepath.Join(dir, name), 0o644, text("new")); err != nil {
+			t.Fatal(err)
+		}
+		only(t, dir, name, "new")
+	})
+	t.Run("a device or a folder is refused", func(t *testing.T) {
+		for _, name := range []string{os.DevNull, t.TempDir()} {
+			if err := Replace(name, 0o644, text("new")); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+// Each of these is a file system of its own, in a namespace of its own: this test again, inside it.
+func TestFileSystemsThatRefuse(t *testing.T) {
+	if dir := os.Getenv("NAMETAG_REFUSING"); dir != "" {
+		err := Replace(filepath.Join(dir, "image"), 0o644, func(w io.Writer) error {
+			_, err := io.Copy(w, io.LimitReader(endless{}, 8<<20))
+			return err
+		})
+		fmt.Printf("error: %v\n", err)
+		entries, _ := os.ReadDir(dir)
+		b, _ := os.ReadFile(filepath.Join(dir, "image"))
+		fmt.Printf("left: %d %q\n", len(entries), b)
+		return
+	}
+	t.Parallel()
+	for _, tt := range []struct{ name, prepare, says string }{
+		{"a full disk", "mount -t tmpfs -o size=1m none $D && echo -n old > $D/image", "no space left on device"},
+		{"a read-only target", "mount -t tmpfs none $D && echo -n old > $D/image && mount -o remount,ro $D", "read-only file system"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			args := []string{"-m", "sh", "-ec", "D=" + t.TempDir() + "; " + tt.prepare + `; NAMETAG_REFUSING=$D exec "$0" -test.run '^TestFileSystemsThatRefuse$' -test.v`, os.Args[0]}
+			if os.Geteuid() != 0 {
+				args = append([]string{"-r"}, args...)
+			}
+			if err := exec.CommandContext(t.Context(), "unshare", append(args[:len(args)-4:len(args)-4], "sh", "-c", "mount -t tmpfs none "+t.TempDir())...).Run(); err != nil {
+				if os.Getenv("CI") != "" {
+					t.Fatalf("no mount namespace: %v", err)
+				}
+				t.Skipf("SKIPPED: no mount namespace here: %v", err)
+			}
+			out, err := exec.CommandContext(t.Context(), "unshare", args...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			for _, want := range []string{tt.says, `left: 1 "old"`} {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("want %q in:\n%s", want, out)
+				}
+			}
+		})
 	}
 }
 

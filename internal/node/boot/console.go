@@ -35,7 +35,8 @@ func levelOfLink(e *earlynet.Event) (kmsg.Level, bool) {
 	case earlynet.NICFound, earlynet.NICIgnored, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
 		return kmsg.Notice, true
 	case earlynet.CarrierLost, earlynet.Conflict, earlynet.DHCPNak, earlynet.PathFailed, earlynet.UndoFailed,
-		earlynet.LinkLeftUp, earlynet.NetlinkOverrun:
+		earlynet.LinkLeftUp, earlynet.NetlinkOverrun, earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver,
+		earlynet.SettingFailed:
 		return kmsg.Warning, true
 	}
 	return 0, false

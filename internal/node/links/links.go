@@ -8,13 +8,23 @@ import (
 	"github.com/nametag-boot/nametag/procfs"
 )
 
+// A System says whether other programs may configure links meanwhile.
+type System bool
+
+// The two kinds of a system.
+const (
+	Shared System = false // a running one
+	Alone  System = true  // the first process of an initramfs
+)
+
 // Options are what a policy asks of [identity.Resolve]: over which links, by which methods, and what stays of them. The
 // bound is the caller's, who knows when it began. The error names a method that earlynet does not have.
-func Options(p procfs.Policy) ([]identity.Option, error) {
+func Options(p procfs.Policy, on System) ([]identity.Option, error) {
 	cfg, err := FromPolicy(p)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Alone = bool(on)
 	options := []identity.Option{identity.OverLinks(cfg)}
 	if p.Keep == procfs.KeepNetwork {
 		options = append(options, identity.KeepLink())

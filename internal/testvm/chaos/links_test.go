@@ -369,7 +369,7 @@ func (w *world) play(t *testing.T) bool {
 	if err != nil || !chaos.Same(asked.Policy, w.policy) {
 		t.Errorf("%q is understood as %v, %v; want %v", w.line, asked.Policy, err, w.policy)
 	}
-	options, err := links.Options(asked.Policy)
+	options, err := links.Options(asked.Policy, links.Shared)
 	if err != nil {
 		t.Fatal(err)
 	}

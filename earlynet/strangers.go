@@ -1,0 +1,136 @@
+package earlynet
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+)
+
+// stranger says what shows that another program has begun to use the link without having put anything on it yet, such as
+// a DHCP client that waits for its first lease. It found the link up and will not set it up again. Empty: nothing does.
+//
+// A netlink socket is no sign, nor is a packet socket for all links: whoever listens everywhere does not need this one.
+func (c *nic) stranger() string {
+	inodes := c.net.packetSockets(c.index)
+	for _, proto := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_RAW} {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			inodes = append(inodes, boundSockets(family, proto, c.index)...)
+		}
+	}
+	for _, inode := range inodes {
+		return ownerOf(inode) + " has a socket on it"
+	}
+	if now, err := c.setting("ipv6", "accept_ra"); err == nil && c.shielded && now != noAdvertisements {
+		return "somebody else has set its accept_ra to " + now
+	}
+	return ""
+}
+
+// listen takes what [packet.Listen] returns. The socket is known for ours until it is closed by the function returned.
+func (n *Network) listen(conn *packet.Conn, err error) (_ *packet.Conn, shut func(), _ error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	inode := inodeOf(conn)
+	n.mu.Lock()
+	n.sockets[inode] = struct{}{}
+	n.mu.Unlock()
+	return conn, func() {
+		_ = conn.Close()
+		n.mu.Lock()
+		delete(n.sockets, inode)
+		n.mu.Unlock()
+	}, nil
+}
+
+// inodeOf returns the number by which the kernel lists a socket; 0 if it does not say.
+func inodeOf(conn syscall.Conn) (inode uint64) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		var st unix.Stat_t
+		if unix.Fstat(int(fd), &st) == nil {
+			inode = st.Ino
+		}
+	})
+	return inode
+}
+
+// packetSockets returns the packet sockets on a link that are not this Network's. The file is that of the thread: a
+// process may have threads elsewhere.
+func (n *Network) packetSockets(index int) (inodes []uint64) {
+	text, err := os.ReadFile("/proc/thread-self/net/packet")
+	if err != nil {
+		return nil // a kernel without packet sockets, or no /proc
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	const dev, inode = 4, 8 // the columns
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) <= inode || words[dev] != strconv.Itoa(index) {
+			continue
+		}
+		i, err := strconv.ParseUint(words[inode], 10, 64)
+		if _, ours := n.sockets[i]; err == nil && !ours {
+			inodes = append(inodes, i)
+		}
+	}
+	return inodes
+}
+
+// The messages of sock_diag(7) for Internet sockets: struct inet_diag_req_v2, and struct inet_diag_msg with the fields
+// that are read.
+const (
+	sizeofDiagRequest   = 56
+	sizeofDiagReply     = 72
+	diagIndex, diagNode = 40, 68
+)
+
+// boundSockets returns the sockets of one protocol that are bound to a link, as far as the kernel says.
+func boundSockets(family, proto uint8, index int) (inodes []uint64) {
+	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = c.Close() }()
+	request := make([]byte, sizeofDiagRequest)
+	request[0], request[1] = family, proto
+	binary.NativeEndian.PutUint32(request[4:], 1<<32-1) // in every state
+	replies, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump}, Data: request,
+	})
+	if err != nil {
+		return nil // the kernel was made without
+	}
+	for _, m := range replies {
+		if len(m.Data) >= sizeofDiagReply && int(binary.NativeEndian.Uint32(m.Data[diagIndex:])) == index {
+			inodes = append(inodes, uint64(binary.NativeEndian.Uint32(m.Data[diagNode:])))
+		}
+	}
+	return inodes
+}
+
+// ownerOf says who has a socket open: "dhclient (process 812)".
+func ownerOf(inode uint64) string {
+	socket := fmt.Sprintf("socket:[%d]", inode)
+	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, f := range files {
+		if target, err := os.Readlink(f); err == nil && target == socket {
+			process := strings.Split(f, "/")[2]
+			name, _ := os.ReadFile("/proc/" + process + "/comm")
+			return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), process)
+		}
+	}
+	return "another program"
+}
