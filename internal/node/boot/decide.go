@@ -51,20 +51,3 @@ func decide(line string) (decision, error) {
 	}
 	return d, err
 }
-
-// The inits that nametag stands in front of.
-const (
-	initPath   = "/init"
-	behindPath = "/init.next" // where the original is when nametag is /init
-)
-
-// nextInit is the init to execute after us: the one that was asked for, else /init.next where we are /init, else /init.
-func nextInit(asked, self string) string {
-	switch {
-	case asked != "":
-		return asked
-	case self == initPath:
-		return behindPath
-	}
-	return initPath
-}

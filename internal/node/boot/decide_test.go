@@ -3,8 +3,6 @@ package boot
 import (
 	"strings"
 	"testing"
-
-	"github.com/nametag-boot/nametag/procfs"
 )
 
 func TestDecide(t *testing.T) {
@@ -44,34 +42,5 @@ func TestDecide(t *testing.T) {
 				t.Errorf("it says %q, want %q", d.why, scenario.why)
 			}
 		})
-	}
-}
-
-func TestNextInit(t *testing.T) {
-	for _, scenario := range []struct{ name, asked, self, want string }{
-		{"run by rdinit=", "", "/usr/lib/firmware/nametag/nametag", "/init"},
-		{"run as /init", "", "/init", "/init.next"},
-		{"another one is asked for", "/sbin/init", "/init", "/sbin/init"},
-	} {
-		if got := nextInit(scenario.asked, scenario.self); got != scenario.want {
-			t.Errorf("%s: the next init is %s, want %s", scenario.name, got, scenario.want)
-		}
-	}
-}
-
-func TestTheNextInitIsCheckedBeforeAnybodyWaits(t *testing.T) {
-	for _, scenario := range []struct{ name, next, says string }{
-		{"it is not there", "/nowhere/init", "there is no next init"},
-		{"it is a folder", "/proc", "not executable"},
-		{"it is no program", "/proc/version", "not executable"},
-		{"it is nametag itself", "/proc/self/exe", "nametag itself"},
-	} {
-		b := &boot{self: "/proc/self/exe", decision: decision{next: scenario.next, policy: procfs.Default()}}
-		if err := b.checkNext(); err == nil || !strings.Contains(err.Error(), scenario.says) {
-			t.Errorf("%s: %v", scenario.name, err)
-		}
-	}
-	if err := (&boot{self: "/proc/self/exe", decision: decision{next: "/bin/sh"}}).checkNext(); err != nil {
-		t.Errorf("a program: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,8 @@ const workerGrace = 5 * time.Second
 
 // Init is the first process' work. It does not return: it ends in the next init, or in what the policy says.
 func Init(o Options) {
-	b := &boot{options: o, began: time.Now(), self: os.Args[0]}
+	b := &boot{options: o, began: time.Now(), next: next{self: os.Args[0]}}
+	b.next.us, _ = os.Stat(b.next.self) // before anything is moved
 	b.deafen()
 	b.guarded(b.run)
 	b.stay("nothing is left to do")
@@ -47,7 +49,7 @@ func Init(o Options) {
 
 type boot struct {
 	options  Options
-	self     string
+	next     next
 	began    time.Time
 	decision decision
 	places   places
@@ -93,6 +95,7 @@ func (b *boot) run() {
 	}
 	d, mistake := decide(line)
 	b.decision = d
+	b.next.asked = cmp.Or(b.options.Next, d.next)
 	if !d.wait {
 		if d.why != "" {
 			b.openConsole()
@@ -106,7 +109,7 @@ func (b *boot) run() {
 	if mistake != nil {
 		b.console.Errorf("%v; going by the default policy, %s", mistake, d.policy)
 	}
-	if err := b.checkNext(); err != nil {
+	if err := b.next.check(); err != nil {
 		b.giveUp(err.Error(), countdown)
 		return
 	}
@@ -321,44 +324,25 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// next is the init that is executed after us.
-func (b *boot) next() string {
-	asked := b.options.Next
-	if asked == "" {
-		asked = b.decision.next
-	}
-	return nextInit(asked, b.self)
-}
-
-// checkNext says why the next init could not be executed, before anybody waits for a name that nobody would get.
-func (b *boot) checkNext() error {
-	path := b.next()
-	next, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return fmt.Errorf("there is no next init: %w; check the image, or %s=", err, nextParameter)
-	case next.Mode()&0o111 == 0 || next.IsDir():
-		return fmt.Errorf("the next init %s is not executable; check the image, or %s=", path, nextParameter)
-	}
-	if us, err := os.Stat(b.self); err == nil && os.SameFile(us, next) {
-		return fmt.Errorf("the next init %s is nametag itself; check %s=", path, nextParameter)
-	}
-	return nil
-}
-
 // execNext becomes the next init. It returns only if that failed, after the policy.
 func (b *boot) execNext(h *handover.Handover) {
-	err := b.checkNext()
+	err := b.next.check()
 	if uerr := b.leave(); uerr != nil {
 		b.openConsole()
 		b.console.Warnf("%v", uerr) // none of it is where the next init mounts
+	}
+	if err == nil {
+		if rerr := b.next.putBack(); rerr != nil {
+			b.openConsole()
+			b.console.Warnf("%v", rerr)
+		}
 	}
 	if err == nil && h != nil {
 		err = h.Commit(context.Background())
 	}
 	if err == nil {
-		path := b.next()
-		err = unix.Exec(path, append([]string{path}, b.options.Args...), os.Environ())
+		path, name := b.next.path(), b.next.name()
+		err = unix.Exec(path, append([]string{name}, b.options.Args...), os.Environ())
 		err = fmt.Errorf("cannot execute %s: %w; check the image", path, err)
 	}
 	if h != nil {

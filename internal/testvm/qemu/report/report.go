@@ -39,6 +39,8 @@ const (
 	Service  Kind = "service"  // services were started; Name: the node's name as they got it; State
 	Member   Kind = "member"   // etcd answered; Name: its member's name
 	ProcFS   Kind = "procfs"   // a mount -t proc in a new user namespace; Text: "ok" or the error
+	Given    Kind = "given"    // an /init was given something by the kernel; Name: what; Text
+	Compared Kind = "compared" // an init was started without the helper and with it; Name: which, how; Text: the differences
 	Settled  Kind = "settled"  // the boot is over; State: what is left
 	Fatal    Kind = "fatal"    // the stand-in cannot go on; Text: why
 )

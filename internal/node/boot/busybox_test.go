@@ -1,0 +1,113 @@
+package boot_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
+	"github.com/nametag-boot/nametag/internal/testvm/talos"
+)
+
+// added is an OS into whose initramfs the helper was put as users put it there.
+type added struct {
+	qemu.OS
+	dir, helper string
+}
+
+func (a added) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
+	made, err := a.OS.Initramfs(ctx, d)
+	if err != nil {
+		return made, err
+	}
+	src, err := os.Open(made.Archive)
+	if err != nil {
+		return made, err
+	}
+	defer src.Close()
+	image, err := initramfs.Read(ctx, src, size(src), nil)
+	if err != nil {
+		return made, err
+	}
+	program, err := os.Open(a.helper)
+	if err != nil {
+		return made, err
+	}
+	defer program.Close()
+	helper, err := initramfs.NewHelper(program, size(program))
+	if err != nil {
+		return made, err
+	}
+	made.Archive = filepath.Join(a.dir, "initramfs")
+	out, err := os.Create(made.Archive)
+	if err != nil {
+		return made, err
+	}
+	defer out.Close()
+	_, err = image.Add(ctx, out, helper, initramfs.Options{})
+	return made, err
+}
+
+func size(f *os.File) int64 {
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// An init that goes by the name it is called is called by its own, by a real kernel and in a real initramfs.
+func TestBusyBoxAsInit(t *testing.T) {
+	t.Parallel()
+	var without []string
+	for _, scenario := range []struct {
+		name   string
+		args   []string
+		with   bool
+		called string
+	}{
+		{"without the helper", nil, false, "(none)"},
+		{"with it, and without the argument", nil, true, "(none)"},
+		{"with it, and with a name", []string{"talos.hostname.wait=2m"}, true, server},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			var system qemu.OS = talos.BusyBox{}
+			if scenario.with {
+				system = added{system, t.TempDir(), helpertest.Binary(t, string(qemu.AMD64))}
+			}
+			v := qemu.Boot(t, qemu.Scenario{
+				OS: system, Args: append([]string{"loglevel=6", "printk.devkmsg=on", "a_word", "some_key=some_value"}, scenario.args...),
+				Clock:   report.Given,
+				Cloud:   cloud.Config{Server: cloud.Server{Hostname: server, InstanceID: "42"}},
+				Timeout: 3 * time.Minute,
+			})
+			if v.Outcome != qemu.Running || v.State(report.Settled) != nil {
+				t.Fatalf("the boot ended: %v", v.Outcome)
+			}
+			if end, _ := v.First(report.Settled); end.Name != scenario.called {
+				t.Errorf("the kernel's hostname is %q, not %q", end.Name, scenario.called)
+			}
+			var given []string
+			for _, e := range v.All(report.Given) {
+				given = append(given, e.Name+": "+e.Text)
+			}
+			switch {
+			case !scenario.with:
+				without = given
+			case !slices.Equal(given, without):
+				t.Errorf("it was given\n%s\nnot\n%s", strings.Join(given, "\n"), strings.Join(without, "\n"))
+			}
+			if len(given) < 10 {
+				t.Errorf("it told %q", given)
+			}
+		})
+	}
+}
