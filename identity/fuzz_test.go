@@ -17,18 +17,18 @@ import (
 	"github.com/nametag-boot/nametag/identity/hetzner"
 )
 
-// FuzzMetadata has a service that sends whatever bytes for the name and for the instance id, to all of Resolve and of
-// the source. What comes out is a valid name of this server, or a time-out of one line, at the bound.
+// FuzzMetadata has a service that sends whatever bytes for the document and for the single answers, to all of Resolve and
+// of the source. What comes out is a valid name of this server, or a time-out of one line, at the bound.
 func FuzzMetadata(f *testing.F) {
 	for _, s := range []string{
-		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmy-server", "HTTP/1.0 200 OK\r\n\r\nmy-server\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nmy-server\r\n0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\nhostname: my-server\ninstance-id: 42\n", "HTTP/1.0 200 OK\r\n\r\nhostname: my-server\ninstance-id: 42\nregion: x\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n24\r\nhostname: my-server\ninstance-id: 42\n\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42",
 		"HTTP/1.1 429 Slow\r\nRetry-After: 99999999999\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n\x1b[", "",
 	} {
 		f.Add([]byte(s), []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42"))
-		f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmy-server"), []byte(s))
+		f.Add([]byte("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), []byte(s))
 	}
-	f.Fuzz(func(t *testing.T, name, id []byte) {
+	f.Fuzz(func(t *testing.T, document, single []byte) {
 		synctest.Test(t, func(t *testing.T) {
 			var conns sync.WaitGroup
 			defer conns.Wait()
@@ -41,9 +41,9 @@ func FuzzMetadata(f *testing.F) {
 					if err != nil {
 						return
 					}
-					answer := name
-					if strings.HasSuffix(req.URL.Path, "/instance-id") {
-						answer = id
+					answer := single
+					if strings.HasSuffix(req.URL.Path, "/metadata") {
+						answer = document
 					}
 					_, _ = far.Write(answer)
 				})
@@ -59,7 +59,7 @@ func FuzzMetadata(f *testing.F) {
 			switch {
 			case err != nil && (got != nil || len(err.Error()) > 2000 || strings.ContainsAny(err.Error(), "\n\r\x00\x1b")):
 				t.Errorf("got %+v, %q", got, err)
-			case err == nil && (identity.ValidateHostname(got.Hostname) != nil || got.InstanceID != "42" || !strings.Contains(string(name), " 200")):
+			case err == nil && (identity.ValidateHostname(got.Hostname) != nil || got.InstanceID != "42" || !strings.Contains(string(document)+string(single), " 200")):
 				t.Errorf("accepted %+v", got)
 			}
 		})

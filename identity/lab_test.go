@@ -63,7 +63,7 @@ func TestLab(t *testing.T) {
 		{about: "204 for the first second", cloud: phase(time.Second, cloud.Status(204)), atLeast: time.Second},
 		{about: "an endless body for the first second", cloud: phase(time.Second, cloud.Endless()), atLeast: time.Second},
 		{about: "another server's answers for the first second", cloud: phase(time.Second, cloud.Other(cloud.Server{Hostname: "other", InstanceID: "43"})), atLeast: time.Second},
-		{about: "half a name, valid too, for the first second", cloud: phase(time.Second, cloud.On("/hostname", cloud.Raw("HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\nmy-serv", cloud.Close))), atLeast: time.Second},
+		{about: "half a name, valid too, for the first second", cloud: phase(time.Second, cloud.OnName(cloud.Raw("HTTP/1.1 200 OK\r\n\r\nhostname: my-serv", cloud.Close))), atLeast: time.Second},
 		{about: "a fifth of the frames lost each way", cloud: cloud.Config{Link: cloud.Link{RTT: 5 * time.Millisecond, Up: cloud.Impairment{Loss: 0.2}, Down: cloud.Impairment{Loss: 0.2}}}},
 
 		{about: "metadata that never comes", cloud: phase(time.Hour, cloud.Dropped()), bound: time.Second, trouble: "eth0/linklocal: no answer in "},

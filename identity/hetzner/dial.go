@@ -2,92 +2,58 @@ package hetzner
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"net/http"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
 )
 
-// The kernel repeats a lost SYN, or the ARP request before it, after a second,
-// and no socket option makes it faster. So a further connection is begun while
-// the first is silent, after delays that double; from the third on the oldest
-// makes room. One that needs longer than its time, on a link with a round trip
-// of a second, has it when the delays have grown.
+// hedgeDial is how long a connection may be silent before a second one is begun beside it. The kernel repeats a lost SYN,
+// or the ARP request before it, after a second, and no socket option makes it faster. There are two connections an attempt
+// and no more: where two get no answer the service is away, or thousands ask at once, and Resolve's next attempt is there
+// soon enough.
 const (
+	hedgeDial = 75 * time.Millisecond
 	maxDials  = 2
-	firstDial = 75 * time.Millisecond
-	lastDial  = 1200 * time.Millisecond
 )
 
 // A dialled connection, or why there is none.
 type dialled struct {
-	cancel context.CancelFunc
-	conn   net.Conn
-	err    error
-	old    bool // made room
+	conn net.Conn
+	err  error
 }
 
-// connect returns the first connection that comes about, or the first refusal.
-// Its goroutines have ended when it returns.
-func (g *guard) connect(ctx context.Context, req *http.Request) (net.Conn, error) {
-	host, port := req.URL.Hostname(), req.URL.Port()
-	if _, err := netip.ParseAddr(host); err != nil || req.URL.Scheme != "http" {
-		return nil, fmt.Errorf("%.80q is no http URL with an IP address: names are not resolved here", req.URL.Redacted())
-	}
-	if port == "" {
-		port = "80"
-	}
-	address := net.JoinHostPort(host, port)
-
-	var open []*dialled
-	results := make(chan *dialled)
+// connect returns the first connection that comes about, or the first refusal. Its goroutines have ended when it returns.
+func (c *client) connect(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	results := make(chan dialled)
+	open := 0
 	begin := func() {
-		d := new(dialled)
-		var dctx context.Context
-		dctx, d.cancel = context.WithCancel(ctx)
-		open = append(open, d)
+		open++
 		go func() {
-			d.conn, d.err = g.dial(dctx, "tcp", address)
-			results <- d
+			conn, err := c.dial(ctx, "tcp", c.address())
+			results <- dialled{conn, err}
 		}()
 	}
 	defer func() {
-		for _, d := range open {
-			d.cancel()
-		}
-		for range open {
+		cancel()
+		for ; open > 0; open-- {
 			if d := <-results; d.conn != nil {
 				earlynet.Reset(d.conn)
 			}
 		}
 	}()
 
-	delay := firstDial
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
+	hedge := time.NewTimer(hedgeDial)
+	defer hedge.Stop()
 	begin()
 	for {
 		select {
 		case d := <-results:
-			d.cancel()
-			open = slices.DeleteFunc(open, func(o *dialled) bool { return o == d })
-			if d.conn != nil || !d.old {
-				return d.conn, d.err
-			}
-		case <-timer.C:
-			if len(open) >= maxDials {
-				open[0].old = true
-				open[0].cancel()
-			}
-			if len(open) <= maxDials { // one that does not heed its context counts on
-				begin()
-			}
-			delay = min(2*delay, lastDial)
-			timer.Reset(delay)
+			open--
+			return d.conn, d.err
+		case <-hedge.C:
+			begin()
 		}
 	}
 }

@@ -9,16 +9,16 @@ import (
 
 // Reasons why an answer does not count. They come wrapped in an [*Error].
 var (
-	ErrEmpty       = errors.New("the answer is empty")
-	ErrTooLarge    = errors.New("the answer is too large")
-	ErrCutShort    = errors.New("the answer was cut short")
-	ErrUncertain   = errors.New("the answer has no certain end, and a second read differs")
-	ErrUnconfirmed = errors.New("the answer has no certain end, and the whole document does not confirm it")
-	ErrChanged     = errors.New("the name changed while it was being asked for")
-	ErrTrailing    = errors.New("the answer goes on after its end")
-	ErrEncoded     = errors.New("the answer is compressed, which was not asked for")
-	ErrHTML        = errors.New("the answer looks like HTML: not the metadata service, or its error page")
-	ErrMalformed   = errors.New("the answer is malformed")
+	ErrEmpty     = errors.New("the answer is empty")
+	ErrTooLarge  = errors.New("the answer is too large")
+	ErrCutShort  = errors.New("the answer was cut short")
+	ErrUncertain = errors.New("the answer just ends, and does not show that it is whole")
+	ErrChanged   = errors.New("the instance id changed while the name was being asked for")
+	errClosed    = errors.New("the service closes the connection after each answer, and has no document with name and instance id in one")
+	ErrTrailing  = errors.New("the answer goes on after its end")
+	ErrEncoded   = errors.New("the answer is compressed, which was not asked for")
+	ErrHTML      = errors.New("the answer looks like HTML: not the metadata service, or its error page")
+	ErrMalformed = errors.New("the answer is malformed")
 )
 
 // Error is what went wrong with one request.

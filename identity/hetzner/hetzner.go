@@ -1,33 +1,41 @@
 // Package hetzner is the identity source of Hetzner Cloud servers: their
-// metadata service, asked through hcloud-go's client.
+// metadata service.
 //
 //	id, err := identity.Resolve(ctx, hetzner.Source())
 //
 // The service is plain HTTP on a link-local address, so whoever answers first
-// on the link is believed: what comes in is bounded and checked before the
-// client sees it. No proxy, no redirect, no compression and no name resolution
-// is involved. An answer counts when it is a 200 with a body that came whole:
-// at most 64 KiB, ended by Content-Length or chunking. Where the end was only
-// the connection's, it counts if a second read over a fresh connection agrees,
-// and the document that has everything, where there is one, does not differ.
+// on the link is believed: what comes in is bounded and checked. No proxy, no
+// redirect, no compression and no name resolution is involved. An answer counts
+// when it is a 200 with a body of at most 256 KiB that came whole.
 //
-// Name and instance id are asked for at the same time, over two connections, so
-// that the answer takes three round trips: ARP, TCP, HTTP. Where one of the two
-// is held up on its way, the other is read again after it.
+// # What is proven by what
+//
+// Name and instance id come out of one response, the document that has
+// everything (/hetzner/v1/metadata, which cloud-init reads too). So no change of
+// the service between two requests can join one server's name with another's
+// id; and that the id is this machine's is [identity.Resolve]'s to check. It
+// takes three round trips: ARP, TCP, HTTP.
+//
+// That the response is whole is proven by its Content-Length or its chunks.
+// Where it ends because the connection does, it may have been cut anywhere, and
+// at the same byte each time: then a value counts only if a further key follows
+// it, and repetition proves nothing.
+//
+// Where the service has no such document, or one without the two, the id is
+// read before and after the name, over one connection, each with a certain end.
+// The name counts if both ids are the same: that is proof as long as the
+// service does not turn into another and back within that moment.
 package hetzner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
-	"sync"
-	"time"
-
-	"github.com/hetznercloud/hcloud-go/v2/hcloud/metadata"
+	"strings"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
@@ -109,112 +117,121 @@ func (s *source) endpointFor(via *earlynet.Path) string {
 	return (&url.URL{Scheme: "http", Host: host, Path: basePath}).String()
 }
 
-// Fetch asks for the name and the instance id, side by side.
+// Fetch asks for the document that has name and instance id.
 func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer, error) {
-	g := &guard{dial: via.DialContext}
-	client := metadata.NewClient(
-		metadata.WithEndpoint(s.endpointFor(via)),
-		metadata.WithHTTPClient(&http.Client{Transport: g}),
-		metadata.WithTimeout(0), // the context's is enough
-		metadata.WithApplication("nametag", ""),
-	)
-	var (
-		answer       identity.Answer
-		nameAt, idAt time.Time
-	)
-	err := together(ctx,
-		func(ctx context.Context) (err error) {
-			answer.Hostname, err = client.HostnameWithContext(ctx)
-			nameAt = time.Now()
-			return err
-		},
-		func(ctx context.Context) (err error) {
-			answer.InstanceID, err = instanceID(ctx, client)
-			idAt = time.Now()
-			return err
-		})
-	if err == nil {
-		err = recheck(ctx, client, answer, idAt.Sub(nameAt))
-	}
+	c, err := newClient(s.endpointFor(via), via.DialContext)
 	if err != nil {
-		g.Close()
 		return identity.Answer{}, err
 	}
-	// The connections are kept for More, or until the answer turns out useless.
-	forget := context.AfterFunc(ctx, g.Close)
-	answer.More = func(ctx context.Context, id *identity.Identity) error {
-		defer forget()
-		defer g.Close()
-		return more(ctx, client, id)
-	}
-	return answer, nil
-}
-
-// instanceID asks for the instance id.
-func instanceID(ctx context.Context, client *metadata.Client) (string, error) {
-	id, err := client.InstanceIDWithContext(ctx)
-	if number, ok := errors.AsType[*strconv.NumError](err); ok {
-		return "", &Error{Path: "instance-id", Err: fmt.Errorf("%w: %.40q", ErrMalformed, number.Num)}
-	}
-	if err == nil && id <= 0 {
-		return "", &Error{Path: "instance-id", Err: fmt.Errorf("%w: %d", ErrMalformed, id)}
-	}
-	return strconv.FormatInt(id, 10), err
-}
-
-// sameMoment is how far apart name and instance id may come and still belong
-// together. Where the network held one of the two up, the service may have
-// become another meanwhile: what a server is told while it is being made can be
-// its predecessor's.
-const sameMoment = 10 * time.Millisecond
-
-// recheck asks once more for the one of the two that came long before the other,
-// idLater being how much later the id came: what was the same before and after
-// the other one belongs to it.
-func recheck(ctx context.Context, client *metadata.Client, a identity.Answer, idLater time.Duration) error {
-	path, first, ask := "hostname", a.Hostname, client.HostnameWithContext
-	switch {
-	case idLater.Abs() <= sameMoment:
-		return nil
-	case idLater < 0:
-		path, first, ask = "instance-id", a.InstanceID, func(ctx context.Context) (string, error) { return instanceID(ctx, client) }
-	}
-	second, err := ask(ctx)
+	who, err := ask(ctx, c)
 	if err != nil {
-		return bare(err)
+		c.Close()
+		return identity.Answer{}, err
 	}
-	if second != first {
-		return &Error{Path: path, Err: fmt.Errorf("%w: %.40q, then %.40q", ErrChanged, first, second)}
+	// The connection is kept for More, or until the answer turns out useless.
+	forget := context.AfterFunc(ctx, c.Close)
+	return identity.Answer{
+		Hostname: who.name, InstanceID: who.id,
+		More: func(ctx context.Context, id *identity.Identity) error {
+			defer forget()
+			defer c.Close()
+			return details(ctx, c, who.document, id)
+		},
+	}, nil
+}
+
+// A witness is a name with the id of the instance that it was said of.
+type witness struct {
+	name, id string
+	document document // the rest that came with them; may be empty
+}
+
+// ask gives one answer, or none.
+//
+// The invariant: name and id of a witness are one fact, not two that were read at two moments. What a server is told while
+// it is being made can be its predecessor's, and the service may turn at any time, between two requests or within one.
+// In the document they stand in one response, which the service makes of one state: a turn before it gives both of the
+// predecessor, whose id Resolve refuses; a turn after it changes nothing in it; and a turn that ends it early leaves a part
+// in which a value is whole or not there (parseDocument). There is no third case, so no order of events breaks it, and
+// nothing has to be read again. enclosed has the argument for where there is no such document.
+func ask(ctx context.Context, c *client) (witness, error) {
+	body, certain, err := c.get(ctx, "")
+	if status, ok := errors.AsType[*StatusError](err); ok && status.absent() {
+		return enclosed(ctx, c)
+	}
+	if err != nil {
+		return witness{}, err
+	}
+	who, err := parseWitness(body, certain)
+	if errors.Is(err, errNoWitness) && certain {
+		return enclosed(ctx, c)
+	}
+	if err != nil {
+		return witness{}, &Error{Path: "metadata", Err: err}
+	}
+	return who, nil
+}
+
+// errNoWitness is a document that has not both of the two, or is none that is read here.
+var errNoWitness = errors.New("it has no name and instance id that can be read")
+
+// parseWitness reads the document.
+func parseWitness(body []byte, certain bool) (witness, error) {
+	doc, err := parseDocument(body, certain)
+	if err != nil {
+		return witness{}, fmt.Errorf("%w: %w", errNoWitness, err)
+	}
+	name, named, err := doc.scalar(keyHostname)
+	id, numbered, idErr := doc.scalar(keyInstanceID)
+	switch {
+	case err != nil || idErr != nil:
+		return witness{}, fmt.Errorf("%w: %w", errNoWitness, cmp.Or(err, idErr))
+	case !certain && !(named && numbered):
+		return witness{}, ErrUncertain
+	case !named || !numbered:
+		return witness{}, errNoWitness
+	case name == "":
+		return witness{}, fmt.Errorf("%s: %w", keyHostname, ErrEmpty)
+	}
+	if err := checkID(id); err != nil {
+		return witness{}, err
+	}
+	return witness{name: name, id: id, document: doc}, nil
+}
+
+// enclosed asks for id, name and id in this order, over one connection, so that all three are one process's answers. Where
+// both ids are the same, the name between them belongs to them, unless the service turned away and back in that time; of
+// a service that has no document, more cannot be known. Each of the three has a certain end: one that is ended by the
+// connection's is not followed by another one on it.
+func enclosed(ctx context.Context, c *client) (witness, error) {
+	var said [3]string
+	for i, name := range []string{keyInstanceID, keyHostname, keyInstanceID} {
+		got, err := c.exchange(ctx, name, i > 0)
+		if err != nil {
+			return witness{}, err
+		}
+		said[i] = strings.TrimSpace(string(got.body))
+		switch {
+		case !got.certain:
+			return witness{}, &Error{Path: name, Err: ErrUncertain}
+		case said[i] == "":
+			return witness{}, &Error{Path: name, Err: ErrEmpty}
+		}
+	}
+	if said[0] != said[2] {
+		return witness{}, &Error{Path: keyInstanceID, Err: fmt.Errorf("%w: %.40q, then %.40q", ErrChanged, said[0], said[2])}
+	}
+	if err := checkID(said[0]); err != nil {
+		return witness{}, &Error{Path: keyInstanceID, Err: err}
+	}
+	return witness{name: said[1], id: said[0]}, nil
+}
+
+// checkID takes a number as the service writes it: without a sign, leading zeros or blanks.
+func checkID(id string) error {
+	number, err := strconv.ParseInt(id, 10, 64)
+	if err != nil || number <= 0 || strconv.FormatInt(number, 10) != id {
+		return fmt.Errorf("%w: the instance id is %.40q", ErrMalformed, id)
 	}
 	return nil
-}
-
-// together runs both and waits for both. The first error ends the other; it is
-// returned without what net/http wraps around it, which is long and says less.
-func together(ctx context.Context, a, b func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		once  sync.Once
-		first error
-		both  sync.WaitGroup
-	)
-	for _, fn := range []func(context.Context) error{a, b} {
-		both.Go(func() {
-			if err := fn(ctx); err != nil {
-				once.Do(func() { first = bare(err) })
-				cancel(first)
-			}
-		})
-	}
-	both.Wait()
-	return first
-}
-
-// bare strips net/http's *url.Error.
-func bare(err error) error {
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		return wrapped.Err
-	}
-	return err
 }

@@ -154,14 +154,53 @@ func hostPath(t testing.TB) *earlynet.Path {
 	return earlynet.NewPath(ctx, "lo", earlynet.LinkLocal, new(net.Dialer).DialContext)
 }
 
+// exampleDocument is written as the service's generator writes: keys in order, long text folded.
 const exampleDocument = `availability-zone: hel1-dc2
 hostname: my-server
 instance-id: 42
+local-ipv4: ''
 network-config:
+  config:
+  - mac_address: 96:00:00:08:19:da
+    name: eth0
+    subnets:
+    - dns_nameservers: &id001
+      - 2a01:4ff:ff00::add:2
+      - 2a01:4ff:ff00::add:1
+      ipv4: true
+      type: dhcp
+    type: physical
   version: 1
 public-ipv4: 203.0.113.7
-vendor_data: "Content-Type: multipart/mixed;\n
-  hostname: your-server"
+public-keys:
+- ssh-ed25519
+    AAAAC3NzaC1lZDI1NTE5AAAAIE1n
+    "hostname: their-server
+- 'ssh-rsa AAAAB3NzaC1yc2E
+  hostname: her-server'
+region: eu-central
+vendor_data: "Content-Type: multipart/mixed;\n\
+  hostname: your-server\n\
+  \ \"instance-id: 43\n"
+private-networks:
+- ip: 10.0.0.2
+  alias_ips: [10.0.0.3, 10.0.0.4]
+  interface_num: 1
+  mac_address: 86:00:00:2a:7d:e0
+  network_id: 1234
+  network_name: nw-test1
+  network: 10.0.0.0/8
+  subnet: 10.0.0.0/24
+  gateway: 10.0.0.1
+- alias_ips: []
+  gateway: 192.168.0.1
+  interface_num: 2
+  ip: 192.168.0.2
+  mac_address: 86:00:00:2a:7d:e1
+  network: 192.168.0.0/16
+  network_id: 4321
+  network_name: nw-test2
+  subnet: 192.168.0.0/24
 `
 
 const exampleNetworks = `- ip: 10.0.0.2

@@ -155,7 +155,7 @@ func fault(d *chaos.Dice) (cloud.Behaviour, string) {
 	case 7:
 		return cloud.Body("<html>"), "HTML"
 	case 8:
-		return cloud.On("/hostname", cloud.Raw("HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nexample-controlplane", cloud.Close)), "cut short"
+		return cloud.OnName(cloud.Raw("HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nexample-controlplane", cloud.Close)), "cut short"
 	}
 	return cloud.Other(cloud.Server{Hostname: "somebody-else", InstanceID: "13"}), "another server's"
 }

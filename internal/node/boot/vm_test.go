@@ -115,11 +115,10 @@ func TestWithTheHelperEtcdJoinsUnderTheServersName(t *testing.T) {
 
 func TestTheNameComesHoweverTheMetadataServiceBegins(t *testing.T) {
 	t.Parallel()
-	// By the number of requests where that can be: the first one comes when the machine is as far, and not by the clock. The
-	// answers of two servers must not be mixed in one moment, which nobody could tell.
+	// By the number of requests where that can be: the first one comes when the machine is as far, and not by the clock.
 	const soon = 8 * time.Second
 	atFirst := func(b cloud.Behaviour) []cloud.Phase {
-		return until(time.Hour, cloud.On("/hostname", cloud.InTurn(b, b, b, b, cloud.Right())))
+		return until(time.Hour, cloud.OnName(cloud.InTurn(b, b, b, b, cloud.Right())))
 	}
 	for _, scenario := range []struct {
 		name   string
@@ -212,7 +211,7 @@ func TestWhereThereIsNothingToFindOutTheBootGoesOnAtOnce(t *testing.T) {
 			v := boot(t, qemu.Scenario{
 				OS: scenario.os, Vendor: scenario.vendor, Args: scenario.args,
 				// So that the OS, which asks too, does not have the name from there before it has made one up.
-				Cloud: cloud.Config{Metadata: []cloud.Phase{{Until: time.Hour, Answer: cloud.On("/hostname", cloud.Status(503))}}},
+				Cloud: cloud.Config{Metadata: []cloud.Phase{{Until: time.Hour, Answer: cloud.OnName(cloud.Status(503))}}},
 				Until: func(v *qemu.Verdict) bool { return v.Service() != "" },
 			})
 			if names := v.Names(); len(names) == 0 || !strings.HasPrefix(names[0], scenario.called) {

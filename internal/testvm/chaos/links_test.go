@@ -252,7 +252,7 @@ func behaviour(d *chaos.Dice, known bool) (cloud.Behaviour, string) {
 		kind = 1
 	}
 	on := func(b cloud.Behaviour) cloud.Behaviour {
-		return cloud.On(chaos.Pick(d, "/hostname", "/instance-id"), b)
+		return cloud.On(chaos.Pick(d, "/metadata", "/instance-id"), b)
 	}
 	switch kind {
 	case 0:

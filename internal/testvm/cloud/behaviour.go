@@ -191,6 +191,12 @@ func On(suffix string, b Behaviour) Behaviour {
 	}}
 }
 
+// OnName applies b to what has the host name in it: the whole document, and the name by itself.
+func OnName(b Behaviour) Behaviour { return All(On("/metadata", b), On("/hostname", b)) }
+
+// Document answers a request for the whole document with this text, and other requests as they should be.
+func Document(text string) Behaviour { return On("/metadata", Body(text)) }
+
 // InTurn gives the n-th request of a path the n-th of the behaviours, and the last one from then on. What they say
 // below HTTP is left out.
 func InTurn(bs ...Behaviour) Behaviour {

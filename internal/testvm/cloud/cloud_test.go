@@ -148,6 +148,7 @@ func TestDocuments(t *testing.T) {
 		var doc struct {
 			ID       int              `yaml:"instance-id"`
 			Hostname string           `yaml:"hostname"`
+			Vendor   string           `yaml:"vendor_data"`
 			Private  []PrivateNetwork `yaml:"private-networks"`
 			Config   struct {
 				Config []struct {
@@ -162,6 +163,9 @@ func TestDocuments(t *testing.T) {
 			doc.Private[0].IP != netip.MustParseAddr("10.0.0.9") || doc.Private[0].Gateway != netip.MustParseAddr("10.0.0.1") ||
 			len(doc.Config.Config) != 1 || doc.Config.Config[0].MAC != hostMAC.String() {
 			t.Errorf("got %+v from\n%s", doc, got.body)
+		}
+		if doc.Vendor != exampleVendorData || len(got.body) < 2<<10 {
+			t.Errorf("the vendor data are %q", doc.Vendor)
 		}
 	})
 	t.Run("a server without a public NIC has an empty network configuration", func(t *testing.T) {

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -26,6 +27,8 @@ type Server struct {
 	PublicKeys []string
 	// UserData is served as it is; without any the answer is 204.
 	UserData string
+	// VendorData stands in the whole document only, which it makes long: by default what a server is set up with.
+	VendorData string
 	// Newline ends each plain document with a newline.
 	Newline bool
 
@@ -97,6 +100,7 @@ func (s Server) complete(nics []*nic) Server {
 	defaults(&s.InstanceID, "42")
 	defaults(&s.Region, "eu-central")
 	defaults(&s.AvailabilityZone, "hel1-dc2")
+	defaults(&s.VendorData, exampleVendorData)
 	public := netip.Addr{}
 	var private []PrivateNetwork
 	for _, n := range nics {
@@ -267,7 +271,7 @@ func (s Server) all() string {
 	if number, err := strconv.ParseUint(s.InstanceID, 10, 64); err == nil {
 		id = number
 	}
-	return marshal(struct {
+	document := marshal(struct {
 		AvailabilityZone string           `yaml:"availability-zone"`
 		Hostname         string           `yaml:"hostname"`
 		InstanceID       any              `yaml:"instance-id"`
@@ -281,4 +285,53 @@ func (s Server) all() string {
 		s.AvailabilityZone, s.Hostname, id, "", s.networkConfig(), append([]PrivateNetwork{}, s.PrivateNetworks...),
 		text(s.PublicIPv4), keys, s.Region,
 	})
+	if s.VendorData != "" {
+		document += "vendor_data: " + folded(s.VendorData) + "\n"
+	}
+	return document
+}
+
+// exampleVendorData is a MIME message of cloud-init's, of the size that servers have.
+var exampleVendorData = `Content-Type: multipart/mixed; boundary="===============6201458838296358157=="
+MIME-Version: 1.0
+
+--===============6201458838296358157==
+Content-Type: text/cloud-config; charset="us-ascii"
+MIME-Version: 1.0
+Content-Transfer-Encoding: 7bit
+
+` + strings.Repeat("## instance-id: 13\n- [ sh, -c, \"echo 'hostname: somebody-else' >> /etc/motd\" ]\n", 24) + `
+--===============6201458838296358157==--
+`
+
+// folded is a text in double quotes, folded as the service's generator does it (PyYAML): lines of 80 columns, each
+// continued with two blanks, before which a backslash stands where the text has no blank.
+func folded(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	width := len("vendor_data: ")
+	for _, r := range text {
+		var piece string
+		switch {
+		case r == '"' || r == '\\':
+			piece = `\` + string(r)
+		case r == '\n':
+			piece = `\n`
+		case r < ' ' || r > '~':
+			piece = fmt.Sprintf(`\U%08x`, r)
+		default:
+			piece = string(r)
+		}
+		if width > 80 {
+			b.WriteString("\\\n  ")
+			width = 2
+			if r == ' ' {
+				piece = `\ `
+			}
+		}
+		b.WriteString(piece)
+		width += len(piece)
+	}
+	b.WriteByte('"')
+	return b.String()
 }

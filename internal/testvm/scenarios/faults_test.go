@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,20 +130,24 @@ func TestMetadata(t *testing.T) {
 		_ = z.Close()
 		return cloud.All(cloud.Headers("Content-Encoding", "gzip"), cloud.Body(b.String()))
 	}
-	hostname := func(b cloud.Behaviour) cloud.Behaviour { return cloud.On("/hostname", b) }
+	document := func(b cloud.Behaviour) cloud.Behaviour { return cloud.On("/metadata", b) }
+	named := func(name string) cloud.Behaviour {
+		return cloud.Document("hostname: \"" + name + "\"\ninstance-id: 42\n")
+	}
 	for _, c := range []struct {
 		about string
 		fault cloud.Behaviour
 		says  string
 	}{
 		{"refused", cloud.Refused(), "connection refused"},
-		{"a reset in the middle of an answer", hostname(cloud.Raw("HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\nmy-serv", cloud.Reset)), "hostname: read: connection reset by peer"},
-		{"cut short of its length", hostname(cloud.Raw(length(21, "my-serv"), cloud.Close)), "hostname: the answer was cut short"},
-		{"cut short of its length, and silent", hostname(cloud.Raw(length(21, "my-serv"), cloud.Hang)), "no answer in "},
-		{"cut short without a length, here and there", hostname(cutHereAndThere("myserver" + strings.Repeat("0123456789abcde", 3))), "has no certain end, and a second read differs"},
-		{"cut short without a length, always at the same byte", hostname(cloud.Raw("HTTP/1.1 200 OK\r\n\r\nmy-serv", cloud.Close)), "has no certain end, and the whole document does not confirm it"},
-		{"everything cut short without a length, always at the same byte", cloud.Raw("HTTP/1.1 200 OK\r\n\r\n4", cloud.Close), "has no certain end, and the whole document does not confirm it"},
-		{"a name that changes between two reads", hostname(anotherNameEachTime()), "has no certain end, and a second read differs"},
+		{"a reset in the middle of an answer", document(cloud.Raw("HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\nhostname: my-serv", cloud.Reset)), "metadata: read: connection reset by peer"},
+		{"cut short of its length", document(cloud.Raw(length(21, "hostname: my-serv"), cloud.Close)), "metadata: the answer was cut short"},
+		{"cut short of its length, and silent", document(cloud.Raw(length(21, "hostname: my-serv"), cloud.Hang)), "no answer in "},
+		{"cut short without a length, here and there", document(cutHereAndThere("hostname: myserver" + strings.Repeat("0123456789abcde", 3) + "\ninstance-id: 42")), "does not show that it is whole"},
+		{"cut short without a length, always at the same byte", document(cloud.Raw("HTTP/1.1 200 OK\r\n\r\nhostname: my-server\ninstance-id: 4", cloud.Close)), "does not show that it is whole"},
+		{"everything cut short without a length, always at the same byte", cloud.Raw("HTTP/1.1 200 OK\r\n\r\n4", cloud.Close), "does not show that it is whole"},
+		{"no document, and a name that changes between two reads", cloud.All(document(cloud.Status(404)), cloud.On("/hostname", anotherNameEachTime())), "does not show that it is whole"},
+		{"no document, and an id that changes between two reads", cloud.All(document(cloud.Status(404)), cloud.On("/instance-id", anotherIDEachTime())), "the instance id changed"},
 		{"closed without a byte", cloud.Raw("", cloud.Close), "closed without a byte"},
 		{"silence after the connection", cloud.Silent(), "no answer in "},
 		{"a byte a second", cloud.Slow(1), "no answer in "},
@@ -157,18 +162,18 @@ func TestMetadata(t *testing.T) {
 		{"429 and come back in a second", cloud.Status(429, "Retry-After", "1"), "status 429 (Too Many Requests), retry after 1s"},
 		{"500", cloud.Status(500), "status 500 (Internal Server Error)"},
 		{"503", cloud.Status(503), "status 503 (Service Unavailable)"},
-		{"HTML", hostname(cloud.Body("<!doctype html><title>my-server</title>")), "hostname: the answer looks like HTML"},
-		{"an empty body", hostname(cloud.Body("")), "hostname: the answer is empty"},
-		{"a byte order mark", hostname(cloud.Body("\ufeffmy-server")), "a byte that is not ASCII"},
-		{"a carriage return in a name", hostname(cloud.Body("my\r\nserver")), "a control character (0x0d)"},
-		{"a NUL", hostname(cloud.Body("my-server\x00")), "a control character (0x00)"},
-		{"Unicode", hostname(cloud.Body("bücher")), "a byte that is not ASCII"},
-		{"a label of 64 bytes", hostname(cloud.Body(strings.Repeat("a", 64))), "label 1 has 64 bytes, at most 63"},
-		{"a name of 254 bytes", hostname(cloud.Body(strings.Repeat("a.", 126) + "ab")), "it has 254 bytes, at most 253"},
-		{"a path in a name", hostname(cloud.Body("../../etc/passwd")), "is no host name"},
-		{"an address for a name", hostname(cloud.Body("10.0.0.1")), "it is an IPv4 address"},
-		{"localhost", hostname(cloud.Body("localhost")), "localhost is no machine's own name"},
-		{"no number for an instance id", cloud.On("/instance-id", cloud.Body("my-server")), "instance-id: the answer is malformed"},
+		{"HTML", document(cloud.Body("<!doctype html><title>my-server</title>")), "metadata: the answer looks like HTML"},
+		{"an empty name", named(""), "hostname: the answer is empty"},
+		{"a byte order mark", cloud.All(document(cloud.Status(404)), cloud.On("/hostname", cloud.Body("\ufeffmy-server"))), "a byte that is not ASCII"},
+		{"a carriage return in a name", cloud.All(document(cloud.Status(404)), cloud.On("/hostname", cloud.Body("my\r\nserver"))), "a control character (0x0d)"},
+		{"a NUL", cloud.All(document(cloud.Status(404)), cloud.On("/hostname", cloud.Body("my-server\x00"))), "a control character (0x00)"},
+		{"Unicode", named("bücher"), "a byte that is not ASCII"},
+		{"a label of 64 bytes", named(strings.Repeat("a", 64)), "label 1 has 64 bytes, at most 63"},
+		{"a name of 254 bytes", named(strings.Repeat("a.", 126) + "ab"), "it has 254 bytes, at most 253"},
+		{"a path in a name", named("../../etc/passwd"), "is no host name"},
+		{"an address for a name", named("10.0.0.1"), "it is an IPv4 address"},
+		{"localhost", named("localhost"), "localhost is no machine's own name"},
+		{"no number for an instance id", cloud.Document("hostname: my-server\ninstance-id: my-server\n"), "metadata: the answer is malformed"},
 		{"another server's answers", cloud.Other(cloud.Server{Hostname: "your-server", InstanceID: "43"}), `the answer is for instance "43", but this machine's serial is "42"`},
 		{"no HTTP at all", cloud.Raw("220 mail.example.com ESMTP\r\n", cloud.Close), "the answer is malformed"},
 	} {
@@ -226,22 +231,36 @@ func anotherNameEachTime() cloud.Behaviour {
 	return cloud.InTurn(all...)
 }
 
+// anotherIDEachTime has a certain end, and no two are the same.
+func anotherIDEachTime() cloud.Behaviour {
+	var all []cloud.Behaviour
+	for i := range 1000 {
+		all = append(all, cloud.Body(strconv.Itoa(i+1)))
+	}
+	return cloud.InTurn(all...)
+}
+
 // What is a right answer though it looks like none.
 func TestUnusualButRight(t *testing.T) {
+	named := func(name string) cloud.Behaviour {
+		return cloud.Document("hostname: " + name + "\ninstance-id: " + id + "\n")
+	}
 	for about, c := range map[string]struct {
 		answer cloud.Behaviour
 		name   string
 	}{
-		"uppercase is kept":                     {cloud.On("/hostname", cloud.Body("My-SERVER")), "My-SERVER"},
-		"a line that ends with CR and LF":       {cloud.On("/hostname", cloud.Body(name+"\r\n")), name},
-		"63 bytes in a label":                   {cloud.On("/hostname", cloud.Body(strings.Repeat("a", 63))), strings.Repeat("a", 63)},
-		"253 bytes in all":                      {cloud.On("/hostname", cloud.Body(strings.Repeat("a.", 126)+"a")), strings.Repeat("a.", 126) + "a"},
-		"no certain end, but the same twice":    {cloud.On("/hostname", cloud.Raw("HTTP/1.0 200 OK\r\n\r\n"+name, cloud.Close)), name},
-		"no certain end, and no other document": {cloud.All(cloud.On("/metadata", cloud.Status(404)), cloud.On("/hostname", cloud.Raw("HTTP/1.0 200 OK\r\n\r\n"+name, cloud.Close))), name},
-		"the other documents missing":           {cloud.On("/region", cloud.Status(404)), name},
-		"the other documents silent":            {cloud.On("/private-networks", cloud.Silent()), name},
-		"a list of networks that is a bomb":     {cloud.On("/private-networks", cloud.Body("a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]")), name},
-		"a service that answers after a second": {cloud.Delay(time.Second), name},
+		"uppercase is kept":                      {named("My-SERVER"), "My-SERVER"},
+		"lines that end with CR and LF":          {cloud.Document("hostname: " + name + "\r\ninstance-id: " + id + "\r\n"), name},
+		"63 bytes in a label":                    {named(strings.Repeat("a", 63)), strings.Repeat("a", 63)},
+		"253 bytes in all":                       {named(strings.Repeat("a.", 126) + "a"), strings.Repeat("a.", 126) + "a"},
+		"no certain end, but a key that follows": {cloud.On("/metadata", cloud.Raw("HTTP/1.0 200 OK\r\n\r\nhostname: "+name+"\ninstance-id: "+id+"\nregion: x\n", cloud.Close)), name},
+		"no whole document":                      {cloud.On("/metadata", cloud.Status(404)), name},
+		"a document without a name":              {cloud.Document("instance-id: " + id + "\n"), name},
+		"a document with nothing but the two":    {named(name), name},
+		"nothing but the two, the rest missing":  {cloud.All(named(name), cloud.On("/region", cloud.Status(404))), name},
+		"nothing but the two, the rest silent":   {cloud.All(named(name), cloud.On("/private-networks", cloud.Silent())), name},
+		"a list of networks that is a bomb":      {cloud.All(named(name), cloud.On("/private-networks", cloud.Body("a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]"))), name},
+		"a service that answers after a second":  {cloud.Delay(time.Second), name},
 	} {
 		t.Run(about, func(t *testing.T) {
 			cfg := always(c.answer)

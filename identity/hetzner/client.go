@@ -10,7 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,125 +20,123 @@ import (
 )
 
 const (
-	// maxBody bounds a body. The whole metadata document has a few KiB.
-	maxBody = 64 << 10
-	// maxHeader bounds status line and headers, those of interim answers and
-	// the framing of chunks included.
+	// maxBody bounds a body. The whole document has a few KiB; a hundred SSH keys and much vendor data make it longer.
+	maxBody = 256 << 10
+	// maxHeader bounds status line and headers, those of interim answers and the framing of chunks included.
 	maxHeader = 16 << 10
 	// maxInterim bounds the 1xx answers before the real one.
 	maxInterim = 4
 )
 
-// A guard is the [http.RoundTripper] under hcloud-go's client, which reads
-// without a bound and takes any 2xx for an answer. It hands on a response only
-// when the answer counts, with the whole body in memory, and is an error else.
+// A client asks the metadata service, one request at a time. What it returns is a 200's body, bounded, not compressed and
+// not HTML; anything else is an [*Error].
 //
-// It speaks HTTP/1.1 over a connection by itself, with net/http's parser but
-// without its Transport: that has a pool and two goroutines a connection that
-// outlive the exchange, knows of proxies, and does not tell whether a body's
-// end was said or merely happened. Here, each connection is used by one
-// exchange at a time and read in its goroutine.
-type guard struct {
+// hcloud-go's own client of the metadata reads without a bound, takes any 2xx for an answer, does not know the whole
+// document, and brings Prometheus along. This one speaks HTTP/1.1 with net/http's parser but without its Transport: that
+// has a pool and two goroutines a connection that outlive the exchange, knows of proxies, and does not tell whether a
+// body's end was said or merely happened. Here, a connection is read in the goroutine of its exchange.
+type client struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	base *url.URL // of the whole document
 
 	mu     sync.Mutex
-	idle   []*wire
+	idle   *wire // the connection between two exchanges, or nil
 	closed bool
 }
 
-// RoundTrip returns a response that counts, or an [*Error].
-func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		_ = req.Body.Close() // a RoundTripper must; there never is one
-	}
-	name := path.Base(req.URL.Path)
-	got, err := g.agreed(req)
-	if err == nil {
-		err = check(name, got)
-	}
+// newClient asks at base, whose host must be an IP address.
+func newClient(base string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*client, error) {
+	u, err := url.Parse(base)
 	if err != nil {
-		return nil, &Error{Path: name, Err: err}
+		return nil, fmt.Errorf("%.80q is no URL", base)
 	}
-	return &http.Response{
-		Status: "200 OK", StatusCode: http.StatusOK,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        make(http.Header),
-		Body:          io.NopCloser(bytes.NewReader(got)),
-		ContentLength: int64(len(got)),
-		Request:       req,
-	}, nil
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil || u.Scheme != "http" {
+		return nil, fmt.Errorf("%.80q is no http URL with an IP address: names are not resolved here", u.Redacted())
+	}
+	return &client{dial: dial, base: u}, nil
 }
 
-// agreed returns a body whose end is certain, or that was the same twice and is confirmed.
-func (g *guard) agreed(req *http.Request) ([]byte, error) {
-	first, certain, err := g.exchange(req, g.take())
-	if err != nil || certain {
-		return first, err
+// address is what is dialled.
+func (c *client) address() string {
+	port := c.base.Port()
+	if port == "" {
+		port = "80"
 	}
-	second, certain, err := g.exchange(req, nil)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("second read, for want of a certain end: %w", err)
-	case certain:
-		return second, nil
-	case !bytes.Equal(first, second):
-		return nil, fmt.Errorf("%w: %.40q, then %.40q", ErrUncertain, first, second)
-	}
-	return second, g.confirm(req, second)
+	return net.JoinHostPort(c.base.Hostname(), port)
 }
 
-// check looks at a body by what it is to be.
-func check(name string, body []byte) error {
-	body = bytes.TrimSpace(body)
-	switch {
-	case bytes.HasPrefix(bytes.TrimPrefix(body, []byte("\ufeff")), []byte("<")):
-		return ErrHTML
-	case name == "private-networks" && len(body) == 0:
-		return nil
-	case name == "public-ipv4":
-		// hcloud-go does not tell a malformed address from none.
-		if addr, err := netip.ParseAddr(string(body)); len(body) > 0 && (err != nil || !addr.Is4()) {
-			return fmt.Errorf("%w: %.40q is no IPv4 address", ErrMalformed, body)
+// get returns the body of the whole document, or of one of the answers below it. It takes the connection that the last
+// exchange left, or a new one. The body's end is certain if the service said it, by a length or by chunks, and did not
+// just close.
+func (c *client) get(ctx context.Context, name string) (body []byte, certain bool, err error) {
+	got, err := c.exchange(ctx, name, false)
+	return got.body, got.certain, err
+}
+
+// whole returns the text of a single answer whose end is certain.
+func (c *client) whole(ctx context.Context, name string) (string, error) {
+	body, certain, err := c.get(ctx, name)
+	if err == nil && !certain {
+		err = &Error{Path: name, Err: ErrUncertain}
+	}
+	return string(body), err
+}
+
+// exchange makes one request. With same it does so over the connection of the exchange before it, or not at all.
+func (c *client) exchange(ctx context.Context, name string, same bool) (answer, error) {
+	got, err := c.try(ctx, name, same)
+	if err != nil {
+		if name == "" {
+			name = "metadata"
 		}
-		return nil
-	case len(body) == 0:
-		return ErrEmpty
+		return answer{}, &Error{Path: name, Err: err}
 	}
-	return nil
+	return got, nil
 }
 
-// exchange makes one request, over w or, if that is nil or has died in the
-// meantime, over a fresh connection.
-func (g *guard) exchange(req *http.Request, w *wire) (body []byte, certain bool, err error) {
-	ctx := req.Context()
+func (c *client) try(ctx context.Context, name string, same bool) (answer, error) {
+	where := c.base
+	if name != "" {
+		where = c.base.JoinPath(name)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), http.NoBody)
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("User-Agent", "nametag")
+
+	w := c.take()
 	reused := w != nil
-	if w == nil {
-		conn, err := g.connect(ctx, req)
+	switch {
+	case reused:
+	case same:
+		return answer{}, errClosed
+	default:
+		conn, err := c.connect(ctx)
 		if err != nil {
-			return nil, false, fmt.Errorf("connecting: %w", plain(ctx, err))
+			return answer{}, fmt.Errorf("connecting: %w", plain(ctx, err))
 		}
 		w = newWire(conn)
 	}
 	// The end of ctx interrupts a read or write that is under way.
 	disarm := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Now()) })
 	got, err := w.roundTrip(req)
-	if !disarm() || err != nil || !got.reusable {
-		earlynet.Reset(w.conn)
-		if err != nil && reused && !w.heard && ctx.Err() == nil {
-			return g.exchange(req, nil) // the other end had closed it while it was idle
-		}
-		if err != nil {
-			return nil, false, plain(ctx, err)
-		}
-		return got.body, got.certain, nil
+	if disarm() && err == nil && got.reusable {
+		c.put(w)
+		return got, nil
 	}
-	g.put(w)
-	return got.body, got.certain, nil
+	earlynet.Reset(w.conn)
+	if err != nil && reused && !same && !w.heard && ctx.Err() == nil {
+		return c.try(ctx, name, false) // the other end had closed it while it was idle; there is no other one to take
+	}
+	if err != nil {
+		return answer{}, plain(ctx, err)
+	}
+	return got, nil
 }
 
-// plain says the context's end instead of its symptom, and leaves out the
-// addresses and port numbers of a net.OpError: a line that differs each time
-// could not be told from news.
+// plain says the context's end instead of its symptom, and leaves out the addresses and port numbers of a net.OpError: a
+// line that differs each time could not be told from news.
 func plain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -149,38 +147,34 @@ func plain(ctx context.Context, err error) error {
 	return err
 }
 
-// take returns an idle connection, or nil.
-func (g *guard) take() *wire {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := len(g.idle)
-	if n == 0 {
-		return nil
-	}
-	w := g.idle[n-1]
-	g.idle = g.idle[:n-1]
+// take returns the idle connection, or nil.
+func (c *client) take() *wire {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.idle
+	c.idle = nil
 	return w
 }
 
-func (g *guard) put(w *wire) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
+func (c *client) put(w *wire) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
 		earlynet.Reset(w.conn)
 		return
 	}
-	g.idle = append(g.idle, w)
+	c.idle = w
 }
 
-// Close closes the idle connections, and the others as they become idle.
-func (g *guard) Close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
-	for _, w := range g.idle {
-		earlynet.Reset(w.conn)
+// Close closes the idle connection, and one that is in use as it becomes idle.
+func (c *client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.idle != nil {
+		earlynet.Reset(c.idle.conn)
+		c.idle = nil
 	}
-	g.idle = nil
 }
 
 // A wire is one connection.
@@ -240,11 +234,18 @@ func (w *wire) roundTrip(req *http.Request) (answer, error) {
 	case w.read.Buffered() > 0:
 		return answer{}, ErrTrailing // a length that is too short gives another valid name
 	}
+	if looksLikeHTML(body) {
+		return answer{}, ErrHTML
+	}
 	certain := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
 	if !certain && w.limit.N <= 0 {
 		return answer{}, ErrTooLarge
 	}
 	return answer{body: body, certain: certain, reusable: certain && !resp.Close}, nil
+}
+
+func looksLikeHTML(body []byte) bool {
+	return bytes.HasPrefix(bytes.TrimPrefix(bytes.TrimSpace(body), []byte("\ufeff")), []byte("<"))
 }
 
 // response reads up to the body, past interim answers.
