@@ -13,8 +13,7 @@ GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 # What ships is static, stripped and free of paths. The metadata service speaks HTTP/1.1: a node needs no HTTP/2.
 BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-# Nor Prometheus, which node.work leaves out.
-NODE_BUILD := GOWORK=$(CURDIR)/node.work $(BUILD) -tags nethttpomithttp2
+NODE_BUILD := $(BUILD) -tags nethttpomithttp2
 
 .PHONY: help
 help: ## this list

@@ -9,15 +9,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 )
 
 const (
 	// nodeTags are the build tags of what runs on a node. The metadata service speaks HTTP/1.1: a node needs no HTTP/2.
 	nodeTags = "nethttpomithttp2"
-	// nodeWork is the workspace that it is built in. The file says why.
-	nodeWork = "node.work"
 
 	module = "github.com/nametag-boot/nametag/"
 )
@@ -60,10 +57,7 @@ func (b Build) tags() string {
 
 // Run builds it. An output that is up to date stays, with a new time.
 func (b Build) Run(ctx context.Context) error {
-	work, err := b.workspace(ctx)
-	if err == nil {
-		_, err = b.run(ctx, work, append([]string{"build", "-o", b.Output}, b.flags()...)...)
-	}
+	_, err := b.run(ctx, append([]string{"build", "-o", b.Output}, b.flags()...)...)
 	return err
 }
 
@@ -73,45 +67,15 @@ func (b Build) Sources(ctx context.Context) ([]string, error) {
 {{$.Dir}}{{range $.GoFiles}}
 {{$.Dir}}/{{.}}{{end}}{{range $.EmbedFiles}}
 {{$.Dir}}/{{.}}{{end}}{{end}}{{end}}`
-	work, err := b.workspace(ctx)
-	if err != nil {
-		return nil, err
-	}
-	listed, err := b.run(ctx, work, "list", "-deps", "-tags", b.tags(), "-f", format)
-	sources := strings.Fields(listed)
-	if work != noWork {
-		sources = append(sources, work)
-	}
-	return sources, err
+	listed, err := b.run(ctx, "list", "-deps", "-tags", b.tags(), "-f", format)
+	return strings.Fields(listed), err
 }
 
-// noWork is what the go command is told where there is no workspace.
-const noWork = "off"
-
-// workspace is the path of node.work for what runs on a node. The go command takes no other than a whole one. In its cache of modules there is
-// none: a module that is fetched comes without the modules below it, on which node.work relies.
-func (b Build) workspace(ctx context.Context) (string, error) {
-	if !b.Node {
-		return noWork, nil
-	}
-	cmd := exec.CommandContext(ctx, "go", "env", "GOMOD")
-	cmd.Env = append(os.Environ(), "GOWORK="+noWork, "GOFLAGS=")
-	file, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("where is go.mod: go env: %w", err)
-	}
-	root := filepath.Dir(strings.TrimSpace(string(file)))
-	if _, err := os.Stat(filepath.Join(root, "internal/noprometheus/go.mod")); err != nil {
-		return noWork, nil //nolint:nilerr // see above
-	}
-	return filepath.Join(root, nodeWork), nil
-}
-
-func (b Build) run(ctx context.Context, work string, args ...string) (string, error) {
+func (b Build) run(ctx context.Context, args ...string) (string, error) {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", append(args, module+b.Command)...)
 	cmd.Stderr = &said
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOWORK="+work)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOWORK=off")
 	cmd.Env = append(cmd.Env, b.Env...)
 	output, err := cmd.Output()
 	if err != nil {
