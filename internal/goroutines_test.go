@@ -13,7 +13,6 @@ import (
 // bare are the goroutines that are started without internal/safely, by file, each with the reason.
 var bare = map[string]string{
 	"identity/hetzner/dial.go":           "dials over a path",
-	"identity/hetzner/hetzner.go":        "two requests at once",
 	"identity/race.go":                   "a runner",
 	"identity/resolve.go":                "the end of all, and the rest of an identity",
 	"identity/runner.go":                 "an attempt; the source is called under protect",
