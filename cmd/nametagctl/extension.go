@@ -18,6 +18,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/extension"
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/image/whole"
 	"github.com/nametag-boot/nametag/internal/release/buildinfo"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -265,7 +266,7 @@ func (f extensionFlags) write(ctx context.Context, spec extension.Spec, a oci.Ar
 				return err
 			}
 			file := strings.ReplaceAll(f.tar, archPart, h.Architecture)
-			if err := oci.Replace(file, func(w io.Writer) error { return spec.WriteRootfs(w, h) }); err != nil {
+			if err := whole.File(file, 0o644, func(w *os.File) error { return spec.WriteRootfs(w, h) }); err != nil {
 				return err
 			}
 			result.Tarballs[h.Architecture] = file

@@ -21,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
 	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/image/whole"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -202,7 +203,7 @@ func replaceImage(in *os.File, im *initramfs.Image, out string, change func(io.W
 	}
 	var c initramfs.Change
 	errNothing := errors.New("nothing to do")
-	err = initramfs.Replace(out, st.Mode(), func(w io.Writer) (err error) {
+	err = whole.File(out, st.Mode(), func(w *os.File) (err error) {
 		if c, err = change(w); err != nil || c.Changed {
 			return err
 		}

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/image/whole"
 )
 
 // benchmarked is the size of the images.
@@ -105,7 +107,7 @@ func TestBenchmarkedAdd(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return Replace(name+".new", 0o600, func(w io.Writer) error {
+		return whole.File(name+".new", 0o600, func(w *os.File) error {
 			_, err := im.Add(t.Context(), w, h, Options{})
 			return err
 		})

@@ -86,38 +86,3 @@ func TestAPushStopsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-func TestAFileIsReplacedAsAWholeOrNotAtAll(t *testing.T) {
-	dir := t.TempDir()
-	path, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
-	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("file", link); err != nil {
-		t.Fatal(err)
-	}
-	broken := errors.New("broken")
-	err := oci.Replace(path, func(w io.Writer) error {
-		_, err := io.WriteString(w, "half")
-		return errors.Join(err, broken)
-	})
-	if b, rerr := os.ReadFile(path); !errors.Is(err, broken) || rerr != nil || string(b) != "old" {
-		t.Errorf("%v, %q, %v", err, b, rerr)
-	}
-	if err := oci.Replace(link, func(w io.Writer) error { _, err := io.WriteString(w, "new"); return err }); err != nil {
-		t.Fatal(err)
-	}
-	st, err := os.Lstat(path)
-	if err != nil || st.Mode() != 0o600 {
-		t.Error(st, err)
-	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != "new" {
-		t.Errorf("%q, %v", b, err)
-	}
-	if err := oci.Replace(dir, func(io.Writer) error { return nil }); err == nil {
-		t.Error("a folder was replaced")
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
-		t.Errorf("it leaves %v, %v", left, err)
-	}
-}

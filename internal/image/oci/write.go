@@ -14,7 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/image/whole"
 )
 
 // CheckLayout says whether WriteLayout would take that folder, before any work is done for it.
@@ -46,73 +47,30 @@ func WriteLayout(ctx context.Context, dir string, a Artifact, replace bool) (err
 	if err := CheckLayout(dir, replace); err != nil {
 		return err
 	}
-	dir = filepath.Clean(dir)
-	aside, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*")
-	if err != nil {
-		return err
-	}
-	lost := false // the old layout is in aside, and nowhere else
-	defer func() {
-		if !lost {
-			err = errors.Join(err, os.RemoveAll(aside))
-		}
-	}()
-
-	made := filepath.Join(aside, "new")
-	if a.Index != nil {
-		_, err = layout.Write(made, cancellableIndex{a.Index, ctx})
-	} else {
-		var path layout.Path
-		if path, err = layout.Write(made, empty.Index); err == nil {
-			var options []layout.Option
-			platform, perr := Platform(a.Image)
-			if perr != nil {
-				return perr
-			}
-			if platform != nil {
-				options = append(options, layout.WithPlatform(*platform))
-			}
-			err = path.AppendImage(cancellable{a.Image, ctx}, options...)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if err := readable(made); err != nil {
-		return err
-	}
-	// A folder cannot be renamed over one that has files: the old one steps aside first.
-	old := filepath.Join(aside, "old")
-	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(made, dir); err != nil {
-		back := os.Rename(old, dir)
-		lost = back != nil && !errors.Is(back, fs.ErrNotExist)
-		return errors.Join(err, back)
-	}
-	return nil
-}
-
-// readable gives the files of a layout the modes of files, not of programs.
-func readable(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+	return whole.Folder(dir, func(made string) error {
+		if a.Index != nil {
+			_, err := layout.Write(made, cancellableIndex{a.Index, ctx})
 			return err
 		}
-		return os.Chmod(path, 0o644) //nolint:gosec // an image, for other users too
+		path, err := layout.Write(made, empty.Index)
+		if err != nil {
+			return err
+		}
+		platform, err := Platform(a.Image)
+		if err != nil {
+			return err
+		}
+		var options []layout.Option
+		if platform != nil {
+			options = append(options, layout.WithPlatform(*platform))
+		}
+		return path.AppendImage(cancellable{a.Image, ctx}, options...)
 	})
 }
 
 // CheckArchive says whether WriteArchive could write that file, before any work is done for it.
 func CheckArchive(file string) error {
-	path, _, err := replaced(file)
-	if err == nil {
-		if err = unix.Access(filepath.Dir(path)+"/.", unix.W_OK|unix.X_OK); err != nil {
-			err = &fs.PathError{Op: "writing into", Path: filepath.Dir(path), Err: err}
-		}
-	}
-	if err != nil {
+	if err := whole.CheckFile(file); err != nil {
 		return fmt.Errorf("docker-archive %s: %w", file, err)
 	}
 	return nil
@@ -125,54 +83,10 @@ func WriteArchive(ctx context.Context, file, tag string, image v1.Image) error {
 	if err != nil {
 		return fail(err)
 	}
-	if err := Replace(file, func(w io.Writer) error { return tarball.Write(ref, cancellable{image, ctx}, w) }); err != nil {
+	if err := whole.File(file, 0o644, func(w *os.File) error {
+		return tarball.Write(ref, cancellable{image, ctx}, struct{ io.Writer }{w})
+	}); err != nil {
 		return fail(err)
 	}
 	return nil
-}
-
-// Replace writes a file aside and puts it in the place of path, or of what that is a symbolic link to, if there was no
-// error. A file that was there keeps its mode.
-func Replace(path string, fill func(io.Writer) error) (err error) {
-	path, mode, err := replaced(path)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if err := fill(f); err != nil {
-		return err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// replaced is the file that is replaced where path is to be, and the mode of the new one.
-func replaced(path string) (string, fs.FileMode, error) {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	st, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return path, 0o644, nil //nolint:nilerr // there is none yet
-	case !st.Mode().IsRegular():
-		return "", 0, fmt.Errorf("%s is there and is no regular file", path)
-	}
-	return path, st.Mode().Perm(), nil
 }

@@ -161,6 +161,9 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 	}
 	found = record.From(id)
 	found.BootID = bootID()
+	if outcome.Verdict == memory.TakeKnown {
+		found.KnownSince = outcome.Recall.Name.Since
+	}
 	return found, outcome.Verdict == memory.TakeKnown, nil
 }
 

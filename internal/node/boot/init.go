@@ -144,8 +144,8 @@ func (b *boot) run() {
 		b.giveUp(err.Error(), countdown)
 	case r.Identity != nil:
 		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover), countdown)
-	case r.Elsewhere:
-		b.console.Noticef("%s: nothing to find out", r.Why)
+	case r.BootOn:
+		b.console.Noticef("%s", r.Why)
 		b.execNext(nil)
 	default:
 		b.giveUp(r.Why, 0) // the wait has counted down
@@ -162,6 +162,7 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 	question, err := json.Marshal(order{
 		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
 		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
+		Talos:    b.toTalos(),
 	})
 	if err != nil {
 		cancel()
@@ -266,7 +267,7 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 		if h != nil {
 			err = h.Prepare(context.Background(), id.Hostname)
 		} else {
-			err = b.giveToAnyOS(id)
+			err = b.giveToAnyOS(r)
 		}
 	}
 	if err != nil {
@@ -285,21 +286,21 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 		}
 	}
 	total, handing := time.Since(b.began), time.Since(began)
-	b.console.Noticef("%s (instance %s, by %s/%s) goes %s after %s: drivers %s, network %s, handover %s, the rest %s",
-		id.Hostname, id.InstanceID, id.Path.Interface, id.Path.Method, how, ms(total),
+	b.console.Noticef("%s (instance %s, by %s) goes %s after %s: drivers %s, network %s, handover %s, the rest %s",
+		id.Hostname, id.InstanceID, strings.TrimPrefix(id.Path.Interface+"/"+id.Path.Method, "/"), how, ms(total),
 		ms(r.Drivers), ms(r.Network), ms(handing), ms(max(0, total-r.Drivers-r.Network-handing)))
 	b.execNext(h)
 }
 
 // giveToAnyOS sets the kernel's hostname and writes the record. The hostname is what counts: without the record the boot
 // goes on.
-func (b *boot) giveToAnyOS(id *identity.Identity) error {
-	if _, err := handover.SetHostname(id.Hostname); err != nil {
+func (b *boot) giveToAnyOS(r result) error {
+	if _, err := handover.SetHostname(r.Identity.Hostname); err != nil {
 		return err
 	}
 	_, err := record.MountRun("/run")
 	if err == nil {
-		err = recordOf(id).Write(record.Path)
+		err = recordOf(r).Write(record.Path)
 	}
 	if err != nil {
 		b.console.Warnf("no record: %v", err)
@@ -307,13 +308,14 @@ func (b *boot) giveToAnyOS(id *identity.Identity) error {
 	return nil
 }
 
-// recordOf is the record of an identity, with the boot's id: there is no /proc yet, where it would be looked for.
-func recordOf(id *identity.Identity) record.Record {
-	r := record.From(id)
+// recordOf is the record of a result, with the boot's id: there is no /proc yet, where it would be looked for.
+func recordOf(r result) record.Record {
+	rec := record.From(r.Identity)
+	rec.KnownSince = r.KnownSince
 	if boot, err := readProc("sys/kernel/random/boot_id"); err == nil {
-		r.BootID = strings.TrimSpace(boot)
+		rec.BootID = strings.TrimSpace(boot)
 	}
-	return r
+	return rec
 }
 
 // talosImage is the root file system that a Talos initramfs carries.

@@ -21,7 +21,7 @@ func TestTheRecordTellsOfWhichBootItIsWithoutProc(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := recordOf(&identity.Identity{Hostname: "web-1"}); r.BootID != strings.TrimSpace(string(want)) || r.Hostname != "web-1" {
+	if r := recordOf(result{Identity: &identity.Identity{Hostname: "web-1"}}); r.BootID != strings.TrimSpace(string(want)) || r.Hostname != "web-1" {
 		t.Errorf("%+v, not of boot %s", r, want)
 	}
 }

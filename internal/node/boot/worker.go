@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
@@ -19,6 +20,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/kmod"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/links"
+	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -36,13 +38,17 @@ type order struct {
 	CommandLine string
 	Given       bool // the platform is given on the command line
 	NameOnly    bool // nobody reads the rest
+	Talos       bool // a Talos boots next, which keeps its name on a partition of its own
 }
 
 // A result is all that the worker answers, as JSON on its standard output.
 type result struct {
 	Identity *identity.Identity `json:",omitempty"`
-	// Elsewhere says that this machine is not the cloud's, so that there is nothing to find out.
-	Elsewhere bool
+	// KnownSince is when a name was written down that is an earlier boot's; zero: it is not, or nobody knows.
+	KnownSince time.Time `json:",omitzero"`
+	// BootOn says that the boot is to go on without a name from us: this machine is not the cloud's, or the operator has
+	// named it, or the system has a memory of its own.
+	BootOn bool
 	// Why there is no identity.
 	Why string
 	// Drivers and Network are how long loading modules and waiting for the name took.
@@ -78,6 +84,7 @@ type worker struct {
 
 	mu      sync.Mutex
 	drivers time.Duration // spent on loading modules
+	disks   atomic.Bool   // something that has disks has its driver
 }
 
 // work finds the name, within the policy's bound.
@@ -96,7 +103,7 @@ func (w *worker) work(ctx context.Context) result {
 	source := hetzner.Source()
 	if source.Present(facts) == identity.No {
 		if !w.order.Given {
-			return result{Elsewhere: true, Why: (&identity.NotPresentError{Source: source.Name(), Facts: facts}).Error()}
+			return result{BootOn: true, Why: (&identity.NotPresentError{Source: source.Name(), Facts: facts}).Error() + ": nothing to find out"}
 		}
 		w.console.Warnf("the command line says %s=%s, the firmware's vendor is %q: going by the command line", platformParameter, platformHetzner, facts.Vendor)
 		facts = dmi.Facts{}
@@ -109,7 +116,7 @@ func (w *worker) work(ctx context.Context) result {
 	// What goes on beside the resolving ends with the name.
 	beside, stop := context.WithCancel(ctx)
 	defer stop()
-	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine})
+	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers()})
 	var others sync.WaitGroup
 	loaded := make(chan struct{})
 	others.Go(func() {
@@ -122,14 +129,23 @@ func (w *worker) work(ctx context.Context) result {
 	defer stop()
 	w.awaitDrivers(beside, loaded, driverPatience)
 
+	search := memory.Search{Policy: policy, Instance: facts.Serial, Began: began, Warn: func(line string) { w.console.Warnf("%s", line) }}
+	if w.remembers() {
+		defer w.look(ctx, &search)()
+	}
 	asked := time.Now()
 	var network time.Duration
+	path, up := make(chan struct{}), new(sync.Once)
 	options = append(options,
 		identity.WithFacts(facts),
 		identity.WithObserver(func(e identity.Event) {
 			switch e.Kind {
+			case identity.Trying:
+				up.Do(func() { close(path) })
 			case identity.Named:
-				stop()
+				if policy.Rename != procfs.RenameStop { // which may have to ask again
+					stop()
+				}
 				network = time.Since(asked)
 			case identity.Completed:
 				network = time.Since(asked)
@@ -139,15 +155,70 @@ func (w *worker) work(ctx context.Context) result {
 	if w.order.NameOnly {
 		options = append(options, identity.NameOnly())
 	}
-	id, err := w.persist(ctx, openAgain, func() (*identity.Identity, error) {
-		return identity.Resolve(ctx, source, options...)
-	})
+	search.Path = path
+	search.Ask = func(ctx context.Context) (*identity.Identity, error) {
+		asked = time.Now()
+		return w.persist(ctx, openAgain, func() (*identity.Identity, error) {
+			return identity.Resolve(ctx, source, options...)
+		})
+	}
+	outcome, err := search.Run(ctx)
+	if network == 0 {
+		network = time.Since(asked)
+	}
+	r := result{Network: network, Drivers: w.driversTook()}
 	if err != nil {
-		return result{Why: err.Error(), Network: time.Since(asked), Drivers: w.driversTook()}
+		r.Why = err.Error()
+		return r
+	}
+	return w.conclude(outcome, r)
+}
+
+// conclude makes the result of what the search came to, and tells what is worth telling.
+func (w *worker) conclude(outcome memory.Outcome, r result) result {
+	said := outcome.Sentence()
+	if r.Identity = outcome.Identity; r.Identity == nil {
+		r.BootOn, r.Why = true, said
+		return r
+	}
+	if said != "" {
+		w.console.Warnf("%s", said)
+	}
+	if outcome.Verdict == memory.TakeKnown {
+		r.KnownSince = outcome.Recall.Name.Since
 	}
 	// The console has told it; what is left says when the name was known, for the record.
-	id.Timeline = slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.Named })
-	return result{Identity: id, Network: network, Drivers: w.driversTook()}
+	r.Identity.Timeline = slices.DeleteFunc(r.Identity.Timeline, func(e identity.Event) bool { return e.Kind != identity.Named })
+	return r
+}
+
+// remembers reports whether there may be a memory to look into.
+func (w *worker) remembers() bool {
+	_, counts := w.order.Policy.KnownAfter()
+	return w.order.Talos && counts
+}
+
+// unmountTime bounds how long the end of a look is waited for. What a disk that does not answer holds up, ends with the
+// worker.
+const unmountTime = time.Second
+
+// look looks into the memory of the system beside the search. What it returns ends that, and waits until nothing is
+// mounted any longer.
+func (w *worker) look(ctx context.Context, search *memory.Search) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	looking := memory.Look(ctx, memory.Config{
+		Sys: w.places.sys(), Dev: w.places.dev(), Instance: search.Instance, Disks: w.disks.Load,
+	})
+	search.Memory, search.Ready, search.Reading = looking.Recall, looking.Ready, looking.Reading
+	return func() {
+		cancel()
+		timer := time.NewTimer(unmountTime)
+		defer timer.Stop()
+		select {
+		case <-looking.Done():
+		case <-timer.C:
+		}
+	}
 }
 
 // openAgain is how long to wait before the network is opened again that could not be.
@@ -203,6 +274,9 @@ func (w *worker) keepLoading(ctx context.Context) {
 func (w *worker) loadDrivers(ctx context.Context) {
 	began := time.Now()
 	report, err := w.loader.Load(ctx)
+	if slices.ContainsFunc(report.Devices, kmod.Device.HasDisks) {
+		w.disks.Store(true)
+	}
 	if len(report.Loaded) > 0 {
 		names := make([]string, 0, len(report.Loaded))
 		for _, m := range report.Loaded {

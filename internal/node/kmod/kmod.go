@@ -12,7 +12,10 @@
 // mount point to make or to leave behind, and the kernel drops mount and loop
 // device by itself should the process end half-way.
 //
-// Only network drivers are loaded, what they depend on, and, where the image has
+// Where the caller asks for it, the same is done for what disks are behind, after the
+// network devices, and for XFS: a Talos keeps its name on a disk.
+//
+// Only these drivers are loaded, what they depend on, and, where the image has
 // to be mounted and these are modules in the initramfs, loop and squashfs.
 // Parameters on the kernel command line (virtio_net.napi_tx=0) are passed on, as
 // modprobe does: whoever boots next finds the module loaded and cannot give them.
@@ -45,7 +48,8 @@ import (
 
 const (
 	// rounds bounds how often the buses are looked at. One for virtio_pci, one for
-	// virtio_net, one to see that nothing is left; the rest is reserve.
+	// virtio_net, one for a SCSI disk, one to see that nothing is left; the rest is
+	// reserve.
 	rounds = 8
 	// grace is how long Load waits for its worker once the context has ended.
 	grace = 5 * time.Millisecond
@@ -66,6 +70,9 @@ type Config struct {
 	Sys, Dev string
 	// CommandLine is the kernel command line, for the modules' parameters.
 	CommandLine string
+	// Disks asks for the drivers of disks too. A disk that no module claims is not an
+	// error: its driver may be built in, or nobody needs it.
+	Disks bool
 }
 
 // Loader loads modules. Make one with [New]. It may be used from several
@@ -81,7 +88,7 @@ type Loader struct {
 // Report is what a Load found and did.
 type Report struct {
 	// Devices are the network devices on the PCI and virtio buses, as they were
-	// at the end.
+	// at the end, and with Config.Disks what disks are behind.
 	Devices []Device
 	// Loaded are the modules that were loaded, in order. Those that were there
 	// before are not among them.
@@ -188,10 +195,14 @@ func (l *Loader) load(ctx context.Context) (report Report, err error) {
 	s := &session{Loader: l, report: &report}
 	defer func() { err = errors.Join(err, s.close()) }()
 	for range rounds {
-		if report.Devices, err = scan(l.cfg.Sys); err != nil {
+		if report.Devices, err = scan(l.cfg.Sys, l.cfg.Disks); err != nil {
 			return report, errors.Join(append(s.errs, err)...)
 		}
-		todo := l.untried(report.Devices)
+		all := report.Devices
+		if l.cfg.Disks {
+			all = withXFS(l.cfg.Sys, all)
+		}
+		todo := l.untried(all)
 		if len(todo) == 0 {
 			return report, errors.Join(s.errs...)
 		}
@@ -204,7 +215,7 @@ func (l *Loader) load(ctx context.Context) (report Report, err error) {
 	}
 	return report, errors.Join(append(s.errs, &Error{
 		Op:     "settle",
-		Err:    fmt.Errorf("new network devices still appear after %d rounds", rounds),
+		Err:    fmt.Errorf("new devices still appear after %d rounds", rounds),
 		Remedy: "see the kernel's log for a device that comes and goes",
 	})...)
 }
@@ -360,6 +371,9 @@ func (s *session) serve(ctx context.Context, devices []Device) error {
 	for _, d := range devices {
 		if err := faults[d.key()]; err != nil {
 			s.errs = append(s.errs, err)
+			continue
+		}
+		if d.Disk() {
 			continue
 		}
 		s.errs = append(s.errs, &Error{

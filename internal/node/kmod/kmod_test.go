@@ -428,3 +428,99 @@ func TestTheRunningKernelsRelease(t *testing.T) {
 		t.Errorf("%q, %v", r, err)
 	}
 }
+
+func TestADiskGetsItsDriversBesideTheNIC(t *testing.T) {
+	const (
+		scsiPCI    = "pci:v00001AF4d00001048sv00001AF4sd00001100bc01sc00i00"
+		scsiVirtio = "virtio:d00000008v00001AF4"
+	)
+	alias := virtioAlias + "alias virtio:d00000008v* virtio_scsi\nalias scsi:t-0x00* sd_mod\nalias fs-xfs xfs\n"
+	dep := virtioDep + `kernel/drivers/scsi/virtio_scsi.ko: kernel/drivers/scsi/scsi_mod.ko
+kernel/drivers/scsi/sd_mod.ko: kernel/drivers/scsi/scsi_mod.ko
+kernel/drivers/scsi/scsi_mod.ko:
+kernel/fs/xfs/xfs.ko:
+`
+	machineWith := func(t *testing.T) *machine {
+		m := virtioMachine(t)
+		m.cfg.Disks = true
+		before := m.kernel.onLoad
+		m.plug("pci", "0000:00:04.0", scsiPCI)
+		m.kernel.onLoad = func(name string) {
+			before(name)
+			switch name {
+			case "virtio_pci":
+				m.bind("pci", "0000:00:04.0", "virtio-pci")
+				m.plug("virtio", "virtio2", scsiVirtio)
+			case "virtio_blk":
+				m.bind("virtio", "virtio0", "virtio_blk")
+			case "virtio_scsi":
+				m.bind("virtio", "virtio2", "virtio_scsi")
+				m.plug("scsi", "0:0:0:0", "scsi:t-0x00")
+				m.plug("scsi", "0:0:1:0", "scsi:t-0x05") // a CD
+			case "sd_mod":
+				m.bind("scsi", "0:0:0:0", "sd")
+			}
+		}
+		write(t, modulesDir(m.root), map[string]string{"modules.alias": alias, "modules.dep": dep})
+		for _, name := range []string{"scsi/virtio_scsi", "scsi/sd_mod", "scsi/scsi_mod", "block/virtio_blk"} {
+			write(t, modulesDir(m.root), map[string]string{"kernel/drivers/" + name + ".ko": elf(filepath.Base(name))})
+		}
+		write(t, modulesDir(m.root), map[string]string{"kernel/fs/xfs/xfs.ko": elf("xfs")})
+		return m
+	}
+	t.Run("after it, each bus in its turn, and the file system", func(t *testing.T) {
+		m := machineWith(t)
+		virtioTreeFiles(t, m)
+		got, err := m.load(m.loader())
+		want := append(slices.Clone(virtioOrder[:3]), "xfs", "failover", "net_failover", "virtio_net", "virtio_blk", "scsi_mod", "virtio_scsi", "sd_mod")
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("loaded %q, %v\nwant   %q", got, err, want)
+		}
+	})
+	t.Run("no file system where the kernel has it", func(t *testing.T) {
+		m := machineWith(t)
+		virtioTreeFiles(t, m)
+		write(t, m.sysfs, map[string]string{"fs/xfs/debug/x": ""})
+		if got, err := m.load(m.loader()); err != nil || slices.Contains(got, "xfs") {
+			t.Errorf("loaded %q, %v", got, err)
+		}
+	})
+	t.Run("one that no module claims is no error", func(t *testing.T) {
+		m := virtioMachine(t)
+		m.cfg.Disks = true
+		virtioTree(t, m.root)
+		m.plug("pci", "0000:00:1f.2", "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01")
+		if got, err := m.load(m.loader()); err != nil || !slices.Contains(got, "virtio_blk") {
+			t.Errorf("loaded %q, %v", got, err)
+		}
+	})
+	t.Run("one whose driver does not load is told, and the NIC has its own", func(t *testing.T) {
+		m := virtioMachine(t)
+		m.cfg.Disks = true
+		virtioTree(t, m.root)
+		m.kernel.fail["virtio_blk"] = unix.ENODEV
+		got, err := m.load(m.loader())
+		var fault *Error
+		if !errors.As(err, &fault) || fault.Module != "virtio_blk" || !slices.Contains(got, "virtio_net") {
+			t.Errorf("loaded %q, %v", got, err)
+		}
+	})
+	t.Run("and none where nobody asks", func(t *testing.T) {
+		m := machineWith(t)
+		m.cfg.Disks = false
+		virtioTreeFiles(t, m)
+		if got, err := m.load(m.loader()); err != nil || !slices.Equal(got, virtioOrder) {
+			t.Errorf("loaded %q, %v", got, err)
+		}
+	})
+}
+
+// virtioTreeFiles puts the modules of virtioTree beside a catalogue that is there.
+func virtioTreeFiles(t *testing.T, m *machine) {
+	t.Helper()
+	for line := range strings.Lines(virtioDep) {
+		if file, _, ok := strings.Cut(line, ":"); ok {
+			write(t, modulesDir(m.root), map[string]string{file: elf(moduleName(file))})
+		}
+	}
+}

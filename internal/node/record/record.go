@@ -36,7 +36,9 @@
 // Always there are schema, hostname, short_name, source, path.method and
 // elapsed_ms, the time from the first step to the proven name; what else is not
 // known is left out. hostname is the exact string that the cloud gave, short_name
-// its first label. boot_id is the kernel's; a record that carries another is left
+// its first label. Where source is "known", the service gave no name, and this one is
+// that of an earlier boot, which was first written down at known_since; path.method is
+// "memory" then. boot_id is the kernel's; a record that carries another is left
 // over from another boot.
 //
 // Schema 1 will get further members, never lose one or change what one means: a
@@ -80,6 +82,7 @@ type Record struct {
 	Way              Way              `json:"path"`
 	ElapsedMS        float64          `json:"elapsed_ms"`
 	BootID           string           `json:"boot_id,omitempty"`
+	KnownSince       time.Time        `json:"known_since,omitzero"`
 }
 
 // A PrivateNetwork is one that the machine is attached to.

@@ -1,0 +1,139 @@
+package memory
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/safely"
+)
+
+const (
+	// headStart bounds how long asking waits for a disk to show up, and readTime how long for STATE to be read once it is
+	// there. Both take a fraction of it.
+	headStart = 100 * time.Millisecond
+	readTime  = 500 * time.Millisecond
+	// Disks are looked for often while they may come any moment, and then now and then: as long as the service is asked, a
+	// disk that comes late costs nobody anything.
+	lookOften = 10 * time.Millisecond
+	often     = 2 * time.Second
+	lookSome  = 200 * time.Millisecond
+)
+
+// Config says where things are.
+type Config struct {
+	Sys, Dev string // where sysfs and devtmpfs are mounted; empty: "/sys", "/dev"
+	// Instance is this machine's id, by its firmware; empty: it does not tell.
+	Instance string
+	// Disks says that a disk is to be expected: something that has disks has its driver. nil: not.
+	Disks func() bool
+}
+
+// Looking is a look into a Talos' memory that is under way.
+type Looking struct {
+	// Recall gives what was found, once. It gives nothing where no partition STATE comes up.
+	Recall <-chan Recall
+	// Ready is closed when nobody need wait any longer before the service is asked.
+	Ready <-chan struct{}
+
+	expects func() bool
+	began   time.Time
+	disk    atomic.Bool // there is one
+	reading atomic.Bool // STATE is there and is just being read
+	ended   chan struct{}
+}
+
+// Reading reports whether there is something to wait for: STATE is just being read, or the first disk is to be there any
+// moment.
+func (l *Looking) Reading() bool {
+	select {
+	case <-l.ended:
+		return false
+	default:
+	}
+	return l.reading.Load() || !l.disk.Load() && l.expects != nil && l.expects() && time.Since(l.began) < often
+}
+
+// Done is closed when the look has ended and holds nothing any longer.
+func (l *Looking) Done() <-chan struct{} { return l.ended }
+
+// Look looks for the partition STATE of a Talos, whichever disk it is on, until it was found and read, it is certain that
+// there is none, or ctx ends. It writes nothing, mounts where nobody sees it, and leaves nothing mounted. A disk that does
+// not answer may keep it in the kernel for longer than ctx; nobody has to wait for that.
+func Look(ctx context.Context, c Config) *Looking {
+	if c.Sys == "" {
+		c.Sys = "/sys"
+	}
+	if c.Dev == "" {
+		c.Dev = "/dev"
+	}
+	return look(ctx, c, func(device string) (volume, error) { return mountXFS(device) })
+}
+
+func look(ctx context.Context, c Config, mount func(string) (volume, error)) *Looking {
+	recall, ready := make(chan Recall, 1), make(chan struct{})
+	l := &Looking{Recall: recall, Ready: ready, ended: make(chan struct{}), expects: c.Disks, began: time.Now()}
+	found := make(chan struct{}) // STATE is there
+	safely.Go("waiting for a disk", func() {
+		defer close(ready)
+		disk := time.NewTimer(headStart)
+		defer disk.Stop()
+		select {
+		case <-found:
+		case <-l.ended:
+			return
+		case <-disk.C:
+			return
+		}
+		disk.Reset(readTime)
+		select {
+		case <-l.ended:
+		case <-disk.C:
+		}
+	}, func(error) {})
+	safely.Go("looking into the node's memory", func() {
+		defer close(l.ended)
+		states := l.awaitState(ctx, c.Sys)
+		if len(states) == 0 {
+			return
+		}
+		l.reading.Store(true)
+		close(found)
+		recall <- talos{sys: c.Sys, dev: c.Dev, mount: mount}.recall(states, c.Instance)
+	}, func(err error) { // whatever a disk holds must not end the boot
+		recall <- Recall{Why: err.Error()}
+	})
+	return l
+}
+
+// awaitState waits for STATE to be there. It ends without where a Talos' disk is there and has none, since no boot has
+// come so far yet.
+func (l *Looking) awaitState(ctx context.Context, sysfs string) []partition {
+	without := 0
+	for {
+		all, disk := partitions(sysfs)
+		if disk {
+			l.disk.Store(true)
+		}
+		if states := labelled(all, labelState); len(states) > 0 {
+			return states
+		}
+		// The kernel adds a disk's partitions one after the other.
+		if len(labelled(all, labelMeta)) > 0 {
+			if without++; without > 2 {
+				return nil
+			}
+		}
+		pause := lookOften
+		if time.Since(l.began) > often {
+			pause = lookSome
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package memory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The labels of Talos' partitions (its pkg/machinery/constants). META is in the image that a server is made from, the
+// other two are made at the first boot.
+const (
+	labelState     = "STATE"
+	labelMeta      = "META"
+	labelEphemeral = "EPHEMERAL"
+)
+
+// partition is one of a disk's, as the kernel has read its table: it has checked that, and has made the device's node.
+type partition struct {
+	device string // such as "sda5"
+	label  string // of the GPT
+}
+
+// partitions lists those that have a label, in the order of their names, and reports whether there is a disk at all, one
+// that was read for its partitions. (A loop device, or a RAM disk, is none.)
+func partitions(sysfs string) (found []partition, disk bool) {
+	dir := filepath.Join(sysfs, "class/block")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, false
+	}
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(dir, e.Name(), "device")); err == nil {
+			disk = true
+		}
+		if _, err := os.Stat(filepath.Join(dir, e.Name(), "partition")); err != nil {
+			continue
+		}
+		uevent, err := readShort(filepath.Join(dir, e.Name(), "uevent"))
+		if err != nil {
+			continue // it is gone
+		}
+		p := partition{}
+		for line := range strings.Lines(string(uevent)) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch name {
+			case "DEVNAME":
+				p.device = value
+			case "PARTNAME":
+				p.label = value
+			}
+		}
+		if p.label != "" && p.device != "" && filepath.IsLocal(p.device) {
+			found = append(found, p)
+		}
+	}
+	return found, disk
+}
+
+// readShort reads a sysfs attribute, which is a page at most.
+func readShort(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 4096))
+}
+
+// labelled are the partitions with a label.
+func labelled(all []partition, label string) []partition {
+	return slices.DeleteFunc(slices.Clone(all), func(p partition) bool { return p.label != label })
+}
+
+// content is what a partition begins with.
+type content uint8
+
+const (
+	blank   content = iota // nothing but noughts: it was made, and never filled
+	xfs                    // which Talos has had from its beginning
+	luks                   // LUKS 1 or 2
+	unknown                // something else
+)
+
+// contentOf reads the beginning of a partition.
+func contentOf(device string) (content, error) {
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return unknown, err
+	}
+	defer f.Close()
+	first := make([]byte, 4096)
+	n, err := io.ReadFull(f, first)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return unknown, err
+	}
+	first = first[:n]
+	switch {
+	case bytes.HasPrefix(first, []byte("XFSB")): // XFS_SB_MAGIC, fs/xfs/libxfs/xfs_format.h
+		return xfs, nil
+	case bytes.HasPrefix(first, []byte("LUKS\xba\xbe")): // LUKS On-Disk Format Specification, 1.1 and 2
+		return luks, nil
+	case len(bytes.Trim(first, "\x00")) == 0:
+		return blank, nil
+	}
+	return unknown, nil
+}
+
+// mounted is a file system that is mounted read-only where nobody else sees it.
+type mounted struct{ dir *os.File }
+
+// mountXFS mounts a device. Its log is not replayed: that would write. nouuid, since a disk may have been copied.
+func mountXFS(device string) (*mounted, error) {
+	ctx, err := unix.Fsopen("xfs", unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, errors.New("this kernel has no XFS")
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(ctx) //nolint:errcheck // a context, spent by then
+	err = unix.FsconfigSetString(ctx, "source", device)
+	for _, flag := range []string{"ro", "norecovery", "nouuid"} {
+		if err == nil {
+			err = unix.FsconfigSetFlag(ctx, flag)
+		}
+	}
+	if err == nil {
+		err = unix.FsconfigCreate(ctx)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("fsconfig", err)
+	}
+	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC,
+		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOATIME)
+	if err != nil {
+		return nil, os.NewSyscallError("fsmount", err)
+	}
+	return &mounted{os.NewFile(uintptr(fd), device)}, nil
+}
+
+// open opens a file of the file system's root, whatever it is.
+func (m *mounted) open(name string) (*os.File, error) {
+	fd, err := unix.Openat2(int(m.dir.Fd()), name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOFOLLOW,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// close unmounts it: when the descriptor is closed, nothing else holds it.
+func (m *mounted) close() error {
+	if err := m.dir.Close(); err != nil {
+		return fmt.Errorf("unmounting: %w", err)
+	}
+	return nil
+}
