@@ -104,6 +104,18 @@ extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--t
 release: ## dist/: binaries for both architectures, licences, SBOMs, man pages, completions, extensions, checksums; built twice and compared
 	go run ./internal/release -o dist -version $(VERSION) -check
 
+# Its packages are those of the lock file; npm runs no script of theirs.
+.PHONY: site
+site: build ## dist/site: the documentation as a static site, with search
+	@command -v npm >/dev/null || { echo 'site: npm is missing: apt-get install npm (Node.js 20 or later)' >&2; exit 1; }
+	@echo 'site: fetching VitePress, as site/package-lock.json has it'
+	@cd site && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent build
+
+.PHONY: test-site
+test-site: site ## the site in a headless Chromium: links, anchors, a phone's width, contrast, search
+	@hack/chromium
+	@cd site && npm run --silent test
+
 .PHONY: clean
 clean: ## removes what was built; the cache of downloads stays
 	rm -rf $(BIN) dist

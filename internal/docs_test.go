@@ -24,7 +24,7 @@ func pages(t *testing.T) map[string]page {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules" || d.Name() == "dist" || d.Name() == "bin") {
+		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules" || d.Name() == "content" || d.Name() == "dist" || d.Name() == "bin") {
 			return filepath.SkipDir
 		}
 		// Below internal are texts that become parts of pages.
