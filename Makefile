@@ -54,6 +54,19 @@ test-vm: ## the tier of virtual machines
 busy-test: deps ## the suite twice, beside twice as many busy processes as there are processors
 	@$(SUITE) -busy -times 2
 
+# The auditor is a module of its own: its clients are large, and nobody who uses the library is to have them.
+.PHONY: audit
+audit: ## bin/nametag-audit: compares names in the cloud, etcd, Kubernetes and Cluster API; nametagctl audit and pin are it
+	cd cluster && $(BUILD) -o $(CURDIR)/$(BIN)/nametag-audit ./cmd/nametag-audit
+
+.PHONY: demo-audit
+demo-audit: ## the auditor at work on a broken control plane: a real etcd, a fake cloud, no configuration
+	@cd cluster && go run ./cmd/audit-demo
+
+.PHONY: test-cluster
+test-cluster: ## the tests of the auditor, with real etcd clusters
+	cd cluster && go vet ./... && go test -timeout 10m ./...
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for T (default 30s)
 	@hack/fuzz $(or $(T),30s)

@@ -62,6 +62,7 @@ func rootCommand() *cobra.Command {
 		return &exitError{exitUsage, fmt.Errorf("%w; '%s --help' lists the flags", err, cmd.CommandPath())}
 	})
 	root.AddCommand(commands()...)
+	root.AddCommand(clusterCommands()...)
 	tellStatuses(root.Commands())
 	complete(root)
 	return root
