@@ -15,6 +15,9 @@ GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 NODE_BUILD := $(BUILD) -tags nethttpomithttp2
 
+# The modules whose code is ours; the tests of each are a tier of the suite.
+MODULES := . internal/release/dist
+
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -90,9 +93,11 @@ bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUIC
 	@go run ./internal/testvm/bench $(if $(QUICK),-quick -out '')
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml
+lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml, in every module
 	@echo 'lint: from a cold cache this takes a few minutes'
-	$(GOLANGCI_LINT) run ./...
+	@for module in $(MODULES); do \
+	  echo "lint: $$module"; (cd $$module && $(abspath $(GOLANGCI_LINT)) run --config $(CURDIR)/.golangci.yml ./...); \
+	done
 
 $(GOLANGCI_LINT):
 	@mkdir -p $(dir $@)
@@ -114,8 +119,9 @@ extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--t
 	$(BIN)/nametagctl extension --helper $(BIN) --oci $(BIN)/nametag.oci --force $(ARGS)
 
 .PHONY: release
-release: ## dist/: binaries for both architectures, licences, SBOMs, man pages, completions, extensions, checksums; built twice and compared
-	go run ./internal/release -o dist -version $(VERSION) -check
+release: ## dist/: binaries, SBOMs, licences, man pages, completions, extensions, an image, provenance, checksums; built twice and compared; KEY=… signs
+	@go build -C internal/release/dist -o $(CURDIR)/$(BIN)/release .
+	$(BIN)/release -o dist -version $(VERSION) -check $(if $(KEY),-sign $(KEY))
 
 # Its packages are those of the lock file; npm runs no script of theirs.
 .PHONY: site

@@ -3,7 +3,6 @@ module github.com/nametag-boot/nametag
 go 1.26.3
 
 require (
-	github.com/CycloneDX/cyclonedx-go v0.12.0
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/google/go-containerregistry v0.22.1
 	github.com/hetznercloud/hcloud-go/v2 v2.52.0

@@ -15,6 +15,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/cmdline"
 	"github.com/nametag-boot/nametag/internal/image/extension"
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -120,6 +121,7 @@ there is one. Hints are no mistakes.`
 
 func cmdlineCheckCommand() *cobra.Command {
 	var image, talos, output string
+	var most limitFlags
 	cmd := &cobra.Command{
 		Use:   "check LINE|- [flags]",
 		Short: "Check a kernel command line for mistakes",
@@ -133,20 +135,21 @@ func cmdlineCheckCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return checkCmdline(cmd, strings.Join(args, " "), image, talos, output)
+			return checkCmdline(cmd, strings.Join(args, " "), image, talos, output, most.budget())
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&image, "image", "", "the initramfs that the line is for, or the unified kernel image that has it")
 	flags.StringVar(&talos, "talos", "", "the release of Talos whose extension it is for, such as 1.9")
 	flags.StringVar(&output, "output", "text", "text or json")
+	most.register(cmd)
 	return cmd
 }
 
 // maxCmdline is more than any kernel takes.
 const maxCmdline = 64 << 10
 
-func checkCmdline(cmd *cobra.Command, line, image, talos, output string) error {
+func checkCmdline(cmd *cobra.Command, line, image, talos, output string, budget *limit.Budget) error {
 	failed := func(err error) error {
 		return &exitError{exitFailed, fmt.Errorf("cmdline check: %w", err)}
 	}
@@ -175,7 +178,7 @@ func checkCmdline(cmd *cobra.Command, line, image, talos, output string) error {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	if image != "" {
-		im, done, err := checkedImage(ctx, cmd, image)
+		im, done, err := checkedImage(ctx, cmd, image, budget)
 		if err != nil {
 			return failed(err)
 		}
@@ -208,9 +211,9 @@ func checkCmdline(cmd *cobra.Command, line, image, talos, output string) error {
 }
 
 // checkedImage opens an initramfs, or the one of a unified kernel image.
-func checkedImage(ctx context.Context, cmd *cobra.Command, name string) (*initramfs.Image, func(), error) {
+func checkedImage(ctx context.Context, cmd *cobra.Command, name string, budget *limit.Budget) (*initramfs.Image, func(), error) {
 	if !isEFI(name) {
-		file, im, err := openImage(ctx, name, cmd.ErrOrStderr())
+		file, im, err := openImage(ctx, name, budget, cmd.ErrOrStderr())
 		return im, func() { _ = file.Close() }, err
 	}
 	m, file, err := uki.OpenFile(name)
@@ -223,7 +226,7 @@ func checkedImage(ctx context.Context, cmd *cobra.Command, name string) (*initra
 			return nil, fmt.Errorf("%s: it has no initramfs", name)
 		}
 		data := m.Data(found[0])
-		return readInitramfs(ctx, data, data.Size(), name, cmd.ErrOrStderr())
+		return readInitramfs(ctx, data, data.Size(), name, budget, cmd.ErrOrStderr())
 	}()
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())

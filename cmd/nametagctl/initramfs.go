@@ -20,6 +20,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/extension"
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/internal/image/whole"
 	"github.com/nametag-boot/nametag/procfs"
@@ -54,6 +55,7 @@ func imageArgument(cmd *cobra.Command, args []string) error {
 // initramfsAdd are the flags of add.
 type initramfsAdd struct {
 	helperFlags
+	limitFlags
 	out, at, compression, output string
 	rdinit                       bool
 }
@@ -82,7 +84,8 @@ func initramfsAddCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.out, "out", "o", "", "write the result there and leave IMAGE as it is")
-	f.register(cmd)
+	f.helperFlags.register(cmd)
+	f.limitFlags.register(cmd)
 	flags.BoolVar(&f.rdinit, "rdinit", false, "leave /init as it is; the kernel is told by rdinit=")
 	flags.StringVar(&f.at, "path", "/"+initramfs.DefaultPath, "where the helper stands, with --rdinit")
 	flags.StringVar(&f.compression, "compression", "auto", "of what is appended: none, gzip, xz, zstd, lz4, or auto: as the image has it, and none behind xz, which is slow")
@@ -92,6 +95,7 @@ func initramfsAddCommand() *cobra.Command {
 
 func initramfsInspectCommand() *cobra.Command {
 	var output string
+	var most limitFlags
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE [flags]",
 		Short: "Show an initramfs: its archives, its files with their sizes, and whether nametag is in it",
@@ -99,15 +103,17 @@ func initramfsInspectCommand() *cobra.Command {
   nametagctl initramfs inspect --output json initramfs-amd64.xz | jq .segments`,
 		Args: imageArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runInitramfs(cmd, "inspect", func(ctx context.Context) error { return inspectInitramfs(ctx, cmd, args[0], output) })
+			return runInitramfs(cmd, "inspect", func(ctx context.Context) error { return inspectInitramfs(ctx, cmd, args[0], output, most.budget()) })
 		},
 	}
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	most.register(cmd)
 	return cmd
 }
 
 func initramfsRemoveCommand() *cobra.Command {
 	var out, output string
+	var most limitFlags
 	cmd := &cobra.Command{
 		Use:   "remove IMAGE [flags]",
 		Short: "Take away what add has appended, byte for byte",
@@ -116,12 +122,13 @@ func initramfsRemoveCommand() *cobra.Command {
 		Args: imageArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runInitramfs(cmd, "remove", func(ctx context.Context) error {
-				return removeInitramfs(ctx, cmd, args[0], out, output)
+				return removeInitramfs(ctx, cmd, args[0], out, output, most.budget())
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "write the result there and leave IMAGE as it is")
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	most.register(cmd)
 	return cmd
 }
 
@@ -155,7 +162,7 @@ func checkOutput(output string) error {
 }
 
 // openImage opens an image and reads it through. The image needs the file for as long as it is used.
-func openImage(ctx context.Context, name string, stderr io.Writer) (*os.File, *initramfs.Image, error) {
+func openImage(ctx context.Context, name string, budget *limit.Budget, stderr io.Writer) (*os.File, *initramfs.Image, error) {
 	if err := regular(name); err != nil {
 		return nil, nil, err
 	}
@@ -163,29 +170,29 @@ func openImage(ctx context.Context, name string, stderr io.Writer) (*os.File, *i
 	if err != nil {
 		return nil, nil, err
 	}
-	im, err := readImage(ctx, f, stderr)
+	im, err := readImage(ctx, f, budget, stderr)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return f, im, nil
 }
 
-func readImage(ctx context.Context, f *os.File, stderr io.Writer) (*initramfs.Image, error) {
+func readImage(ctx context.Context, f *os.File, budget *limit.Budget, stderr io.Writer) (*initramfs.Image, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	return readInitramfs(ctx, f, st.Size(), f.Name(), stderr)
+	return readInitramfs(ctx, f, st.Size(), f.Name(), budget, stderr)
 }
 
 // readInitramfs reads an initramfs, or that part of a file, and shows how far it has come.
-func readInitramfs(ctx context.Context, r io.ReaderAt, size int64, name string, stderr io.Writer) (*initramfs.Image, error) {
+func readInitramfs(ctx context.Context, r io.ReaderAt, size int64, name string, budget *limit.Budget, stderr io.Writer) (*initramfs.Image, error) {
 	if file, ok := stderr.(*os.File); !ok || !term.IsTerminal(int(file.Fd())) {
-		return initramfs.Read(ctx, r, size, nil) // it takes a second or two: nothing for a log
+		return initramfs.Read(ctx, r, size, budget, nil) // it takes a second or two: nothing for a log
 	}
 	meter := oci.NewMeter(stderr, "reading "+filepath.Base(name))
 	defer meter.Close()
-	return initramfs.Read(ctx, r, size, func(at int64) { meter.Update(at, size) })
+	return initramfs.Read(ctx, r, size, budget, func(at int64) { meter.Update(at, size) })
 }
 
 // replaceImage writes the result of change over the image, or to out. Where change says that there is nothing to do,
@@ -246,7 +253,7 @@ func (f initramfsAdd) run(ctx context.Context, cmd *cobra.Command, name string) 
 		}
 		options.Format = &format
 	}
-	in, im, err := openImage(ctx, name, cmd.ErrOrStderr())
+	in, im, err := openImage(ctx, name, f.budget(), cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -313,12 +320,12 @@ func (f initramfsAdd) open(im *initramfs.Image) (*initramfs.Helper, func(), erro
 	return h, func() { _ = file.Close() }, nil
 }
 
-func removeInitramfs(ctx context.Context, cmd *cobra.Command, name, out, output string) error {
+func removeInitramfs(ctx context.Context, cmd *cobra.Command, name, out, output string, budget *limit.Budget) error {
 	began := time.Now()
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	in, im, err := openImage(ctx, name, cmd.ErrOrStderr())
+	in, im, err := openImage(ctx, name, budget, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -389,11 +396,11 @@ type initramfsFile struct {
 	Segment int    `json:"segment"`
 }
 
-func inspectInitramfs(ctx context.Context, cmd *cobra.Command, name, output string) error {
+func inspectInitramfs(ctx context.Context, cmd *cobra.Command, name, output string, budget *limit.Budget) error {
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	in, im, err := openImage(ctx, name, cmd.ErrOrStderr())
+	in, im, err := openImage(ctx, name, budget, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}

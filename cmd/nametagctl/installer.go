@@ -42,6 +42,7 @@ const installerExample = `  nametagctl installer ghcr.io/siderolabs/installer:v1
 // installerFlags are the command's.
 type installerFlags struct {
 	helperFlags
+	limitFlags
 	architectures          []string
 	wait                   string
 	layout, archive, image string
@@ -83,7 +84,8 @@ func installerCommand() *cobra.Command {
 			return runInstaller(ctx, f, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f.register(cmd)
+	f.helperFlags.register(cmd)
+	f.limitFlags.register(cmd)
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.architectures, "arch", nil, "of an index take only these architectures: amd64, arm64; one makes an image of it")
 	flags.StringVar(&f.wait, "wait", procfs.Default().Value(), "how long a boot waits for the name, and what then: the value of talos.hostname.wait=")
@@ -191,7 +193,8 @@ func (f *installerFlags) amend(ctx context.Context, source, policy string, stder
 	defer os.RemoveAll(scratch) //nolint:errcheck // ours
 
 	amended, report, err := installer.Amend(ctx, artifact, installer.Options{
-		Edit:          installer.Editors(helpers, policy, f.dropSignature),
+		Edit:          installer.Editors(helpers, policy, f.dropSignature, f.limits()),
+		Limits:        f.limits(),
 		Architectures: f.architectures,
 		Scratch:       scratch,
 		Say:           func(line string) { fmt.Fprintln(stderr, line) },

@@ -148,7 +148,7 @@ func TestInstallerRefusesWhatCannotWorkAndLeavesTheTargetUnharmed(t *testing.T) 
 		{"a name that is none", []string{"Not A Name", "--archive", "out.tar"}, exitFailed, "no file, no OCI layout and no image reference"},
 		{"a file that is not there", []string{"_out/none.tar", "--archive", "out.tar"}, exitFailed, "_out/none.tar: no such file or directory"},
 		{"a folder that is no layout", []string{t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
-		{"an archive cut short", []string{torn, "--archive", "out.tar"}, exitFailed, "docker-archive " + torn},
+		{"an archive cut short", []string{torn, "--archive", "out.tar"}, exitFailed, torn + ": it is no such archive"},
 		{"a layout that is none", []string{"oci:" + t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
 		{"one architecture's helper is missing", []string{index, "--push", host + "/x:v1", "--helper-amd64", filepath.Join(helpers, "nametag-linux-amd64")}, exitFailed, "no nametag for arm64"},
 		// Before the image is looked for.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/image/cmdline"
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/procfs"
@@ -86,6 +87,7 @@ func ukiJSON(w io.Writer, v any) error {
 
 func ukiInspectCommand() *cobra.Command {
 	var output string
+	var most limitFlags
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE [flags]",
 		Short: "Show a unified kernel image: every command line, its initramfs, who signed it, its sections",
@@ -93,10 +95,11 @@ func ukiInspectCommand() *cobra.Command {
   nametagctl uki inspect --output json vmlinuz.efi | jq -r '.commandLines[].text'`,
 		Args: ukiArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runUKI(cmd, output, func(ctx context.Context) error { return inspectUKI(ctx, cmd, args[0], output) })
+			return runUKI(cmd, output, func(ctx context.Context) error { return inspectUKI(ctx, cmd, args[0], output, most.budget()) })
 		},
 	}
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
+	most.register(cmd)
 	return cmd
 }
 
@@ -130,7 +133,7 @@ type ukiInitramfs struct {
 	Error     string `json:"error,omitempty"` // why it could not be read
 }
 
-func inspectUKI(ctx context.Context, cmd *cobra.Command, name, output string) error {
+func inspectUKI(ctx context.Context, cmd *cobra.Command, name, output string, budget *limit.Budget) error {
 	m, f, err := uki.OpenFile(name)
 	if err != nil {
 		return err
@@ -138,7 +141,7 @@ func inspectUKI(ctx context.Context, cmd *cobra.Command, name, output string) er
 	defer f.Close()
 	w := cmd.OutOrStdout()
 	r, err := reportUKI(ctx, m, func(in *io.SectionReader) (*initramfs.Image, error) {
-		return readInitramfs(ctx, in, in.Size(), name, cmd.ErrOrStderr())
+		return readInitramfs(ctx, in, in.Size(), name, budget, cmd.ErrOrStderr())
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -267,6 +270,7 @@ func printable(text string) string {
 
 // ukiEdit are the flags of edit.
 type ukiEdit struct {
+	limitFlags
 	out, output             string
 	add, replace, remove    []string
 	wait                    string
@@ -297,6 +301,7 @@ func ukiEditCommand() *cobra.Command {
 			return runUKI(cmd, f.output, func(ctx context.Context) error { return f.run(ctx, cmd, args[0]) })
 		},
 	}
+	f.register(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.out, "out", "o", "", "write the result there and leave IMAGE as it is")
 	flags.StringArrayVar(&f.add, "append", nil, "kernel arguments to add, unless they are there; may be repeated")
@@ -392,7 +397,7 @@ func (f *ukiEdit) warnings(ctx context.Context, cmd *cobra.Command, name string,
 		return nil
 	}
 	var o cmdline.Options
-	if image, done, err := checkedImage(ctx, cmd, name); err == nil {
+	if image, done, err := checkedImage(ctx, cmd, name, f.budget()); err == nil {
 		defer done()
 		o.Image = image
 	}
@@ -447,7 +452,7 @@ func (f *ukiEdit) editor(ctx context.Context, m *uki.Image, stderr io.Writer) (e
 		if n := len(m.Find(".initrd")); n > 1 {
 			return nil, nil, fmt.Errorf("the image has %d initramfs, each for profiles of its own, and --initrd would make them one", n)
 		}
-		in, err := openInitramfs(ctx, f.initrd, m.Machine, stderr)
+		in, err := openInitramfs(ctx, f.initrd, m.Machine, f.budget(), stderr)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -471,12 +476,12 @@ func (f *ukiEdit) editor(ctx context.Context, m *uki.Image, stderr io.Writer) (e
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("%s: %w", found[0].Path, err), file.Close())
 	}
-	options := initramfs.Options{}
+	options, budget := initramfs.Options{}, f.budget()
 	if f.rdinit {
 		options.Way = initramfs.RDInit
 	}
 	return func(ctx context.Context, out io.Writer, in *io.SectionReader) error {
-		image, err := readInitramfs(ctx, in, in.Size(), "the initramfs", stderr)
+		image, err := readInitramfs(ctx, in, in.Size(), "the initramfs", budget, stderr)
 		if err != nil {
 			return err
 		}
@@ -490,7 +495,7 @@ func (f *ukiEdit) editor(ctx context.Context, m *uki.Image, stderr io.Writer) (e
 
 // openInitramfs opens the initramfs that is to go into an image for that processor. What is none, or has no /init for the
 // processor, makes an image that panics.
-func openInitramfs(ctx context.Context, name string, machine uki.Machine, stderr io.Writer) (*os.File, error) {
+func openInitramfs(ctx context.Context, name string, machine uki.Machine, budget *limit.Budget, stderr io.Writer) (*os.File, error) {
 	if err := regular(name); err != nil {
 		return nil, err
 	}
@@ -503,7 +508,7 @@ func openInitramfs(ctx context.Context, name string, machine uki.Machine, stderr
 		if err != nil {
 			return err
 		}
-		image, err := readInitramfs(ctx, in, st.Size(), name, stderr)
+		image, err := readInitramfs(ctx, in, st.Size(), name, budget, stderr)
 		if err != nil {
 			return err
 		}

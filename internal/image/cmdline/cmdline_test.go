@@ -67,7 +67,7 @@ func image(t *testing.T, programs map[string]int) *initramfs.Image {
 
 func read(t *testing.T, b []byte) *initramfs.Image {
 	t.Helper()
-	im, err := initramfs.Read(context.Background(), bytes.NewReader(b), int64(len(b)), nil)
+	im, err := initramfs.Read(context.Background(), bytes.NewReader(b), int64(len(b)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -326,7 +326,7 @@ func (im *Image) Open(n *Node) (io.ReadCloser, error) {
 	if s.Format == Plain {
 		return io.NopCloser(io.NewSectionReader(im.src, s.Offset+n.at, n.Size)), nil
 	}
-	in, err := s.Format.open(im.src, s.Offset, im.Size, &im.used)
+	in, err := im.idle.open(s.Format, im.src, s.Offset, im.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -344,6 +344,9 @@ type content struct {
 }
 
 func (c *content) Close() error {
-	c.close()
+	if c.close != nil {
+		c.close()
+		c.close = nil // the decoder is another's now
+	}
 	return nil
 }

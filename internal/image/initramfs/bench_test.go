@@ -103,7 +103,7 @@ func TestBenchmarkedAdd(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		im, err := Read(t.Context(), image, size, nil)
+		im, err := Read(t.Context(), image, size, nil, nil)
 		if err != nil {
 			return err
 		}

@@ -1,10 +1,12 @@
 package initramfs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +48,83 @@ func (h *header) parse(b []byte) error {
 }
 
 func (h *header) kind() uint32 { return h.mode & unix.S_IFMT }
+
+// A record is one entry of an archive. Its content stands behind it.
+type record struct {
+	header
+	name   string
+	summed bool  // the header tells the sum of the content's bytes
+	at     int64 // where the content begins in what the archive unpacks to
+}
+
+// end is the place behind the content.
+func (r *record) end() int64 { return r.at + int64(r.size) }
+
+// ends says whether it is the archive's trailer.
+func (r *record) ends() bool { return r.name == trailer }
+
+// readRecord reads an entry up to its content. It believes no number: what it makes is as large as a name can be.
+func readRecord(t *tape) (r record, err error) {
+	head, err := t.peek(headerSize)
+	if err != nil {
+		return r, err
+	}
+	switch string(head[:6]) {
+	case magicNewc:
+	case magicCRC:
+		r.summed = true
+	case foreign[0].magic:
+		return r, &found{slices.Clone(head), foreign[0].name}
+	default:
+		return r, &found{slices.Clone(head), "no cpio header where one belongs"}
+	}
+	if err := r.parse(head); err != nil {
+		return r, err
+	}
+	if r.nameSize == 0 || r.nameSize > maxName {
+		return r, fmt.Errorf("a name of %d bytes; the kernel drops an entry whose name is longer than %d", r.nameSize, maxName)
+	}
+	if err := t.fits(headerSize + int64(r.nameSize) + int64(r.size)); err != nil {
+		return r, err
+	}
+	if err := t.skip(headerSize); err != nil {
+		return r, err
+	}
+	name := make([]byte, r.nameSize)
+	if err := t.full(name); err != nil {
+		return r, err
+	}
+	if name[len(name)-1] != 0 {
+		return r, &found{name, "a name without its end"}
+	}
+	r.name = string(name[:bytes.IndexByte(name, 0)])
+	err = t.align()
+	r.at = t.at
+	return r, err
+}
+
+// check refuses a record that the kernel would drop, or take for another kind of file than its writer meant.
+func (r *record) check() error {
+	switch r.kind() {
+	case unix.S_IFLNK:
+		if r.ends() {
+			return fmt.Errorf("%q: a link, which does not end an archive", r.name)
+		}
+		if r.size == 0 || r.size > maxName {
+			return fmt.Errorf("%q: a link of %d bytes", r.name, r.size)
+		}
+	case unix.S_IFREG:
+	case unix.S_IFDIR, unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+		if r.size > 0 { // then the kernel does not even look at the name
+			return fmt.Errorf("%q: a folder or device with %d bytes of content", r.name, r.size)
+		}
+	default:
+		if !r.ends() || r.size > 0 {
+			return fmt.Errorf("%q: a mode of %#o, which is no type of file", r.name, r.mode)
+		}
+	}
+	return nil
+}
 
 // archiveWriter writes a newc archive. u-root's leaves out the second entry of a name, which is one that we need, and
 // wants files that can be read at any place.

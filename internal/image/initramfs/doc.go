@@ -1,6 +1,6 @@
 // Package initramfs puts nametag into an initramfs, shows what is in one, and takes nametag out again.
 //
-//	im, err := initramfs.Read(ctx, file, size, nil)
+//	im, err := initramfs.Read(ctx, file, size, nil, nil)
 //	change, err := im.Add(ctx, out, helper, initramfs.Options{})   // or im.Remove(ctx, out)
 //
 // An image is one or more archives, one behind the other, each a newc cpio archive as it is or compressed, with zero

@@ -104,7 +104,7 @@ func packed(t testing.TB, format Format, plain []byte) []byte {
 }
 
 func readBytes(b []byte) (*Image, error) {
-	return Read(ctx, bytes.NewReader(b), int64(len(b)), nil)
+	return Read(ctx, bytes.NewReader(b), int64(len(b)), nil, nil)
 }
 
 func mustRead(t testing.TB, b []byte) *Image {

@@ -442,7 +442,7 @@ func TestReadingEndsWhenItsContextDoes(t *testing.T) {
 	cause := errors.New("enough")
 	over, cancel := context.WithCancelCause(ctx)
 	cancel(cause)
-	if _, err := Read(over, bytes.NewReader(image), int64(len(image)), nil); !errors.Is(err, cause) {
+	if _, err := Read(over, bytes.NewReader(image), int64(len(image)), nil, nil); !errors.Is(err, cause) {
 		t.Errorf("the error is %v", err)
 	}
 	if _, err := mustRead(t, image).Add(over, io.Discard, aHelper(t, helperProgram), Options{}); !errors.Is(err, cause) {
@@ -452,4 +452,4 @@ func TestReadingEndsWhenItsContextDoes(t *testing.T) {
 
 type endless struct{}
 
-func (endless) Read(p []byte) (int, error) { return len(p), nil }
+func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }

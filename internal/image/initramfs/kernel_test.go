@@ -13,6 +13,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/image/limit"
 )
 
 // What is right by the format's own description, and yet not what the kernel reads.
@@ -249,7 +251,8 @@ func TestWhatHasNoEndIsBounded(t *testing.T) {
 	t.Parallel()
 	t.Run("zeros behind an archive", func(t *testing.T) {
 		tp := newTape(&stream{Reader: endless{}}, false, 0)
-		if _, err := tp.nextNonZero(1 << 24); err == nil || !strings.Contains(err.Error(), "it unpacks to more than") {
+		budget := limit.Budget{Limits: limit.Limits{Unpacked: 1 << 24}}
+		if _, err := tp.nextNonZero(budget.Unpack); !errors.As(err, new(*limit.Exceeded)) {
 			t.Errorf("the error is %v", err)
 		}
 	})
@@ -284,7 +287,7 @@ func TestAnImageIsUnpackedOnceWhereItsInitIsSmall(t *testing.T) {
 		image := archiveOf(t, format, file("a", large), file("init", initProgram), file("z", large))
 		for range 2 { // as it is, and with nametag in it
 			from := &counted{ReaderAt: bytes.NewReader(image)}
-			im, err := Read(ctx, from, int64(len(image)), nil)
+			im, err := Read(ctx, from, int64(len(image)), nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

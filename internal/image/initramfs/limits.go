@@ -1,12 +1,9 @@
 package initramfs
 
-// What is read at most. No header is believed beyond these.
+// What is read at most, beside the budget that the caller gives. No header is believed beyond these.
 const (
 	maxName     = 4096     // PATH_MAX: the kernel drops an entry with a longer name or link
-	maxEntries  = 1 << 18  // a distribution's largest have a tenth of it
-	maxNames    = 16 << 20 // bytes of all names and links together
-	maxUnpacked = 64 << 30 // bytes that all archives unpack to: it has to fit into a machine's memory
-	maxWindow   = 1 << 27  // zstd's window and xz's dictionary: what the kernel allows zstd (lib/decompress_unzstd.c)
+	maxWindow   = 1 << 27  // zstd's window and xz's dictionary, of which there is one at a time: what the kernel allows zstd (lib/decompress_unzstd.c)
 	maxArchives = 1 << 12  // in one image, of which each costs a decoder; real ones have a handful
 	maxMarker   = 64 << 10 // bytes of our own marker
 	maxKept     = 1 << 20  // bytes of an /init that need not be unpacked again to be copied: a script, a small program

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/pierrec/lz4/v4"
 )
@@ -31,19 +30,19 @@ type lz4Reader struct {
 // lz4Buffers are 16 MiB, so they are used again for the next archive of an image.
 type lz4Buffers struct{ packed, chunk []byte }
 
-func newLZ4Reader(r *io.SectionReader, used *sync.Pool) *lz4Reader {
-	b, ok := used.Get().(*lz4Buffers)
-	if !ok {
-		b = &lz4Buffers{}
+func newLZ4Reader(r *io.SectionReader, used *lz4Buffers) *lz4Reader {
+	if used == nil {
+		used = &lz4Buffers{}
 	}
-	return &lz4Reader{c: newCursor(r), size: r.Size(), lz4Buffers: b}
+	return &lz4Reader{c: newCursor(r), size: r.Size(), lz4Buffers: used}
 }
 
 // close gives the buffers back.
-func (l *lz4Reader) close(used *sync.Pool) {
-	l.end, l.unread = true, nil
-	used.Put(l.lz4Buffers)
-	l.lz4Buffers = nil
+func (l *lz4Reader) close() *lz4Buffers {
+	used := l.lz4Buffers
+	l.end, l.unread, l.lz4Buffers = true, nil, nil
+	l.c.close()
+	return used
 }
 
 func (l *lz4Reader) Read(p []byte) (int, error) {

@@ -24,61 +24,140 @@ type stream struct {
 	close func()
 }
 
-// open starts to unpack the archive of a format that begins at an offset of an image that has size bytes. used are
-// buffers that may be used again.
-func (f Format) open(src io.ReaderAt, offset, size int64, used *sync.Pool) (*stream, error) {
-	section := io.NewSectionReader(src, offset, size-offset)
-	var extent func(*cursor) error
-	switch f {
-	case Plain:
-		return &stream{Reader: section, close: func() {}}, nil
-	case Gzip:
-		// flate takes no byte too many from an io.ByteReader, so what is left in the buffer is what stands behind.
-		in := bufio.NewReaderSize(section, bufferSize)
-		if err := gzipHeader(in); err != nil {
-			return nil, err
-		}
-		z, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, err
-		}
-		z.Multistream(false)
-		return &stream{Reader: z, close: func() {}, end: func() int64 {
-			at, _ := section.Seek(0, io.SeekCurrent) // never fails
-			return offset + at - int64(in.Buffered())
-		}}, nil
-	case LZ4:
-		l := newLZ4Reader(section, used)
-		return &stream{Reader: l, close: func() { l.close(used) }, end: func() int64 { return offset + l.at }}, nil
-	case XZ:
-		extent = xzExtent
-	case Zstd:
-		extent = zstdExtent
-	}
+// decoders are those that have unpacked an archive of an image and wait for the next. A window is as large as an archive
+// wants it, so it is used again: however many archives there are, one of a kind is held.
+type decoders struct {
+	mu   sync.Mutex
+	gzip *gzip.Reader
+	xz   *xz.Reader
+	zstd *zstd.Decoder
+	lz4  *lz4Buffers
+}
 
-	// The decoders of these two take more than they need. Their formats tell the sizes of their pieces, so the end is
-	// found first, without unpacking, and the decoder gets no more than that.
-	c := newCursor(section)
-	if err := extent(c); err != nil {
+// take takes what waits in a place; the zero value where nothing does.
+func take[T any](d *decoders, from *T) T {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var none T
+	waiting := *from
+	*from = none
+	return waiting
+}
+
+// leave lets a decoder wait.
+func leave[T any](d *decoders, at *T, decoder T) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	*at = decoder
+}
+
+// buffered are the buffers of readers that have ended.
+var buffered = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, bufferSize) }}
+
+func newBuffered(r io.Reader) *bufio.Reader {
+	b := buffered.Get().(*bufio.Reader) //nolint:errcheck,forcetypeassert // nothing else is in there
+	b.Reset(r)
+	return b
+}
+
+func releaseBuffered(b *bufio.Reader) {
+	b.Reset(nil)
+	buffered.Put(b)
+}
+
+// open starts to unpack the archive of a format that begins at an offset of an image that has size bytes.
+func (d *decoders) open(f Format, src io.ReaderAt, offset, size int64) (*stream, error) {
+	section := io.NewSectionReader(src, offset, size-offset)
+	switch f {
+	case Gzip:
+		return d.openGzip(section, offset)
+	case LZ4:
+		l := newLZ4Reader(section, take(d, &d.lz4))
+		return &stream{
+			Reader: l,
+			close:  func() { leave(d, &d.lz4, l.close()) },
+			end:    func() int64 { return offset + l.at },
+		}, nil
+	case XZ:
+		return d.openSized(section, offset, xzExtent, d.openXZ)
+	case Zstd:
+		return d.openSized(section, offset, zstdExtent, d.openZstd)
+	}
+	return &stream{Reader: section, close: func() {}}, nil
+}
+
+func (d *decoders) openGzip(section *io.SectionReader, offset int64) (*stream, error) {
+	// flate takes no byte too many from an io.ByteReader, so what is left in the buffer is what stands behind.
+	in := newBuffered(section)
+	z := take(d, &d.gzip)
+	err := gzipHeader(in)
+	switch {
+	case err != nil:
+	case z == nil:
+		z, err = gzip.NewReader(in)
+	default:
+		err = z.Reset(in)
+	}
+	if err != nil {
+		releaseBuffered(in)
 		return nil, err
 	}
-	end := offset + c.at
-	in := bufio.NewReaderSize(io.NewSectionReader(src, offset, c.at), bufferSize)
-	s := &stream{end: func() int64 { return end }, close: func() {}}
-	if f == XZ {
-		z, err := xz.NewReader(in, maxWindow)
-		if err != nil {
-			return nil, err
-		}
-		s.Reader = z
-		return s, nil
-	}
-	z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	z.Multistream(false)
+	return &stream{
+		Reader: z,
+		close: func() {
+			releaseBuffered(in)
+			leave(d, &d.gzip, z)
+		},
+		end: func() int64 {
+			at, _ := section.Seek(0, io.SeekCurrent) // never fails
+			return offset + at - int64(in.Buffered())
+		},
+	}, nil
+}
+
+// openSized is open for a decoder that takes more than it needs. Its format tells the sizes of its pieces, so the end is
+// found first, without unpacking, and the decoder gets no more than that.
+func (d *decoders) openSized(section *io.SectionReader, offset int64, extent func(*cursor) error,
+	open func(io.Reader) (io.Reader, func(), error),
+) (*stream, error) {
+	c := newCursor(section)
+	err := extent(c)
+	c.close()
 	if err != nil {
 		return nil, err
 	}
-	s.Reader, s.close = z, z.Close
-	return s, nil
+	end := offset + c.at
+	in := newBuffered(io.NewSectionReader(section, 0, c.at))
+	r, done, err := open(in)
+	if err != nil {
+		releaseBuffered(in)
+		return nil, err
+	}
+	return &stream{Reader: r, end: func() int64 { return end }, close: func() {
+		done()
+		releaseBuffered(in)
+	}}, nil
+}
+
+func (d *decoders) openXZ(in io.Reader) (_ io.Reader, done func(), err error) {
+	z := take(d, &d.xz)
+	if z == nil {
+		z, err = xz.NewReader(in, maxWindow)
+	} else {
+		err = z.Reset(in)
+	}
+	return z, func() { leave(d, &d.xz, z) }, err
+}
+
+func (d *decoders) openZstd(in io.Reader) (_ io.Reader, done func(), err error) {
+	z := take(d, &d.zstd)
+	if z == nil {
+		z, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	} else {
+		err = z.Reset(in)
+	}
+	return z, func() { leave(d, &d.zstd, z) }, err
 }
 
 // gzipHeader refuses a header with parts that the kernel takes for data: it knows of the name only
@@ -101,7 +180,10 @@ type cursor struct {
 	at int64
 }
 
-func newCursor(r io.Reader) *cursor { return &cursor{r: bufio.NewReaderSize(r, bufferSize)} }
+func newCursor(r io.Reader) *cursor { return &cursor{r: newBuffered(r)} }
+
+// close gives the buffer back; at stays.
+func (c *cursor) close() { releaseBuffered(c.r) }
 
 // take reads the next n bytes, at most a few.
 func (c *cursor) take(n int) ([]byte, error) {

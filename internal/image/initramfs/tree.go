@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/image/limit"
 )
 
 // A Node is a file, folder, link or device of what an image unpacks to. Hard links are the same Node under several
@@ -66,6 +68,8 @@ type tree struct {
 	root *Node
 	lost int // entries that the kernel drops: their folder is missing, or the name is a folder's
 	hard map[hardLink]string
+
+	steps, seen int64 // what lookups cost, in steps of limit.Steps, and how much of it newSteps has told
 }
 
 // hardLink is what the kernel knows a file of several names by, within one archive. What it keeps is the first name.
@@ -73,6 +77,13 @@ type hardLink struct{ major, minor, ino, kind uint32 }
 
 func newTree() *tree {
 	return &tree{root: &Node{Mode: unix.S_IFDIR | 0o755, Links: 1}, hard: map[hardLink]string{}}
+}
+
+// forgetLinks ends what hard links are known by: another archive begins.
+func (t *tree) forgetLinks() {
+	if len(t.hard) > 0 {
+		t.hard = map[hardLink]string{} // to clear a large one takes time, each time
+	}
 }
 
 // clone is a copy that shares nothing that put changes.
@@ -96,17 +107,57 @@ func (t *tree) clone() *tree {
 	return &tree{root: copied(t.root), lost: t.lost, hard: map[hardLink]string{}}
 }
 
+// newSteps is what lookups have cost since it was last asked.
+func (t *tree) newSteps() int64 {
+	n := t.steps - t.seen
+	t.seen = t.steps
+	return n
+}
+
+// walk is a path that is gone along: what is still to go of it, and in front of that what is of the links that it led to.
+type walk []string
+
+// push puts a path in front. What ends in slashes and dots leads where it leads without them.
+func (w *walk) push(path string) {
+	for {
+		short := strings.TrimSuffix(strings.TrimRight(path, "/"), "/.")
+		if short == path || short == "." {
+			break
+		}
+		path = short
+	}
+	if path = strings.TrimLeft(path, "/"); path != "" && path != "." {
+		*w = append(*w, path)
+	}
+}
+
+// next takes the next name; "" at the end.
+func (w *walk) next() string {
+	if len(*w) == 0 {
+		return ""
+	}
+	top := &(*w)[len(*w)-1]
+	name, rest, _ := strings.Cut(*top, "/")
+	if *top = strings.TrimLeft(rest, "/"); *top == "" {
+		*w = (*w)[:len(*w)-1]
+	}
+	return name
+}
+
 // lookup finds what a path leads to, through symbolic links. With last, a link at its end is followed too. Where only
 // the last name is missing, the folder and that name come with fs.ErrNotExist.
 func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Node, err error) {
 	var trail []*Node // the folders above
 	folder, links := t.root, 0
-	todo := strings.Split(name, "/")
-	for len(todo) > 0 {
-		part := todo[0]
-		todo = todo[1:]
+	var todo walk
+	todo.push(name)
+	for {
+		part := todo.next()
+		t.steps += limit.Steps(part)
 		switch part {
-		case "", ".":
+		case "":
+			return folder, ".", folder, nil
+		case ".":
 			continue
 		case "..":
 			if len(trail) > 0 {
@@ -117,13 +168,12 @@ func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Nod
 		if len(part) > maxPart {
 			return nil, "", nil, errLong
 		}
-		final := !slices.ContainsFunc(todo, func(s string) bool { return s != "" && s != "." })
+		final := len(todo) == 0
 		child := folder.children[part]
 		switch {
+		case child == nil && final:
+			return folder, part, nil, fs.ErrNotExist
 		case child == nil:
-			if final {
-				return folder, part, nil, fs.ErrNotExist
-			}
 			return nil, "", nil, fs.ErrNotExist
 		case child.IsLink() && (!final || last):
 			if links++; links > maxLinks {
@@ -132,7 +182,8 @@ func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Nod
 			if strings.HasPrefix(child.Target, "/") {
 				folder, trail = t.root, nil
 			}
-			todo = append(strings.Split(child.Target, "/"), todo...)
+			t.steps += limit.Steps(child.Target)
+			todo.push(child.Target)
 		case final:
 			return folder, part, child, nil
 		case !child.IsDir():
@@ -141,28 +192,74 @@ func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Nod
 			trail, folder = append(trail, folder), child
 		}
 	}
-	return folder, ".", folder, nil
 }
 
-// put does with an entry what init/initramfs.c does.
+// put does with an entry what init/initramfs.c does. What the kernel drops is counted as lost.
 func (t *tree) put(name string, h *header, fresh *Node) {
+	var kept bool
 	// What ends in a slash or a dot can be a folder only, and a link in its place is followed.
 	if last := name[strings.LastIndexByte(name, '/')+1:]; last == "" || last == "." || last == ".." {
-		_, _, n, err := t.lookup(name, true)
-		switch short := strings.TrimRight(name, "/"); {
-		case name == "", !fresh.IsDir(), err == nil && !n.IsDir():
-			t.lost++
-		case err == nil:
-			n.Mode, n.UID, n.GID, n.MTime = fresh.Mode, fresh.UID, fresh.GID, fresh.MTime
-		default:
-			if _, _, there, _ := t.lookup(short, false); there != nil || last != "" {
-				t.lost++
-				return
-			}
-			t.put(short, h, fresh)
-		}
-		return
+		kept = t.putFolder(name, last, h, fresh)
+	} else {
+		kept = t.doName(name, h, fresh)
 	}
+	if !kept {
+		t.lost++
+	}
+}
+
+// putFolder is put for a name that can be a folder's only, given what stands behind its last slash.
+func (t *tree) putFolder(name, last string, h *header, fresh *Node) bool {
+	if name == "" || !fresh.IsDir() {
+		return false
+	}
+	_, _, n, err := t.lookup(name, true)
+	if err == nil {
+		if n.IsDir() {
+			n.own(fresh)
+		}
+		return n.IsDir()
+	}
+	short := strings.TrimRight(name, "/")
+	if _, _, there, _ := t.lookup(short, false); there != nil || last != "" {
+		return false
+	}
+	return t.doName(short, h, fresh)
+}
+
+// A place is where an entry goes: a folder, the name in it, and what has that name already, or nil.
+type place struct {
+	folder *Node
+	base   string
+	old    *Node
+}
+
+// insert gives a node the name.
+func (p *place) insert(n *Node) {
+	if p.folder.children == nil {
+		p.folder.children = map[string]*Node{}
+	}
+	n.Links++
+	p.folder.children[p.base] = n
+}
+
+// cleanPath is clean_path: what has the name and is of another type is taken away. It reports whether that was possible;
+// a folder with something in it stays.
+func (p *place) cleanPath(kind uint32) bool {
+	if p.old == nil || p.old.kind() == kind {
+		return true
+	}
+	if p.old.IsDir() && len(p.old.children) > 0 {
+		return false
+	}
+	p.old.Links--
+	delete(p.folder.children, p.base)
+	p.old = nil
+	return true
+}
+
+// doName is do_name, and do_symlink. It reports whether the kernel keeps the entry.
+func (t *tree) doName(name string, h *header, fresh *Node) bool {
 	folder, base, old, err := t.lookup(name, false)
 	key := hardLink{h.major, h.minor, h.ino, h.kind()}
 	first, known := t.hard[key]
@@ -170,82 +267,74 @@ func (t *tree) put(name string, h *header, fresh *Node) {
 		t.hard[key] = name
 	}
 	if err != nil && folder == nil {
-		t.lost++
-		return
+		return false
 	}
-	makeWay := func(kind uint32) bool { // clean_path: what is of another type is taken away
-		if old == nil || old.kind() == kind {
-			return true
-		}
-		if old.IsDir() && len(old.children) > 0 {
-			return false
-		}
-		old.Links--
-		delete(folder.children, base)
-		old = nil
-		return true
-	}
-	insert := func(n *Node) {
-		if folder.children == nil {
-			folder.children = map[string]*Node{}
-		}
-		n.Links++
-		folder.children[base] = n
-	}
-
+	at := &place{folder, base, old}
 	switch {
 	case fresh.IsDir():
-		if !makeWay(unix.S_IFDIR) {
-			t.lost++
-			return
-		}
-		if old == nil {
-			insert(fresh)
-		} else { // mkdir fails, chown and chmod do not
-			old.Mode, old.UID, old.GID, old.MTime = fresh.Mode, fresh.UID, fresh.GID, fresh.MTime
-		}
-		return
+		return at.makeDir(fresh)
 	case fresh.IsLink():
-		if !makeWay(0) {
-			t.lost++
-			return
-		}
-		insert(fresh)
-		return
+		return at.makeLink(fresh)
 	}
-
-	free := makeWay(fresh.kind())
+	free := at.cleanPath(fresh.kind())
 	if h.nlink >= 2 && known {
-		// maybe_link: this name goes first, then it is made one of whatever has the first name now.
-		if !makeWay(0) {
-			t.lost++
-			return
-		}
-		_, _, n, err := t.lookup(first, false)
-		if err != nil || n.IsDir() {
-			t.lost++
-			return
-		}
-		insert(n)
-		if fresh.IsRegular() && n.IsRegular() {
-			if fresh.Size > 0 {
-				n.content(fresh)
-			}
-			n.Mode, n.UID, n.GID = fresh.Mode, fresh.UID, fresh.GID
-		}
-		return
+		return t.maybeLink(at, first, fresh)
 	}
 	if !free {
-		t.lost++
-		return
+		return false
 	}
-	if old == nil {
-		insert(fresh)
-		return
+	if at.old == nil {
+		at.insert(fresh)
+		return true
 	}
 	// The same file gets new content, under all its names.
-	old.content(fresh)
-	old.Mode, old.UID, old.GID, old.MTime = fresh.Mode, fresh.UID, fresh.GID, fresh.MTime
+	at.old.content(fresh)
+	at.old.own(fresh)
+	return true
+}
+
+func (p *place) makeDir(fresh *Node) bool {
+	if !p.cleanPath(unix.S_IFDIR) {
+		return false
+	}
+	if p.old == nil {
+		p.insert(fresh)
+		return true
+	}
+	p.old.own(fresh) // mkdir fails, chown and chmod do not
+	return true
+}
+
+func (p *place) makeLink(fresh *Node) bool {
+	if !p.cleanPath(0) {
+		return false
+	}
+	p.insert(fresh)
+	return true
+}
+
+// maybeLink is maybe_link: this name goes first, then it is made one of whatever has the first name now.
+func (t *tree) maybeLink(at *place, first string, fresh *Node) bool {
+	if !at.cleanPath(0) {
+		return false
+	}
+	_, _, n, err := t.lookup(first, false)
+	if err != nil || n.IsDir() {
+		return false
+	}
+	at.insert(n)
+	if fresh.IsRegular() && n.IsRegular() {
+		if fresh.Size > 0 {
+			n.content(fresh)
+		}
+		n.Mode, n.UID, n.GID = fresh.Mode, fresh.UID, fresh.GID
+	}
+	return true
+}
+
+// own takes over another's mode, owner and time.
+func (n *Node) own(from *Node) {
+	n.Mode, n.UID, n.GID, n.MTime = from.Mode, from.UID, from.GID, from.MTime
 }
 
 // content takes over another's.

@@ -12,6 +12,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/image/installer"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	ukis "github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
@@ -35,7 +36,7 @@ func installed(ctx context.Context, t *testing.T, arch qemu.Arch, name, file str
 	}
 	path := "usr/install/" + string(arch) + "/" + name
 	stock := oci.Artifact{Image: installertest.Image(t, string(arch), true, installertest.Tools(), installertest.Files{path: content})}
-	options := installer.Options{Edit: installer.Editors(found, policy, false), Scratch: t.TempDir()}
+	options := installer.Options{Edit: installer.Editors(found, policy, false, limit.Limits{}), Scratch: t.TempDir()}
 	amended, _, err := installer.Amend(ctx, through(t, stock, serve(t)+"/installer"), options)
 	if err != nil {
 		return "", err

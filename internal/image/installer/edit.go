@@ -12,6 +12,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/cmdline"
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -20,8 +21,10 @@ import (
 // boots as ever. What waits is told by the argument talos.hostname.wait=…, which goes onto every command line of a UKI.
 //
 // An initramfs has no command line: there the argument is the machine configuration's matter.
-func Editors(helpers []helper.Binary, argument string, dropSignature bool) map[Kind]Editor {
-	e := editors{map[string]helper.Binary{}, argument, dropSignature}
+//
+// The limits are those of each file.
+func Editors(helpers []helper.Binary, argument string, dropSignature bool, limits limit.Limits) map[Kind]Editor {
+	e := editors{map[string]helper.Binary{}, argument, dropSignature, limits}
 	for _, h := range helpers {
 		e.helpers[h.Architecture] = h
 	}
@@ -32,6 +35,7 @@ type editors struct {
 	helpers       map[string]helper.Binary
 	argument      string
 	dropSignature bool
+	limits        limit.Limits
 }
 
 // with opens the helper for an architecture for as long as do runs.
@@ -68,7 +72,7 @@ func (e editors) initramfs(ctx context.Context, in, out, architecture string) (o
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
 	err = e.with(architecture, func(h *initramfs.Helper) error {
-		image, err := initramfs.Read(ctx, from, st.Size(), nil)
+		image, err := initramfs.Read(ctx, from, st.Size(), &limit.Budget{Limits: e.limits}, nil)
 		if err != nil {
 			return err
 		}
@@ -81,13 +85,13 @@ func (e editors) initramfs(ctx context.Context, in, out, architecture string) (o
 
 func (e editors) uki(ctx context.Context, in, out, architecture string) (Outcome, error) {
 	var outcome Outcome
-	added := false
+	added, budget := false, &limit.Budget{Limits: e.limits}
 	err := e.with(architecture, func(h *initramfs.Helper) error {
 		result, err := uki.EditFile(ctx, in, out, uki.Edit{
 			CommandLine:   e.commandLine,
 			DropSignature: e.dropSignature,
 			Initramfs: func(ctx context.Context, out io.Writer, in *io.SectionReader) error {
-				image, err := initramfs.Read(ctx, in, in.Size(), nil)
+				image, err := initramfs.Read(ctx, in, in.Size(), budget, nil)
 				if err != nil {
 					return err
 				}

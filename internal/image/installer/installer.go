@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/nametag-boot/nametag/internal/image/helper"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 )
 
@@ -57,6 +58,8 @@ type Options struct {
 	Architectures []string
 	// Scratch is a folder for files as large as all that is amended, twice. It must outlive the result.
 	Scratch string
+	// Limits are those of the artifact: of all its layers together.
+	Limits limit.Limits
 	// Say is told what goes on, a line each. It may be nil.
 	Say func(string)
 }
@@ -121,15 +124,18 @@ func Amend(ctx context.Context, a oci.Artifact, o Options) (oci.Artifact, Report
 	if o.Say == nil {
 		o.Say = func(string) {}
 	}
+	budget := &limit.Budget{Limits: o.Limits}
+	ctx, cancel := o.Limits.WithTime(ctx)
+	defer cancel()
 	if a.Image != nil {
 		platform, err := oci.Platform(a.Image)
 		if err != nil {
 			return a, r, err
 		}
-		image, err := o.amend(ctx, a.Image, platform, &r)
+		image, err := o.amend(ctx, a.Image, platform, budget, &r)
 		return oci.Artifact{Image: image}, r, err
 	}
-	index, err := o.index(ctx, a.Index, &r)
+	index, err := o.index(ctx, a.Index, budget, &r)
 	return oci.Artifact{Index: index}, r, err
 }
 
@@ -137,7 +143,7 @@ func Amend(ctx context.Context, a oci.Artifact, o Options) (oci.Artifact, Report
 // become statements on no image.
 const attestation = "vnd.docker.reference.type"
 
-func (o Options) index(ctx context.Context, from v1.ImageIndex, r *Report) (v1.ImageIndex, error) {
+func (o Options) index(ctx context.Context, from v1.ImageIndex, budget *limit.Budget, r *Report) (v1.ImageIndex, error) {
 	manifest, err := from.IndexManifest()
 	if err != nil {
 		return nil, err
@@ -161,7 +167,7 @@ func (o Options) index(ctx context.Context, from v1.ImageIndex, r *Report) (v1.I
 		if err != nil {
 			return nil, err
 		}
-		if image, err = o.amend(ctx, image, d.Platform, r); err != nil {
+		if image, err = o.amend(ctx, image, d.Platform, budget, r); err != nil {
 			return nil, err
 		}
 		parts = append(parts, mutate.IndexAddendum{
@@ -192,7 +198,7 @@ func (o Options) index(ctx context.Context, from v1.ImageIndex, r *Report) (v1.I
 }
 
 // amend adds a layer to one image.
-func (o Options) amend(ctx context.Context, image v1.Image, platform *v1.Platform, r *Report) (v1.Image, error) {
+func (o Options) amend(ctx context.Context, image v1.Image, platform *v1.Platform, budget *limit.Budget, r *Report) (v1.Image, error) {
 	where := ""
 	architectures := helper.Architectures()
 	// The imager of Talos 1.9 names no architecture: then the files tell.
@@ -212,7 +218,7 @@ func (o Options) amend(ctx context.Context, image v1.Image, platform *v1.Platfor
 			wanted = append(wanted, at(a, b.name))
 		}
 	}
-	tree, err := oci.ReadTree(ctx, image, o.Scratch, wanted, func(layer, of int) {
+	tree, err := oci.ReadTree(ctx, image, o.Scratch, wanted, budget, func(layer, of int) {
 		o.Say(fmt.Sprintf("%sreading layer %d of %d", prefix(where), layer, of))
 	})
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	cpios "github.com/nametag-boot/nametag/internal/image/initramfs"
 	"github.com/nametag-boot/nametag/internal/image/installer"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
+	"github.com/nametag-boot/nametag/internal/image/limit"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	ukis "github.com/nametag-boot/nametag/internal/image/uki"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
@@ -44,7 +45,7 @@ const policy = "talos.hostname.wait=2m"
 
 func options(t *testing.T) installer.Options {
 	t.Helper()
-	return installer.Options{Edit: installer.Editors(helpers(t), policy, false), Scratch: t.TempDir()}
+	return installer.Options{Edit: installer.Editors(helpers(t), policy, false, limit.Limits{}), Scratch: t.TempDir()}
 }
 
 // amend puts nametag into an artifact.
@@ -136,7 +137,7 @@ func text(t *testing.T, v any) string {
 // hasNametag checks an initramfs.
 func hasNametag(t *testing.T, b []byte, architecture string) {
 	t.Helper()
-	i, err := cpios.Read(t.Context(), bytes.NewReader(b), int64(len(b)), nil)
+	i, err := cpios.Read(t.Context(), bytes.NewReader(b), int64(len(b)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +338,7 @@ func TestAnImageThatDoesNotSayItsArchitectureIsKnownByItsFiles(t *testing.T) {
 func TestAnotherPolicyTakesThePlaceOfTheFirst(t *testing.T) {
 	amended, _ := amend(t, oci.Artifact{Image: installertest.Merged(t, "amd64")})
 	o := options(t)
-	o.Edit = installer.Editors(helpers(t), "talos.hostname.wait=forever", false)
+	o.Edit = installer.Editors(helpers(t), "talos.hostname.wait=forever", false, limit.Limits{})
 	again, report, err := installer.Amend(t.Context(), amended, o)
 	if err != nil || !report.Changed() {
 		t.Fatal(report, err)

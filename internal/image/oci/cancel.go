@@ -69,8 +69,8 @@ type cancellableReader struct {
 }
 
 func (c cancellableReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
 	}
 	return c.ReadCloser.Read(p)
 }

@@ -13,12 +13,13 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/nametag-boot/nametag/internal/image/limit"
 )
 
-// What a Tree takes in at most. An installer has a few thousand entries.
 const (
-	maxEntries = 1 << 19
-	maxLinks   = 40 // as many as the kernel follows (MAXSYMLINKS)
+	maxLinks = 40   // as many as the kernel follows (MAXSYMLINKS)
+	maxPath  = 4096 // bytes of a path that can be opened (PATH_MAX)
 )
 
 // A Tree is the files that an image's layers come to, one over the other: whiteouts, hard links and symbolic links are
@@ -26,7 +27,7 @@ const (
 type Tree struct {
 	layers   []v1.Layer // the lowest first
 	versions map[string][]*File
-	entries  int
+	budget   *limit.Budget
 	scratch  string
 	wanted   map[string]bool
 }
@@ -48,13 +49,17 @@ type File struct {
 }
 
 // ReadTree reads the names in all layers of an image, the topmost first; progress, which may be nil, is told which. Of
-// regular files that are wanted by their very paths the content is copied to the folder scratch on the way.
-func ReadTree(ctx context.Context, image v1.Image, scratch string, wanted []string, progress func(layer, of int)) (*Tree, error) {
+// regular files that are wanted by their very paths the content is copied to the folder scratch on the way. What that
+// costs is taken from the budget, and so is what Copy copies; a nil one is a fresh one.
+func ReadTree(ctx context.Context, image v1.Image, scratch string, wanted []string, budget *limit.Budget, progress func(layer, of int)) (*Tree, error) {
 	layers, err := image.Layers()
 	if err != nil {
 		return nil, err
 	}
-	t := &Tree{layers: layers, versions: map[string][]*File{}, scratch: scratch, wanted: map[string]bool{}}
+	if budget == nil {
+		budget = new(limit.Budget)
+	}
+	t := &Tree{layers: layers, versions: map[string][]*File{}, scratch: scratch, wanted: map[string]bool{}, budget: budget}
 	for _, p := range wanted {
 		t.wanted[p] = true
 	}
@@ -80,8 +85,8 @@ func (c cover) hides(name string) bool {
 	if c.gone[name] {
 		return true
 	}
-	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-		if c.gone[dir] || c.opaque[dir] {
+	for i := strings.LastIndexByte(name, '/'); i > 0; i = strings.LastIndexByte(name[:i], '/') {
+		if dir := name[:i]; c.gone[dir] || c.opaque[dir] {
 			return true
 		}
 	}
@@ -95,12 +100,12 @@ func (t *Tree) walk(ctx context.Context, layer int, each func(ordinal int, h *ta
 		return err
 	}
 	defer in.Close()
-	archive := tar.NewReader(cancellableReader{in, ctx})
+	archive := tar.NewReader(&metered{cancellableReader{in, ctx}, t.budget})
 	for ordinal := 0; ; ordinal++ {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			// What is behind the archive's end belongs to the layer's digest, which the end of the stream checks.
-			_, err = io.Copy(io.Discard, in)
+			_, err = io.Copy(io.Discard, &metered{in, t.budget})
 			return err
 		}
 		if err != nil {
@@ -112,14 +117,42 @@ func (t *Tree) walk(ctx context.Context, layer int, each func(ordinal int, h *ta
 	}
 }
 
+// metered takes what is read from a budget.
+type metered struct {
+	r      io.Reader
+	budget *limit.Budget
+}
+
+func (m *metered) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	if over := m.budget.Unpack(int64(n)); over != nil {
+		return n, over
+	}
+	return n, err
+}
+
+// admit takes an entry from the budget.
+func (t *Tree) admit(h *tar.Header) error {
+	if len(h.Name) > maxPath || len(h.Linkname) > maxPath {
+		return fmt.Errorf("an entry with a name of %d bytes, which nothing could unpack", max(len(h.Name), len(h.Linkname)))
+	}
+	if err := t.budget.Entry(); err != nil {
+		return err
+	}
+	if err := t.budget.Name(len(h.Name) + len(h.Linkname)); err != nil {
+		return err
+	}
+	return t.budget.Walk(int64(strings.Count(h.Name, "/")) + limit.Steps(h.Name))
+}
+
 // clean is the path of an entry below the root, whatever it says.
 func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
 
 func (t *Tree) read(ctx context.Context, layer int, over cover) error {
 	below := cover{gone: map[string]bool{}, opaque: map[string]bool{}}
 	err := t.walk(ctx, layer, func(ordinal int, h *tar.Header, content io.Reader) (bool, error) {
-		if t.entries++; t.entries > maxEntries {
-			return false, fmt.Errorf("more than %d entries: that is no installer", maxEntries)
+		if err := t.admit(h); err != nil {
+			return false, err
 		}
 		name := clean(h.Name)
 		if name == "" {
@@ -290,7 +323,8 @@ func (t *Tree) spool(f *File, content io.Reader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if _, err := io.Copy(out, content); err != nil {
+	// A sparse file is longer than what its archive has of it.
+	if _, err := io.Copy(out, &metered{content, t.budget}); err != nil {
 		return err
 	}
 	f.spooled = out.Name()

@@ -118,7 +118,7 @@ func TestATreeIsWhatAnUnpackerMakesOfTheLayers(t *testing.T) {
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			for _, wanted := range [][]string{nil, {asked}} { // read twice, and copied on the way
-				tree, err := oci.ReadTree(t.Context(), image(t, scenario.layers...), t.TempDir(), wanted, nil)
+				tree, err := oci.ReadTree(t.Context(), image(t, scenario.layers...), t.TempDir(), wanted, nil, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -171,7 +171,7 @@ func TestALayerThatIsNoneIsAnError(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := oci.ReadTree(t.Context(), i, t.TempDir(), nil, nil); err == nil || !strings.HasPrefix(err.Error(), "layer 2 of 2: ") {
+			if _, err := oci.ReadTree(t.Context(), i, t.TempDir(), nil, nil, nil); err == nil || !strings.HasPrefix(err.Error(), "layer 2 of 2: ") {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -196,7 +196,7 @@ func whole(t *testing.T, l layer) []byte {
 func TestReadingATreeStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := oci.ReadTree(ctx, image(t, layer{"etc/x=c"}), t.TempDir(), nil, nil); !errors.Is(err, context.Canceled) {
+	if _, err := oci.ReadTree(ctx, image(t, layer{"etc/x=c"}), t.TempDir(), nil, nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -33,7 +33,7 @@ func (a added) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, erro
 		return made, err
 	}
 	defer src.Close()
-	image, err := initramfs.Read(ctx, src, size(src), nil)
+	image, err := initramfs.Read(ctx, src, size(src), nil, nil)
 	if err != nil {
 		return made, err
 	}

@@ -16,6 +16,10 @@ var tiers = []tier{
 		flags:    []string{"-race", "-p", "6", "-timeout", "10m"},
 	},
 	{
+		name: "release", about: "what makes a release, a module of its own",
+		dir: "internal/release/dist", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
+	},
+	{
 		name: "vm", about: "boots of virtual machines",
 		packages: vms,
 		flags:    []string{"-timeout", "15m"},

@@ -55,7 +55,7 @@ func withHelper(name string, o initramfs.Options) uki.InitramfsEditor {
 		if err != nil {
 			return err
 		}
-		image, err := initramfs.Read(ctx, in, in.Size(), nil)
+		image, err := initramfs.Read(ctx, in, in.Size(), nil, nil)
 		if err != nil {
 			return err
 		}

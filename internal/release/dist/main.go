@@ -1,16 +1,15 @@
-// Command release builds all that a release consists of into a folder: the two commands for both architectures, static
-// and free of paths and times, a CycloneDX SBOM for each, man pages, shell completions, the system extension for each
-// line of Talos, the licences of all that is in them, and the checksums.
+// Command dist builds all that a release consists of into a folder: the two commands for both architectures, static and
+// free of paths and times, an SBOM for each (CycloneDX and SPDX), man pages, shell completions, the system extension for
+// each line of Talos, nametagctl as a container image, the licences of all that is in them, where it all comes from
+// (in-toto), and the checksums, signed where a key is given. It runs at the top of a checkout.
 //
-// The same source and the same Go give the same bytes, wherever and whenever it runs: `release -check` builds twice, in
+// The same source and the same Go give the same bytes, wherever and whenever it runs: `dist -check` builds twice, in
 // different folders and with empty caches of its own, and compares.
 package main
 
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,14 +30,15 @@ func main() {
 	out := flag.String("o", "dist", "the folder to build into; what it has is replaced")
 	version := flag.String("version", "devel", "the version that the commands print")
 	check := flag.Bool("check", false, "build a second time and compare byte for byte")
+	key := flag.String("sign", "", "sign the checksums with the minisign key in this file; "+passwordEnv+" has its password")
 	flag.Parse()
-	if err := run(*out, *version, *check); err != nil {
+	if err := run(*out, *version, *check, *key); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, version string, check bool) error {
+func run(out, version string, check bool, key string) error {
 	if err := release(out, version); err != nil {
 		return err
 	}
@@ -56,6 +56,11 @@ func run(out, version string, check bool) error {
 			return err
 		}
 		fmt.Fprintln(os.Stdout, "release: built twice, the same byte for byte")
+	}
+	if key != "" {
+		if err := sign(out, key, version); err != nil {
+			return fmt.Errorf("signing: %w", err)
+		}
 	}
 	sums, err := os.ReadFile(filepath.Join(out, sumsFile))
 	if err != nil {
@@ -75,6 +80,10 @@ func release(dir, version string, env ...string) error {
 			return err
 		}
 	}
+	source, err := sourceTime()
+	if err != nil {
+		return err
+	}
 	var binaries []string
 	for _, command := range []string{"nametag", "nametagctl"} { // in this order: the second carries the first
 		for _, arch := range helper.Architectures() {
@@ -83,7 +92,7 @@ func release(dir, version string, env ...string) error {
 				return err
 			}
 			binaries = append(binaries, path)
-			if err := writeSBOM(path, version); err != nil {
+			if err := writeSBOMs(path, version, source); err != nil {
 				return fmt.Errorf("the SBOM of %s: %w", path, err)
 			}
 			if command == "nametag" {
@@ -101,6 +110,12 @@ func release(dir, version string, env ...string) error {
 	}
 	if err := writeExtensions(dir); err != nil {
 		return err
+	}
+	if err := writeImage(context.Background(), dir, version); err != nil {
+		return fmt.Errorf("the container image: %w", err)
+	}
+	if err := writeProvenance(dir, version); err != nil {
+		return fmt.Errorf("the provenance: %w", err)
 	}
 	return writeSums(dir)
 }
@@ -182,12 +197,11 @@ func writeSums(dir string) error {
 	}
 	var b strings.Builder
 	for _, name := range names {
-		content, err := os.ReadFile(filepath.Join(dir, name))
+		sum, err := digest(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(content)
-		fmt.Fprintf(&b, "%s  %s\n", hex.EncodeToString(sum[:]), name)
+		fmt.Fprintf(&b, "%s  %s\n", sum, name)
 	}
 	return os.WriteFile(filepath.Join(dir, sumsFile), []byte(b.String()), 0o644) //nolint:gosec // for everybody to read
 }

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // writeManual writes man pages and shell completions, by asking the commands themselves.
@@ -67,6 +69,15 @@ func sourceDate() string {
 		return "0"
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// sourceTime is sourceDate as a time.
+func sourceTime() (time.Time, error) {
+	seconds, err := strconv.ParseInt(sourceDate(), 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	}
+	return time.Unix(seconds, 0), nil
 }
 
 func write(dir, name, content string) error {
