@@ -2,7 +2,6 @@ package earlynet
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -63,7 +62,7 @@ func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease,
 	t.Helper()
 	n, err := newNetwork(context.Background(), Config{
 		NICs: []string{"none of these"}, Destinations: []netip.Addr{metadata},
-		Observer: func(Event) { events++ },
+		Observer: func(Event) { events++ }, Seed: 1,
 	})
 	if err != nil {
 		t.Skip(err)
@@ -73,13 +72,12 @@ func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease,
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{answers: answers, in: make(chan []byte, 1<<14), done: make(chan struct{})}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		x := &exchange{
-			nic: newNIC(n, link{index: 1, name: "eth0", mac: testMAC, mtu: 1500}), link: link{index: 1, name: "eth0", mac: testMAC, mtu: 1500},
-			rand: rand.New(rand.NewPCG(1, 1)), shunned: make(map[netip.Addr]int), conn: w, in: make(chan *dhcpv4.DHCPv4), began: time.Now(),
-		}
+		on := link{index: 1, name: "eth0", mac: testMAC, mtu: 1500}
+		x := newExchange(newNIC(n, on), on)
+		x.conn, x.in = w, make(chan reply)
 		var read sync.WaitGroup
 		read.Go(func() { x.receive(ctx) })
-		l, _ = x.acquire(ctx)
+		_, l, _ = x.acquire(ctx)
 		cancel()
 		close(w.done)
 		read.Wait()

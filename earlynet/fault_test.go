@@ -198,7 +198,7 @@ func TestOptionsInTheFieldsForNamesCount(t *testing.T) {
 		datagram := encodeDatagram(netip.MustParseAddr("10.0.0.1"), b)
 		datagram[22], datagram[23] = 0, dhcpClientPort
 		datagram[26], datagram[27] = 0, 0 // no checksum
-		return parseReply(datagram, testMAC)
+		return replyIn(datagram)
 	}
 	head := []byte{53, 1, 5, 54, 4, 10, 0, 0, 1, 51, 4, 0, 0, 14, 16}
 	with := func(more ...byte) []byte { return append(slices.Clone(head), more...) }

@@ -68,6 +68,38 @@ func (l *lease) lookup(to netip.Addr) (gateway netip.Addr, ok bool) {
 	return gateway, bits >= 0
 }
 
+// parseReply returns the DHCP reply in a datagram's payload, or nil. It does not
+// panic, whatever the parser of the options thinks of them: this may be the
+// machine's first process.
+func parseReply(payload []byte, mac net.HardwareAddr) (m *dhcpv4.DHCPv4) {
+	defer func() {
+		if recover() != nil {
+			m = nil
+		}
+	}()
+	m, err := dhcpv4.FromBytes(payload)
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || !bytes.Equal(m.ClientHWAddr, mac) {
+		return nil
+	}
+	if !overloaded(m, payload) {
+		return nil
+	}
+	return m
+}
+
+// overloaded adds the options that a server has put into the fields for a file's
+// and its own name, because there was no room elsewhere (RFC 2131, section 4.1;
+// the order is RFC 3396's). It reports false where they are malformed.
+func overloaded(m *dhcpv4.DHCPv4, payload []byte) bool {
+	const name, file, cookie = 44, 108, 236 // where the fields begin, and what follows them
+	var which byte
+	if v := m.Options.Get(dhcpv4.OptionOptionOverload); len(v) == 1 {
+		which = v[0]
+	}
+	return (which&1 == 0 || m.Options.FromBytes(payload[file:cookie]) == nil) &&
+		(which&2 == 0 || m.Options.FromBytes(payload[name:file]) == nil)
+}
+
 // parseLease checks a DHCPOFFER or DHCPACK and takes what it gives.
 func parseLease(m *dhcpv4.DHCPv4, mac net.HardwareAddr, mtu uint32) (*lease, error) {
 	if m.OpCode != dhcpv4.OpcodeBootReply || !bytes.Equal(m.ClientHWAddr, mac) {
@@ -172,4 +204,19 @@ func (l *lease) gateways() []netip.Addr {
 		}
 	}
 	return gs
+}
+
+// nakReason is what the server says, made fit to print.
+func nakReason(m *dhcpv4.DHCPv4) error {
+	if s := m.Message(); s != "" {
+		return fmt.Errorf("%w: %q", errNak, s[:min(len(s), 80)])
+	}
+	return errNak
+}
+
+func leaseTime(l *lease) string {
+	if l.life == forever {
+		return "ever"
+	}
+	return l.life.String()
 }

@@ -58,7 +58,6 @@ type Network struct {
 	cfg       Config
 	selection selection
 	methods   []Method
-	doubt     time.Duration // firstDoubt; shorter in tests
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -153,7 +152,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, &Error{Op: "configuration", Err: err}
 	}
 	n := &Network{
-		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods), doubt: firstDoubt,
+		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods),
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
 		uppers: make(map[int]map[int]bool), nics: make(map[int]*nic), ignored: make(map[int]string),

@@ -540,6 +540,13 @@ func (a *attempt) end(cause error) {
 	}
 }
 
+// busy reports whether somebody has a connection open over the path.
+func (a *attempt) busy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.path != nil && a.path.busy()
+}
+
 // stop ends an attempt whose ground is gone and takes back what it did, except
 // when the whole network ends: then Close does, after it was told what to keep.
 func (a *attempt) stop(cause error) {

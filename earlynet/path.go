@@ -123,6 +123,13 @@ func (p *Path) end(cause error) {
 	}
 }
 
+// busy reports whether a connection over the path is open.
+func (p *Path) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) > 0
+}
+
 // Reset closes a connection at once. A TCP connection is reset: with its
 // address about to go, the kernel would try for minutes to end it politely,
 // and the server would wait as long.

@@ -414,6 +414,15 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// replyIn is the reply in a datagram, or nil.
+func replyIn(datagram []byte) *dhcpv4.DHCPv4 {
+	payload, ok := decodeDatagram(datagram)
+	if !ok {
+		return nil
+	}
+	return parseReply(payload, testMAC)
+}
+
 // FuzzDHCP sends a datagram through everything that looks at one.
 func FuzzDHCP(f *testing.F) {
 	for _, m := range []*dhcpv4.DHCPv4{
@@ -427,8 +436,8 @@ func FuzzDHCP(f *testing.F) {
 		}
 		b := encodeDatagram(netip.MustParseAddr("10.0.0.1"), payload)
 		b[20], b[21], b[22], b[23] = b[22], b[23], b[20], b[21]
-		parseReply(b[:len(b)-min(int(cut), len(b))], testMAC)
-		m := parseReply(b, testMAC)
+		replyIn(b[:len(b)-min(int(cut), len(b))])
+		m := replyIn(b)
 		if m == nil {
 			return
 		}

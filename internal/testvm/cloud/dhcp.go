@@ -43,6 +43,8 @@ type DHCP struct {
 
 	// After keeps the server silent until that time on the schedule's clock.
 	After time.Duration
+	// Delay is how long the server takes for each answer.
+	Delay time.Duration
 	// Silent never answers.
 	Silent bool
 	// NAK refuses every request, also of what was just offered.
@@ -52,6 +54,8 @@ type DHCP struct {
 	// Mangle, when set, has the last word on the message as it goes out, for malformed and cut-off ones. nil from it
 	// sends nothing.
 	Mangle func(message []byte) []byte
+	// Answers, when set, are sent instead of whatever the fields above would have the server say.
+	Answers func(m *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4
 }
 
 // Exchange is one DHCP message that reached the servers of a NIC.
@@ -146,8 +150,26 @@ func (n *nic) dhcp(from net.HardwareAddr, ip header.IPv4, udp header.UDP) {
 		if now < s.After {
 			continue
 		}
-		if reply := s.reply(msg, n.desc.MTU); reply != nil {
-			n.sendDHCP(i, s, reply)
+		replies := []*dhcpv4.DHCPv4{nil}
+		if s.Answers != nil {
+			replies = s.Answers(msg)
+		} else {
+			replies[0] = s.reply(msg, n.desc.MTU)
+		}
+		for _, reply := range replies {
+			switch {
+			case reply == nil:
+			case s.Delay > 0:
+				spawn(&n.running, func() {
+					select {
+					case <-time.After(s.Delay):
+						n.sendDHCP(i, s, reply)
+					case <-n.cloud.done:
+					}
+				})
+			default:
+				n.sendDHCP(i, s, reply)
+			}
 		}
 	}
 }
@@ -267,7 +289,11 @@ func (n *nic) sendDHCP(server int, s DHCP, reply *dhcpv4.DHCPv4) {
 	if len(mac) != 6 {
 		return // a client whose hardware is no Ethernet
 	}
-	src, dst := toAddress(s.ID), toAddress(to)
+	id, _ := netip.AddrFromSlice(reply.ServerIdentifier().To4())
+	if !id.IsValid() {
+		id = s.ID
+	}
+	src, dst := toAddress(id), toAddress(to)
 	udp := header.UDP(make([]byte, header.UDPMinimumSize+len(body)))
 	udp.Encode(&header.UDPFields{SrcPort: dhcpServerPort, DstPort: dhcpClientPort, Length: uint16(len(udp))})
 	copy(udp[header.UDPMinimumSize:], body)
@@ -276,7 +302,10 @@ func (n *nic) sendDHCP(server int, s DHCP, reply *dhcpv4.DHCPv4) {
 	udp.SetChecksum(^udp.CalculateChecksum(sum))
 
 	from := n.mac
-	if server > 0 {
+	switch {
+	case s.Answers != nil:
+		from = strangerMAC(uint32(server))
+	case server > 0:
 		from = slices.Clone(n.mac)
 		from[4] += byte(server)
 	}

@@ -67,6 +67,11 @@ type NIC struct {
 	// Neighbours are other hosts on the same wire: they answer ARP for their addresses, probes included, and nothing
 	// else.
 	Neighbours []netip.Addr
+	// Strangers are hosts on the wire that attack the node.
+	Strangers []Stranger
+	// Guarded loses packets from addresses that are not the server's, as a hypervisor does: from others than its lease
+	// and, on a public NIC, the link-local ones.
+	Guarded bool
 }
 
 const (
@@ -274,6 +279,9 @@ func (n *nic) receive(frame []byte) {
 	if n.desc.Shape == Dead {
 		return
 	}
+	for _, s := range n.desc.Strangers {
+		s(frame, n.down.send)
+	}
 	eth := header.Ethernet(frame)
 	dst := net.HardwareAddr(frame[:6])
 	if dst[0]&1 == 0 && string(dst) != string(n.mac) {
@@ -304,6 +312,9 @@ func (n *nic) receiveIPv4(from net.HardwareAddr, packet []byte) {
 			return
 		}
 	}
+	if n.desc.Guarded && !n.assigned(fromAddress(ip.SourceAddress())) {
+		return
+	}
 	n.learn(fromAddress(ip.SourceAddress()), from)
 	if dst == Service && !n.reaches(packet) {
 		return
@@ -325,6 +336,14 @@ func (n *nic) receiveIPv6(from net.HardwareAddr, packet []byte) {
 		return
 	}
 	n.link.deliver(ipv6.ProtocolNumber, packet)
+}
+
+// assigned reports whether an address is one that the server may use.
+func (n *nic) assigned(a netip.Addr) bool {
+	if n.desc.Shape == Private {
+		return a == n.network.IP
+	}
+	return a == n.cloud.cfg.Server.publicIPv4() || a.IsLinkLocalUnicast()
 }
 
 // reaches decides about a packet for the service and refuses it where the service is closed.
