@@ -53,6 +53,10 @@ test-unit: ## all tiers but the virtual machines
 test-vm: ## the tier of virtual machines
 	@$(SUITE) vm
 
+.PHONY: test-os
+test-os: deps ## boots of a Debian with its own systemd, dracut, initramfs-tools, networkd …; N=all, or N='a scenario or two'
+	NAMETAG_TEST_OS='$(or $(N),essential)' go test -count=1 -timeout 60m -v ./internal/testvm/systems
+
 .PHONY: busy-test
 busy-test: deps ## the suite twice, beside twice as many busy processes as there are processors
 	@$(SUITE) -busy -times 2

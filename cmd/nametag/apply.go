@@ -35,6 +35,8 @@ Usage:
 Flags:
   --wait VALUE[,KEY=VALUE…]  the policy, instead of the kernel argument's
   --root DIR                 the system whose name it is; default /sysroot in an initrd of systemd, else /
+  --no-root                  there is no such system yet: set the hostname and write the record, and leave the rest to a
+                             later apply of this boot
   --at-boot                  where there is no name in time, do what the policy's then= says. systemd does it where it
                              runs this, by the unit's FailureAction=; without systemd, nametag does
   --dmi DIR                  read the machine's DMI facts here; default /sys/class/dmi/id
@@ -53,6 +55,7 @@ Example:
 type applyFlags struct {
 	wait   *string
 	root   string
+	noRoot bool
 	atBoot bool
 	dmi    string
 }
@@ -63,6 +66,7 @@ func parseApply(args []string) (applyFlags, error) {
 	set.SetOutput(io.Discard)
 	set.Func("wait", "", func(s string) error { f.wait = &s; return nil })
 	set.StringVar(&f.root, "root", "", "")
+	set.BoolVar(&f.noRoot, "no-root", false, "")
 	set.BoolVar(&f.atBoot, "at-boot", false, "")
 	set.StringVar(&f.dmi, "dmi", "", "")
 	if err := set.Parse(args); err != nil {
@@ -70,6 +74,9 @@ func parseApply(args []string) (applyFlags, error) {
 	}
 	if set.NArg() > 0 {
 		return f, &usageError{fmt.Errorf("apply takes flags only, not %q", set.Arg(0))}
+	}
+	if f.noRoot && f.root != "" {
+		return f, &usageError{errors.New("--root and --no-root contradict each other")}
 	}
 	return f, nil
 }
@@ -103,6 +110,8 @@ const sysroot = "/sysroot"
 
 func (f applyFlags) rootDir() lasting.Root {
 	switch {
+	case f.noRoot:
+		return ""
 	case f.root != "":
 		return lasting.Root(f.root)
 	case inInitrd():

@@ -25,7 +25,8 @@ const platform = "hcloud"
 
 // Config is what an apply works on.
 type Config struct {
-	// Root is the system whose name it is.
+	// Root is the system whose name it is. Empty: it is not there yet, and nothing is read
+	// from it or written to it.
 	Root lasting.Root
 	// RunDir is the file system for what lasts until the machine stops: /run.
 	RunDir string
@@ -102,6 +103,9 @@ func (c Config) nothingToDo() string {
 	case line.Platform != "" && line.Platform != platform:
 		return fmt.Sprintf("talos.platform=%s is not Hetzner Cloud (%s): nothing to find out", line.Platform, platform)
 	}
+	if c.Root == "" {
+		return ""
+	}
 	name, err := c.Root.Operator()
 	if err != nil {
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v; going on as if it were not there", err)})
@@ -138,7 +142,11 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 		<-told
 	}()
 	recall := make(chan memory.Recall, 1)
-	recall <- memory.RecallFile(string(c.Root))
+	if c.Root == "" {
+		recall <- memory.Recall{}
+	} else {
+		recall <- memory.RecallFile(string(c.Root))
+	}
 	outcome, err := memory.Search{
 		Policy: policy, Instance: c.Instance, Memory: recall, Began: began,
 		Ask: func(ctx context.Context) (*identity.Identity, error) { return c.persist(ctx, named) },
@@ -203,14 +211,7 @@ func (c Config) put(found record.Record, known bool) error {
 	if err := found.Write(filepath.Join(c.RunDir, "nametag/identity.json")); err != nil {
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("no record: %v", err)})
 	}
-	if !known {
-		c.remember(found)
-	}
-	how, err := c.Root.Keep(name, c.RunDir)
-	if err != nil {
-		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%s may be changed by a lease later: %v", name, err)})
-		how = "in the kernel"
-	}
+	how := c.keep(name, found, known)
 	path := found.Way.Method
 	if found.Way.Interface != "" {
 		path = found.Way.Interface + "/" + path
@@ -220,6 +221,22 @@ func (c Config) put(found record.Record, known bool) error {
 		Text: fmt.Sprintf("%s (instance %s, by %s) is this node's name, %s", name, found.InstanceID, path, how),
 	})
 	return nil
+}
+
+// keep makes the name last, and says how.
+func (c Config) keep(name string, found record.Record, known bool) string {
+	if c.Root == "" {
+		return "in the kernel, until the root is there"
+	}
+	if !known {
+		c.remember(found)
+	}
+	how, err := c.Root.Keep(name, c.RunDir)
+	if err != nil {
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%s may be changed by a lease later: %v", name, err)})
+		return "in the kernel"
+	}
+	return how.String()
 }
 
 // remember writes the name down for later boots. Where the root cannot be written now,

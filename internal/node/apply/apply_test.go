@@ -140,6 +140,21 @@ func TestTheNameIsSetRecordedKeptAndRemembered(t *testing.T) {
 	}
 }
 
+func TestWithoutARootTheRestIsLeftToALaterApply(t *testing.T) {
+	h := newHost(t, "nametag.wait=1m")
+	root := h.config.Root
+	h.config.Root = ""
+	if err := h.do(t.Context()); err != nil || h.kernel != "web-1" {
+		t.Fatalf("%v, kernel %q", err, h.kernel)
+	}
+	if h.config.Root = root; h.file() != "" {
+		t.Errorf("it wrote %q", h.file())
+	}
+	if err := h.do(t.Context()); err != nil || h.file() != "web-1" || h.asked != 1 {
+		t.Errorf("%v, file %q, asked %d times", err, h.file(), h.asked)
+	}
+}
+
 func TestAnExplicitNameEndsTheMatter(t *testing.T) {
 	for _, tt := range []struct{ name, line, file string }{
 		{"on the command line", "nametag.wait=1m talos.hostname=a", ""},

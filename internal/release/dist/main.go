@@ -111,6 +111,9 @@ func release(dir, version string, env ...string) error {
 	if err := writeExtensions(dir); err != nil {
 		return err
 	}
+	if err := writePackages(dir, version); err != nil {
+		return err
+	}
 	if err := writeImage(context.Background(), dir, version); err != nil {
 		return fmt.Errorf("the container image: %w", err)
 	}

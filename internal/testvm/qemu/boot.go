@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,11 +71,15 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 	s = s.withDefaults()
 	m := &machine{scenario: s, notes: make(chan note, 64)}
 	defer m.close()
-	initrd, args, err := s.initramfs(ctx, deps, dir)
+	image, err := s.OS.Initramfs(ctx, deps)
 	if err != nil {
 		return nil, err
 	}
-	system, err := s.system(ctx, deps, dir, initrd, args)
+	initrd, args, err := s.initramfs(deps, image, dir)
+	if err != nil {
+		return nil, err
+	}
+	system, err := s.system(ctx, deps, image.Kernel, dir, initrd, args)
 	if err != nil {
 		return nil, err
 	}
@@ -141,10 +146,9 @@ func (s Scenario) withDefaults() Scenario {
 }
 
 // initramfs puts the archive of the OS and the scenario's own files into one file.
-func (s Scenario) initramfs(ctx context.Context, deps Deps, dir string) (path string, args []string, err error) {
-	image, err := s.OS.Initramfs(ctx, deps)
-	if err != nil {
-		return "", nil, err
+func (s Scenario) initramfs(deps Deps, image Initramfs, dir string) (path string, args []string, err error) {
+	if image.Whole {
+		return image.Archive, slices.Concat(image.Args, s.Args), nil
 	}
 	own := Files{}.Add(s.Files)
 	first := image.First
@@ -202,20 +206,25 @@ func concatenate(out io.Writer, files ...string) error {
 }
 
 // system is what QEMU is told to boot.
-func (s Scenario) system(ctx context.Context, deps Deps, dir, initrd string, args []string) ([]string, error) {
+func (s Scenario) system(ctx context.Context, deps Deps, kernel, dir, initrd string, args []string) ([]string, error) {
 	m := deps.machine()
 	line := fmt.Sprintf("console=%s %s %s %s", m.console, kernelArguments, m.arguments, strings.Join(args, " "))
 	if deps.Arch == AMD64 {
 		line += " " + timeArguments()
 	}
 	firmware := []string{"-bios", filepath.Join(deps.Root, m.firmware)}
-	if !s.UEFI && s.Image == nil {
-		kernel, err := deps.Kernel()
-		return []string{"-kernel", kernel, "-initrd", initrd, "-append", line}, err
+	if kernel == "" {
+		find := deps.Vmlinuz
+		if !s.UEFI && s.Image == nil {
+			find = deps.Kernel
+		}
+		var err error
+		if kernel, err = find(); err != nil {
+			return nil, err
+		}
 	}
-	kernel, err := deps.Vmlinuz()
-	if err != nil {
-		return nil, err
+	if !s.UEFI && s.Image == nil {
+		return []string{"-kernel", kernel, "-initrd", initrd, "-append", line}, nil
 	}
 	if s.Image == nil {
 		return append(firmware, "-kernel", kernel, "-initrd", initrd, "-append", line), nil
@@ -267,6 +276,9 @@ func (m *machine) start(ctx context.Context, kind machineType, system []string) 
 	}
 	if s.RTC != "" {
 		args = append(args, "-rtc", "base="+escape(s.RTC))
+	}
+	if s.Disk != "" {
+		args = append(args, "-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+escape(s.Disk), "-device", "virtio-blk-pci,drive=disk")
 	}
 	var lines []net.Conn
 	for _, name := range []string{"console", "report", "qmp"} {

@@ -17,6 +17,8 @@ type OS interface {
 // Initramfs is what an OS brings.
 type Initramfs struct {
 	Archive string   // the archive, a file on this machine
+	Whole   bool     // the archive is all: the kernel runs its /init, and nothing of the scenario's is put in
+	Kernel  string   // the OS's own kernel, a file on this machine; "": the one that hack/vm-deps fetched
 	Init    string   // the OS's own /init, a file on this machine
 	Run     string   // what the kernel runs, a path in the archive: it becomes the process that FirstFile names
 	First   string   // that process, where the scenario has no helper: a path in the archive; "": /init
@@ -65,6 +67,8 @@ type Scenario struct {
 	// UEFI boots through UEFI firmware, as every server for arm64 does, and not straight into the kernel. On arm64 the DMI
 	// is there only then.
 	UEFI bool
+	// Disk is a raw image, a file on this machine, that the guest has as /dev/vda and may write to. "": none.
+	Disk string
 	// Image makes the EFI program that the firmware boots, a file on this machine, of what would have been booted without
 	// it. nil: the firmware is given the kernel. Not nil: UEFI is true.
 	Image func(context.Context, Deps, Parts) (path string, err error)

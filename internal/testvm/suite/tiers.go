@@ -1,7 +1,12 @@
 package main
 
+import "slices"
+
 // vms are the packages whose tests boot virtual machines. They have the machine to themselves.
 var vms = []string{"./internal/node/boot", "./internal/image/extension", "./internal/image/installer", "./internal/testvm/qemu/...", "./internal/testvm/talos/..."}
+
+// systems are the boots of whole systems, which take minutes: make test-os.
+var systems = []string{"./internal/testvm/systems"}
 
 // waiting are packages whose tests mostly wait (a race build sleeps at each exit), or do nothing else: first in line, they
 // wait beside the others.
@@ -12,7 +17,7 @@ var tiers = []tier{
 	{
 		name: "unit", about: "vet; unit tests, fuzz seeds, network namespaces, with the race detector",
 		before:   [][]string{{"go", "vet", "./..."}},
-		packages: append(append(append([]string{}, waiting...), "./..."), without(vms)...),
+		packages: slices.Concat(waiting, []string{"./..."}, without(vms), without(systems)),
 		flags:    []string{"-race", "-p", "6", "-timeout", "10m"},
 	},
 	{

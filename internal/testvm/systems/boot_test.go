@@ -1,0 +1,305 @@
+package systems
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
+	"github.com/nametag-boot/nametag/internal/testvm/patience"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
+)
+
+// wanted is the environment variable that has these tests run, as `make test-os` sets it: "essential", "all", or the names
+// of scenarios.
+const wanted = "NAMETAG_TEST_OS"
+
+// The names in a scenario.
+const (
+	server    = "web-1.example.com" // the server's, from the metadata service
+	fromLease = "from-lease"        // what the DHCP server would have it called
+	byHand    = "by-hand"           // the operator's
+)
+
+// Client is who gets a lease in the real root, and tries to name the machine by it.
+type client string
+
+const (
+	networkd       client = "systemd-networkd.service"
+	networkManager client = "NetworkManager.service"
+	dhclient       client = "dhclient.service"
+)
+
+// scenario is one boot, or two, of a Debian.
+type scenario struct {
+	name      string
+	essential bool
+	initrd    Initrd
+	client    client
+	hostname  string   // what is in /etc/hostname before; "": there is no such file
+	args      []string // beside the policy
+	readOnly  bool     // the root is never made writable
+
+	metadata func() cloud.Behaviour // nil: right
+	second   *second
+
+	want   string // the name; "": the boot has none, and ends as the policy says
+	end    qemu.Outcome
+	static string // what is in /etc/hostname afterwards; "": want
+}
+
+// second is a second boot from the same disk.
+type second struct {
+	server   string // the server's name by then
+	serial   string // another machine's
+	metadata func() cloud.Behaviour
+	want     string
+	args     []string
+}
+
+const policy = "nametag.wait=4m"
+
+// late answers nothing of use to the first requests.
+func late() cloud.Behaviour {
+	var asked atomic.Int32
+	return cloud.Behaviour{Wrap: func(right http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) < 8 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			right.ServeHTTP(w, r)
+		})
+	}}
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{name: "dracut/networkd", essential: true, initrd: Dracut, client: networkd, metadata: late, want: server},
+		{name: "dracut/NetworkManager/localhost", essential: true, initrd: Dracut, client: networkManager, hostname: "localhost", want: server},
+		{name: "dracut/operator", essential: true, initrd: Dracut, client: networkd, hostname: byHand, metadata: cloud.Refused, want: byHand},
+		{name: "dracut/no-name", essential: true, initrd: Dracut, client: networkd, args: []string{"talos.hostname.wait=5s", "nametag.wait=5s"}, metadata: cloud.Refused, end: qemu.Reset},
+		{name: "dracut-without-systemd/dhclient", essential: true, initrd: DracutWithoutSystemd, client: dhclient, want: server},
+		{name: "initramfs-tools/networkd/localhost", essential: true, initrd: InitramfsTools, client: networkd, hostname: "localhost", want: server},
+		{name: "service/networkd/localhost", essential: true, initrd: Plain, client: networkd, hostname: "localhost", metadata: late, want: server},
+		{
+			name: "service/NetworkManager/outage", essential: true, initrd: Plain, client: networkManager, want: server,
+			second: &second{metadata: cloud.Refused, want: server, args: []string{"nametag.wait=4m,known=3s"}},
+		},
+
+		{name: "dracut/dhclient", initrd: Dracut, client: dhclient, want: server},
+		{name: "dracut/NetworkManager", initrd: Dracut, client: networkManager, want: server},
+		{name: "dracut/read-only", initrd: Dracut, client: networkd, readOnly: true, want: server, static: "-"},
+		{name: "dracut/read-only/localhost", initrd: Dracut, client: networkd, hostname: "localhost", readOnly: true, want: server},
+		{name: "dracut/read-only/NetworkManager", initrd: Dracut, client: networkManager, readOnly: true, want: server, static: "-"},
+		{name: "dracut-without-systemd/no-name", initrd: DracutWithoutSystemd, client: networkd, args: []string{"nametag.wait=5s"}, metadata: cloud.Refused, end: qemu.Reset},
+		{name: "dracut-without-systemd/localhost", initrd: DracutWithoutSystemd, client: networkd, hostname: "localhost", want: server},
+		{name: "initramfs-tools/dhclient", initrd: InitramfsTools, client: dhclient, want: server},
+		{name: "initramfs-tools/NetworkManager/operator", initrd: InitramfsTools, client: networkManager, hostname: byHand, want: byHand},
+		{name: "service/dhclient", initrd: Plain, client: dhclient, want: server},
+		{name: "service/operator", initrd: Plain, client: networkd, hostname: byHand, want: byHand},
+		{name: "service/no-name", initrd: Plain, client: networkd, args: []string{"nametag.wait=5s,then=poweroff"}, metadata: cloud.Refused, end: qemu.PoweredOff},
+		{name: "service/systemd.hostname", initrd: Plain, client: networkd, args: []string{policy, "systemd.hostname=" + byHand}, want: byHand, static: "-"},
+		{
+			name: "dracut/renamed", initrd: Dracut, client: networkd, want: server,
+			second: &second{server: "web-2", want: "web-2"},
+		},
+		{
+			name: "dracut/clone", initrd: Dracut, client: networkd, want: server,
+			second: &second{server: "web-3", serial: "43", want: "web-3"},
+		},
+	}
+}
+
+// chosen are the scenarios that are asked for.
+func chosen(t *testing.T) []scenario {
+	t.Helper()
+	ask := os.Getenv(wanted)
+	if ask == "" {
+		t.Skip("boots of real systems take minutes: make test-os runs them")
+	}
+	all := scenarios()
+	var found []scenario
+	for _, s := range all {
+		if ask == "all" || ask == "essential" && s.essential || slices.Contains(strings.Fields(ask), s.name) {
+			found = append(found, s)
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("%s=%q names no scenario", wanted, ask)
+	}
+	return found
+}
+
+func TestRealSystems(t *testing.T) {
+	list := chosen(t)
+	deps := qemu.Need(t, qemu.AMD64)
+	made, err := Make(t.Context(), deps, base(t, deps), helpertest.Binary(t, "amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			s.run(t, made)
+		})
+	}
+}
+
+// base is the root of a Debian. Where it cannot be made the test is skipped, loudly; under CI=true it fails.
+func base(t *testing.T, deps qemu.Deps) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(deps.Repo, "hack/os-deps"))
+	cmd.Stderr = os.Stderr // it says what it waits for
+	out, err := cmd.Output()
+	if err == nil {
+		return strings.TrimSpace(string(out))
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("no root of a Debian: hack/os-deps: %v", err)
+	}
+	t.Skipf("NO REAL SYSTEMS: no root of a Debian: hack/os-deps: %v", err)
+	return ""
+}
+
+// debian is a boot of an image.
+type debian struct {
+	image  Image
+	initrd Initrd
+	args   []string
+}
+
+// Initramfs is what the image has.
+func (d debian) Initramfs(context.Context, qemu.Deps) (qemu.Initramfs, error) {
+	file, err := d.image.File(d.initrd)
+	return qemu.Initramfs{Archive: file, Whole: true, Kernel: d.image.Kernel, Args: d.args}, err
+}
+
+func (s scenario) run(t *testing.T, made Image) {
+	disk := filepath.Join(t.TempDir(), "disk")
+	if out, err := exec.Command("cp", "--sparse=always", made.Disk, disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if s.hostname != "" {
+		put(t, disk, "etc/hostname", s.hostname+"\n")
+	}
+	if s.readOnly {
+		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 1\n")
+	}
+	name := server
+	v := s.boot(t, made, disk, name, "", s.metadata, s.args)
+	s.judge(t, v, s.want, name)
+	if s.second == nil || t.Failed() {
+		return
+	}
+	if s.second.server != "" {
+		name = s.second.server
+	}
+	v = s.boot(t, made, disk, name, s.second.serial, s.second.metadata, s.second.args)
+	s.static = ""
+	s.judge(t, v, s.second.want, name)
+}
+
+func (s scenario) boot(t *testing.T, made Image, disk, name, serial string, metadata func() cloud.Behaviour, args []string) *qemu.Verdict {
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "nametag.wait=") }) {
+		args = append([]string{policy}, args...)
+	}
+	id := serial
+	if id == "" {
+		id = "42"
+	}
+	c := cloud.Config{Server: cloud.Server{Hostname: name, InstanceID: id}}
+	if metadata != nil {
+		c.Metadata = []cloud.Phase{{Until: 24 * time.Hour, Answer: metadata()}}
+	}
+	return qemu.Boot(t, qemu.Scenario{
+		OS: debian{made, s.initrd, slices.Concat([]string{
+			"root=/dev/vda", "ro", "rootfstype=ext4", "systemd.wants=" + string(s.client), "systemd.show_status=no", "rd.systemd.show_status=no", "apparmor=0", "audit=0",
+		}, args)},
+		Cloud: c, Serial: id, Disk: disk, Memory: 512,
+		NICs:    []qemu.NIC{{NIC: cloud.NIC{DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{12: []byte(fromLease)}}}}}},
+		Timeout: patience.Bound(time.Minute),
+	})
+}
+
+// judge holds what the guest saw against what it should have.
+func (s scenario) judge(t *testing.T, v *qemu.Verdict, want, served string) {
+	t.Helper()
+	if want == "" {
+		if v.Outcome != s.end {
+			t.Errorf("it ended with %v, not %v", v.Outcome, s.end)
+		}
+		if first := v.All(report.Service); len(first) > 0 {
+			t.Errorf("a service started without a name: %v", first)
+		}
+		return
+	}
+	seen := map[string]report.Event{}
+	for _, e := range v.All(report.Service) {
+		seen[e.From] = e
+	}
+	services := []string{"ordinary", "later"}
+	if s.initrd != Plain {
+		services = append(services, "first")
+	}
+	for _, from := range services {
+		e, ok := seen[from]
+		if !ok {
+			t.Errorf("the service %q has not reported; the boot ended: %v", from, v.Outcome)
+			continue
+		}
+		if e.Name != want {
+			t.Errorf("the service %q saw %q, not %q", from, e.Name, want)
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	later := seen["later"].Text
+	static := s.static
+	switch static {
+	case "":
+		static = want
+	case "-":
+		static = ""
+	}
+	if !strings.Contains(later, "static="+static+" ") {
+		t.Errorf("/etc/hostname is not %q: %s", static, later)
+	}
+	if !strings.Contains(later, "lease=203.0.113.17") {
+		t.Errorf("the lease that would rename it is not in effect: %s", later)
+	}
+	if named := want == served; named && (!strings.Contains(later, "status=0 ") || strings.Contains(later, "journal=0 ")) {
+		t.Errorf("nametag status or the journal do not tell of it: %s", later)
+	}
+	t.Logf("%v: %s", v.Took.Round(time.Second), later)
+}
+
+// put writes a file into an ext4 image.
+func put(t *testing.T, disk, name, text string) {
+	t.Helper()
+	from := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(from, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	commands := fmt.Sprintf("rm %s\nwrite %s %s\nset_inode_field %s mode 0100644\n", name, from, name, name)
+	cmd := exec.Command("/sbin/debugfs", "-w", "-f", "-", disk)
+	cmd.Stdin = strings.NewReader(commands)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("debugfs: %v: %s", err, out)
+	}
+	out, err := exec.Command("/sbin/debugfs", "-R", "cat "+name, disk).Output()
+	if err != nil || string(out) != text {
+		t.Fatalf("debugfs wrote %q: %v", out, err)
+	}
+}

@@ -1,0 +1,133 @@
+package systems
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu"
+)
+
+// packages makes the packages as a release does, of this binary and of documentation that is a placeholder.
+func packages(t *testing.T, repo, binary string) string {
+	t.Helper()
+	dist := t.TempDir()
+	files := []string{"THIRD-PARTY-LICENSES", "completions/nametag.bash", "completions/nametagctl.bash", "completions/nametagctl.zsh", "completions/nametagctl.fish", "man/nametagctl.1"}
+	for _, page := range []string{"nametag", "nametag-apply", "nametag-resolve", "nametag-status", "nametag-pin", "nametag-init"} {
+		files = append(files, "man/"+page+".1")
+	}
+	for _, name := range files {
+		path := filepath.Join(dist, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("a placeholder\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"nametag-linux-amd64", "nametag-linux-arm64", "nametagctl-linux-amd64", "nametagctl-linux-arm64"} {
+		if err := copyFile(binary, filepath.Join(dist, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("go", "run", "-C", filepath.Join(repo, "internal/release/packages"), ".", "-repo", repo, "-dist", dist, "-version", "v1.2.3")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "SOURCE_DATE_EPOCH=1700000000")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return filepath.Join(dist, "packages")
+}
+
+// In a Debian, by its own dpkg: what is installed works, is in the initramfs that the package's trigger has made, and is
+// gone after a purge.
+func TestTheDebianPackageComesAndGoes(t *testing.T) {
+	if os.Getenv(wanted) == "" {
+		t.Skip("this needs the root of a Debian: make test-os runs it")
+	}
+	deps := qemu.Need(t, qemu.AMD64)
+	base := base(t, deps)
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	const script = `set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+base=$1 package=$2
+work=$(mktemp -d); trap 'umount -l "$work"; rmdir "$work"' EXIT
+mount -t tmpfs tmpfs "$work"; mkdir "$work"/{upper,overlay,root}
+mount -t overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/overlay" overlay "$work/root"
+for dir in dev proc sys; do mount --rbind "/$dir" "$work/root/$dir"; done
+cp "$package" "$work/root/tmp/nametag.deb"
+in_root() { chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"; }
+in_root dpkg -i /tmp/nametag.deb >/dev/null 2>&1
+echo "version: $(in_root nametag version)"
+echo "units: $(in_root systemd-analyze verify --man=no /usr/lib/systemd/system/nametag.service 2>&1 | grep -c nametag || :)"
+echo "initramfs: $(in_root sh -c 'lsinitramfs /boot/initrd.img-*' | grep -c nametag)"
+in_root dpkg -i /tmp/nametag.deb >/dev/null 2>&1 # an upgrade to the same
+in_root mkdir -p /etc/nametag /var/lib/nametag && in_root touch /etc/nametag/hostname /var/lib/nametag/name.json
+in_root dpkg -r nametag >/dev/null 2>&1
+echo "remembers after a removal: $(in_root sh -c 'ls /var/lib/nametag' | wc -l)"
+in_root dpkg -P nametag >/dev/null 2>&1
+echo "initramfs after a purge: $(in_root sh -c 'lsinitramfs /boot/initrd.img-*' | grep -c nametag || :)"
+echo "left: $(in_root find / -xdev -name '*nametag*' -not -path '/tmp/*' -not -path '/proc/*' | tr '\n' ' ')"
+`
+	out, err := exec.Command("unshare", "--mount", "bash", "-c", script, "package", base, filepath.Join(made, "nametag_1.2.3_amd64.deb")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	for _, want := range []string{"version: nametag", "units: 0", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(string(out), "initramfs: 0") {
+		t.Errorf("the initramfs has no nametag:\n%s", out)
+	}
+}
+
+// The others are looked into: there is no Alpine and no Arch here.
+func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
+	if os.Getenv(wanted) == "" {
+		t.Skip("making packages takes a minute: make test-os runs it")
+	}
+	deps := qemu.Need(t, qemu.AMD64)
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	for _, tt := range []struct {
+		file  string
+		list  []string
+		has   []string
+		hasNo string
+	}{
+		{"nametag_1.2.3_amd64.deb", []string{"dpkg-deb", "-c"}, []string{"usr/share/initramfs-tools/hooks/nametag", "usr/lib/dracut/modules.d/90nametag/module-setup.sh"}, "initcpio"},
+		{"nametag_1.2.3_x86_64.apk", []string{"tar", "-tzf"}, []string{"etc/init.d/nametag", "usr/bin/nametag"}, "initramfs-tools"},
+		{"nametag-1.2.3-1-x86_64.pkg.tar.zst", []string{"tar", "--zstd", "-tf"}, []string{"usr/lib/initcpio/install/nametag", "usr/lib/systemd/system-generators/nametag-generator"}, "initramfs-tools"},
+	} {
+		out, err := exec.Command(tt.list[0], append(tt.list[1:], filepath.Join(made, tt.file))...).Output()
+		if err != nil {
+			t.Errorf("%s: %v", tt.file, err)
+			continue
+		}
+		for _, want := range tt.has {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s has no %s", tt.file, want)
+			}
+		}
+		if strings.Contains(string(out), tt.hasNo) {
+			t.Errorf("%s has %s", tt.file, tt.hasNo)
+		}
+	}
+	var names []string
+	entries, err := os.ReadDir(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	for _, want := range []string{"nametag-1.2.3-1.x86_64.rpm", "nametag-1.2.3-1.aarch64.rpm", "nametagctl_1.2.3_arm64.deb"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("no %s among %v", want, names)
+		}
+	}
+}
