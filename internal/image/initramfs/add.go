@@ -21,7 +21,8 @@ type Options struct {
 	// Path is where RDInit puts the helper, without a leading slash; "": DefaultPath.
 	Path string
 	// Format is how our archive is compressed; nil: as the last compressed archive of the image, which its kernel can
-	// read; not at all, if there is none. xz does not count: to pack a helper takes longer than all the rest.
+	// read; not at all, if there is none. Behind xz it is an xz stream that packs nothing, since to pack a helper would
+	// take longer than all the rest.
 	Format *Format
 }
 
@@ -65,8 +66,10 @@ func (im *Image) Add(ctx context.Context, w io.Writer, h *Helper, o Options) (Ch
 
 	format, last, zeros := base.tail(begin)
 	zeros += im.Size - end // what stood behind ours moves in front
+	packer := format.fastPacker
 	if o.Format != nil {
 		format = *o.Format
+		packer = format.packer
 	}
 	out := &counter{ctx: ctx, w: w}
 	if err := im.copy(out, begin, end); err != nil {
@@ -77,7 +80,7 @@ func (im *Image) Add(ctx context.Context, w io.Writer, h *Helper, o Options) (Ch
 		return c, err
 	}
 	c.Segment = Segment{Offset: out.n, Format: format, Entries: len(a.marker.Entries), Added: &a.marker}
-	pack, err := format.packer(out)
+	pack, err := packer(out)
 	if err != nil {
 		return c, err
 	}
@@ -126,14 +129,14 @@ func (im *Image) copy(w io.Writer, begin, end int64) error {
 // CopyTo writes the image as it is.
 func (im *Image) CopyTo(w io.Writer) error { return im.copy(w, im.Size, im.Size) }
 
-// tail is what stands in front of where our archive goes: the compression that kernels of this image can read and we
-// can write in good time, the last archive's, and how many zero bytes follow that.
+// tail is what stands in front of where our archive goes: the compression that kernels of this image can read, the last
+// archive's, and how many zero bytes follow that.
 func (im *Image) tail(end int64) (readable Format, last Segment, zeros int64) {
 	for _, s := range im.Segments {
 		if s.Added != nil {
 			continue
 		}
-		if s.Format != Plain && s.Format != XZ {
+		if s.Format != Plain {
 			readable = s.Format
 		}
 		last, zeros = s, end-s.End()
@@ -142,16 +145,19 @@ func (im *Image) tail(end int64) (readable Format, last Segment, zeros int64) {
 }
 
 // gap is how many zero bytes must come in between, so that the kernel finds an archive of format next behind an offset
-// that lies zeros bytes behind the last one.
+// that lies zeros bytes behind the last one. It is none between packed archives: the tools that unpack them take zeros for
+// damage.
 func gap(last Segment, offset, zeros int64, next Format) int64 {
-	if last.Format == LZ4 && next == LZ4 && zeros == 0 && last.Unpacked%4 == 0 {
-		return 0 // it reads on anyway, and old kernels know no other end
+	step := int64(1)
+	if next == Plain || last.Format == Plain { // those begin at a multiple of four, and so does what follows them
+		step = 4
 	}
-	n := -offset & 3
-	if last.Format == LZ4 {
-		for zeros+n < 4 {
-			n += 4
-		}
+	n := -offset & (step - 1)
+	if last.Format != LZ4 || next == LZ4 && zeros == 0 && last.Unpacked%4 == 0 {
+		return n // lz4 behind lz4: it reads on anyway, and old kernels know no other end
+	}
+	for zeros+n < 4 {
+		n += step
 	}
 	return n
 }

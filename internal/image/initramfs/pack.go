@@ -8,6 +8,14 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
+// fastPacker is packer for a format that may be anything that its readers unpack, as long as it is done in good time.
+func (f Format) fastPacker(w io.Writer) (io.WriteCloser, error) {
+	if f == XZ {
+		return &xzStored{w: w}, nil
+	}
+	return f.packer(w)
+}
+
 // packer compresses what is written to it. Close ends the archive, not w.
 func (f Format) packer(w io.Writer) (io.WriteCloser, error) {
 	switch f {
