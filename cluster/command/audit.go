@@ -33,6 +33,7 @@ type auditOptions struct {
 	grace           time.Duration
 	failOn, output  string
 	cluster         string
+	watch           watchOptions
 }
 
 func auditCommand(version string) *cobra.Command {
@@ -52,6 +53,7 @@ func auditCommand(version string) *cobra.Command {
 	f := cmd.Flags()
 	o.flags(f)
 	o.memoryFlags(f.StringVar)
+	o.watchFlags(cmd)
 	f.DurationVar(&o.grace, "grace", audit.DefaultGrace, "how long a machine may take to be complete before it is a finding")
 	f.StringVar(&o.failOn, "fail-on", string(audit.Warning), "the least severity that makes the exit status 1: info, warning, critical")
 	f.StringVarP(&o.output, "output", "o", "table", strings.Join(form.Names(), ", "))
@@ -79,6 +81,9 @@ func (o *auditOptions) run(ctx context.Context, cmd *cobra.Command) error {
 	}
 	if !slices.Contains(form.Names(), o.output) {
 		return usage("--output: %q is no form: choose %s", o.output, strings.Join(form.Names(), ", "))
+	}
+	if o.watch.on {
+		return o.runWatch(ctx, cmd)
 	}
 	readers, err := o.readers()
 	if err != nil {
@@ -137,12 +142,9 @@ func (o *auditOptions) store() (memory.Store, error) {
 		if !ok || namespace == "" || name == "" {
 			return nil, usage("--state-configmap: %q is not NAMESPACE/NAME", o.stateMap)
 		}
-		config, err := kube(o.kubeconfig, o.context)
+		config, err := o.needKube("--state-configmap")
 		if err != nil {
 			return nil, err
-		}
-		if config == nil {
-			return nil, usage("--state-configmap needs a kubeconfig")
 		}
 		return &memory.ConfigMap{Config: config, Namespace: namespace, Name: name}, nil
 	}

@@ -173,6 +173,7 @@ var standInServes = map[string][]metav1.APIResource{
 		{Name: "configmaps", Kind: "ConfigMap", Namespaced: true},
 		{Name: "events", Kind: "Event", Namespaced: true},
 	},
+	"apis/coordination.k8s.io/v1": {{Name: "leases", Kind: "Lease", Namespaced: true}},
 	"apis/cluster.x-k8s.io/v1beta1": {
 		{Name: "machines", Kind: "Machine", Namespaced: true},
 		{Name: "clusters", Kind: "Cluster", Namespaced: true},
@@ -189,6 +190,17 @@ type standIn struct {
 	// Fault is asked before every request; what it returns is answered.
 	fault   func(*http.Request) int
 	version int
+	log     []change      // all that ever changed
+	more    chan struct{} // closed at the next change
+	broken  chan struct{} // closed when the watches are cut
+}
+
+// A change is what a watch tells of.
+type change struct {
+	version int
+	key     string
+	kind    string // ADDED, MODIFIED, DELETED
+	object  map[string]any
 }
 
 // A StandIn is an API server that is not Kubernetes': a small one for where the real one is not at hand.
@@ -199,7 +211,7 @@ type StandIn struct {
 
 // NewStandIn starts one.
 func NewStandIn(clusterAPI bool) *StandIn {
-	s := &standIn{objects: map[string]*unstructured.Unstructured{}, hasCAPI: clusterAPI}
+	s := &standIn{objects: map[string]*unstructured.Unstructured{}, hasCAPI: clusterAPI, more: make(chan struct{}), broken: make(chan struct{})}
 	server := httptest.NewTLSServer(s)
 	return &StandIn{Kube: &Kube{
 		What: "a small stand-in for the API server",
@@ -215,6 +227,14 @@ func (s *StandIn) Fault(f func(*http.Request) int) {
 	s.s.mu.Lock()
 	defer s.s.mu.Unlock()
 	s.s.fault = f
+}
+
+// Cut ends every watch that goes on.
+func (s *StandIn) Cut() {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	close(s.s.broken)
+	s.s.broken = make(chan struct{})
 }
 
 func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -294,7 +314,12 @@ func (s *standIn) resource(w http.ResponseWriter, r *http.Request, prefix, rest 
 	if len(parts) == 1 {
 		switch r.Method {
 		case http.MethodGet:
-			s.list(w, r, strings.TrimSuffix(prefix+"/"+kind+"/"+namespace, "/")+"/")
+			all := strings.TrimSuffix(prefix+"/"+kind+"/"+namespace, "/") + "/"
+			if r.URL.Query().Get("watch") != "" {
+				s.watch(w, r, all)
+				return
+			}
+			s.list(w, r, all)
 		case http.MethodPost:
 			if o := decode(); o != nil {
 				s.put(at(o.GetName()), o)
@@ -314,6 +339,8 @@ func (s *standIn) resource(w http.ResponseWriter, r *http.Request, prefix, rest 
 	case old == nil:
 		kubeStatus(w, http.StatusNotFound, "NotFound", fmt.Sprintf("%s %q not found", kind, parts[1]))
 	case r.Method == http.MethodDelete:
+		s.version++
+		s.note(key, "DELETED", old)
 		delete(s.objects, key)
 		s.order = slices.DeleteFunc(s.order, func(k string) bool { return k == key })
 		kubeAnswer(w, http.StatusOK, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Success"})
@@ -350,10 +377,55 @@ func (s *standIn) put(key string, o *unstructured.Unstructured) {
 	if created := o.GetCreationTimestamp(); created.IsZero() {
 		o.SetCreationTimestamp(metav1.Now())
 	}
+	kind := "MODIFIED"
 	if s.objects[key] == nil {
 		s.order = append(s.order, key)
+		kind = "ADDED"
 	}
 	s.objects[key] = o
+	s.note(key, kind, o)
+}
+
+// note tells the watches.
+func (s *standIn) note(key, kind string, o *unstructured.Unstructured) {
+	s.log = append(s.log, change{s.version, key, kind, o.DeepCopy().Object})
+	close(s.more)
+	s.more = make(chan struct{})
+}
+
+// watch streams the changes after a version until the reader goes. It is called, and returns, with the lock held.
+func (s *standIn) watch(w http.ResponseWriter, r *http.Request, prefix string) {
+	if r.URL.Query().Get("sendInitialEvents") != "" { // as an API server that cannot do this: the client lists then
+		kubeStatus(w, http.StatusUnprocessableEntity, "Invalid", "sendInitialEvents is forbidden here")
+		return
+	}
+	from, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion")) //nolint:errcheck // 0: from the start
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	told := 0
+	for {
+		for ; told < len(s.log); told++ {
+			c := s.log[told]
+			if c.version > from && strings.HasPrefix(c.key, prefix) {
+				if json.NewEncoder(w).Encode(map[string]any{"type": c.kind, "object": c.object}) != nil {
+					return
+				}
+			}
+		}
+		w.(http.Flusher).Flush()
+		more, broken := s.more, s.broken
+		s.mu.Unlock()
+		select {
+		case <-more:
+		case <-broken:
+			s.mu.Lock()
+			return
+		case <-r.Context().Done():
+			s.mu.Lock()
+			return
+		}
+		s.mu.Lock()
+	}
 }
 
 // list gives out a page; the continuation is where it goes on.
