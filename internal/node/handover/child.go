@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +37,7 @@ func ChildMain() (status int) {
 		tree:  fdTree,
 		files: [2]*os.File{file(fdTree, target), file(fdProc, procPath)},
 		found: -1,
+		beats: time.NewTicker(heartbeat).C,
 	}
 	defer func() {
 		// The other process does the rest: it sees this one end.
@@ -102,15 +105,19 @@ func guard(k *keeper, orders <-chan string, out *os.File) int {
 		case r, ok := <-k.reports:
 			k.note(r, ok)
 		case <-k.beats:
+			if k.late != nil && k.late.beat(k.stops()) {
+				return k.fail(fmt.Errorf("the first process has not executed the next init, and %s", k.late))
+			}
 			if err := k.pulse(); err != nil {
 				return k.fail(err)
 			}
-		case <-k.late:
-			return k.fail(fmt.Errorf("the first process has not executed the next init within %v", k.Limits.Exec))
 		}
 	}
 	return k.keep()
 }
+
+// adoption is how long the first process is held for a guardian that does nothing.
+const adoption = time.Second
 
 // standBy is the tracer's life: it traces, passes on what comes of it, and is there
 // in case that the guardian is not.
@@ -126,10 +133,16 @@ func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) 
 	}
 	reports := make(chan report, 16)
 	k.reports = reports
+	adopted := make(chan struct{})
+	adopt := sync.OnceFunc(func() { close(adopted) })
+	k.count = new(atomic.Uint64)
 	if k.Way == Strict {
 		go func() {
 			runtime.LockOSThread() // and never unlocked: the thread ends with it
-			t := tracer{private: k.own, tree: k.tree, text: k.Text, say: func(r report) { reports <- r }}
+			t := tracer{private: k.own, tree: k.tree, text: k.Text, stops: k.count, say: func(r report) { reports <- r }}
+			// A guardian that stands still, for whatever reason, must not keep the first process. It finds the new /proc later
+			// by ours.
+			t.adopted = func() { await(adopted, newPatience(k.own, adoption, 0, guardian)) }
 			t.run()
 		}()
 	}
@@ -146,6 +159,9 @@ func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) 
 			switch {
 			case !ok:
 				guarded, orders = false, nil
+				adopt()
+			case line == wordHave:
+				adopt()
 			case line == wordDone:
 				return 0
 			case line == wordPing, line == wordSync, line == wordGo:
@@ -155,7 +171,7 @@ func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) 
 				for len(reports) > 0 { // the answer comes after what was to be told
 					pass(<-reports)
 				}
-				tell(out, report{kind: alive, proc: -1, text: line}.String())
+				tell(out, report{kind: alive, proc: -1, stops: k.stops(), text: line}.String())
 			default: // what the guardian has mounted itself
 				if r, err := parseReport(line); err == nil {
 					k.adopt(r, guardian)
@@ -167,18 +183,18 @@ func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) 
 				return 0
 			}
 			k.execed, life = true, nil
-		case <-k.late:
-			if !guarded {
+		case <-k.beats:
+			switch {
+			case k.late == nil || !k.late.beat(k.stops()):
+			case guarded:
+				k.late = k.patient(k.Limits.Exec, first) // it is the guardian's to say so
+			default:
 				k.console = kmsg.New(os.Stderr, k.Console)
-				return k.fail(fmt.Errorf("the first process has not executed the next init within %v", k.Limits.Exec))
+				return k.fail(fmt.Errorf("the first process has not executed the next init, and %s", k.late))
 			}
-			k.late = after(k.Limits.Exec)
 		}
 	}
 	k.console = kmsg.New(os.Stderr, k.Console)
 	k.console.Warnf("handover: the guardian has ended before its time; the tracer does the rest")
 	return k.keep()
 }
-
-// after is a timer's channel, for waits that end with the process.
-func after(d time.Duration) <-chan time.Time { return time.NewTimer(d).C }

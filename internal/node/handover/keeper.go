@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +15,12 @@ import (
 )
 
 const (
-	// heartbeat is how often the guardian asks whether the tracer is there.
-	heartbeat = 500 * time.Millisecond
 	// tick is how often the hostname is looked at; a change gives no event that could
 	// be waited for without opening a file that a security policy guards.
 	tick = 20 * time.Millisecond
-	// grace is how long the mount stays once the system has another name: the command
-	// line has been read by then, and pods may want a procfs of their own.
-	grace = 30 * time.Second
+	// manyStops is how often the first process is stopped at most. Talos' has been seen to
+	// need 1,600; one that has another /proc, or none, must not be traced for good.
+	manyStops = 100_000
 )
 
 // A keeper keeps the order: it knows how far things are, does what the tracer does
@@ -38,7 +37,10 @@ type keeper struct {
 	reports <-chan report    // from the tracer; nil when there is none any more
 	why     string           // why not strictly
 	stale   string           // the mount that was on /proc before the exec
-	late    <-chan time.Time // the exec is overdue
+	late    *patience        // with the exec; nil before the caller is ready for it
+	beats   <-chan time.Time // heartbeats
+	told    uint64           // how often the tracer has stopped the first process, as it told last
+	count   *atomic.Uint64   // the same, where the tracer is a thread of this process
 
 	execed   bool     // the next init runs
 	bound    bool     // the file is on found's command line
@@ -49,9 +51,9 @@ type keeper struct {
 
 	tracer *os.Process // the guardian's child, nil in the tracer's own keeper
 	ended  chan struct{}
-	other  *os.File // words for the tracer
-	beats  <-chan time.Time
-	missed int // words that the tracer has not answered
+	other  *os.File  // words for the tracer
+	missed int       // words that the tracer has not answered
+	mute   *patience // with its answer; nil when none is due
 }
 
 // startTracer starts the second process.
@@ -74,7 +76,6 @@ func (k *keeper) startTracer(executable string, life *os.File) error {
 		return err
 	}
 	k.other, k.ended = w, make(chan struct{})
-	k.beats = time.NewTicker(heartbeat).C
 	go func() {
 		defer close(k.ended)
 		_, _ = k.tracer.Wait()
@@ -94,7 +95,7 @@ func (k *keeper) startTracer(executable string, life *os.File) error {
 
 // settle waits until it is clear which way it goes.
 func (k *keeper) settle() {
-	limit := after(k.Limits.Seize)
+	limit := k.patient(k.Limits.Seize, k.tracer.Pid)
 	for k.reports != nil {
 		select {
 		case r, ok := <-k.reports:
@@ -102,10 +103,12 @@ func (k *keeper) settle() {
 			if r.kind != standing || k.Way == Watch {
 				return
 			}
-		case <-limit:
-			k.kill()
-			k.fallBack(fmt.Sprintf("the tracer has said nothing for %v", k.Limits.Seize))
-			return
+		case <-k.beats:
+			if limit.beat(k.stops()) {
+				k.kill()
+				k.fallBack("the tracer has said nothing, and " + limit.String())
+				return
+			}
 		}
 	}
 }
@@ -124,7 +127,7 @@ func (k *keeper) ask(word string) {
 		}
 	}
 	tell(k.other, word)
-	limit := after(k.Limits.Silence)
+	limit := k.patient(k.Limits.Silence, k.tracer.Pid)
 	for k.reports != nil {
 		select {
 		case r, ok := <-k.reports:
@@ -132,22 +135,37 @@ func (k *keeper) ask(word string) {
 			if r.kind == alive && r.text == word {
 				return
 			}
-		case <-limit:
-			k.kill()
-			k.fallBack(fmt.Sprintf("the tracer has said nothing for %v", k.Limits.Silence))
+		case <-k.beats:
+			if limit.beat(k.stops()) {
+				k.kill()
+				k.fallBack("the tracer has said nothing, and " + limit.String())
+			}
 		}
 	}
 }
 
+// stops is how often the first process has been stopped.
+func (k *keeper) stops() uint64 {
+	if k.count != nil {
+		return k.count.Load()
+	}
+	return k.told
+}
+
+// patient is a patience with processes of ours, or with the first.
+func (k *keeper) patient(limit time.Duration, pids ...int) *patience {
+	return newPatience(k.own, limit, k.stops(), pids...)
+}
+
 // pulse asks the tracer for a sign of life, and takes over from one that gave none.
-// A stuck tracer would hold the first process for good. What counts is how often it
-// was asked in vain, not the time: a guardian that got no time to run has missed
-// nothing.
+// A stuck tracer would hold the first process for good.
 func (k *keeper) pulse() error {
-	if k.reports == nil || k.bound && k.released {
+	if k.tracer == nil || k.reports == nil || k.bound && k.released {
 		return nil
 	}
-	if time.Duration(k.missed)*heartbeat > k.Limits.Silence {
+	if k.mute == nil {
+		k.mute = k.patient(k.Limits.Silence, k.tracer.Pid)
+	} else if k.mute.beat(k.stops()) {
 		return k.takeOver(fmt.Sprintf("the tracer gives no sign of life, asked %d times", k.missed))
 	}
 	k.missed++
@@ -162,8 +180,10 @@ func (k *keeper) note(r report, ok bool) {
 		k.fallBack("the tracer has ended before its time")
 		return
 	}
-	k.missed = 0
+	k.missed, k.mute = 0, nil
 	switch r.kind {
+	case alive:
+		k.told = max(k.told, r.stops)
 	case refused:
 		k.fallBack(r.text)
 	case lost:
@@ -180,7 +200,7 @@ func (k *keeper) note(r report, ok bool) {
 		k.proven = true // the first process stood still meanwhile
 	case released:
 		k.released = true
-		k.console.Infof("handover: %s", r.text)
+		k.console.Debugf("handover: %s", r.text)
 	case failed:
 		k.failure = errors.New(r.text)
 	}
@@ -198,9 +218,14 @@ func (k *keeper) adopt(r report, pid int) {
 			k.found = procRoot(fd)
 		} else if p, _, ok := k.own.at(k.stale); ok {
 			k.found = p
+		} else {
+			k.console.Errorf(mayStay)
 		}
 	}
-	k.console.Infof("handover: the name is on the command line, %s", r.text)
+	if k.other != nil {
+		tell(k.other, wordHave)
+	}
+	k.console.Debugf("handover: the name is on the command line, %s", r.text)
 }
 
 // fallBack gives the strict way up.
@@ -217,7 +242,7 @@ func (k *keeper) fallBack(why string) {
 // commit is for the moment before the exec.
 func (k *keeper) commit() {
 	k.stale = k.own.stale()
-	k.late = after(k.Limits.Exec)
+	k.late = k.patient(k.Limits.Exec, first)
 }
 
 // keep does all that comes after the exec and returns the exit status.
@@ -238,8 +263,8 @@ func (k *keeper) give() error {
 	sights := k.sights(stop)
 	looks := time.NewTicker(tick)
 	defer looks.Stop()
-	strict, mount := after(k.Limits.Strict), after(k.Limits.Mount)
-	var silent <-chan time.Time
+	strict, mount := k.patient(k.Limits.Strict, first), k.patient(k.Limits.Mount, first)
+	var silent *patience // with the tracer, once /proc is seen
 	for !k.bound {
 		if k.failure != nil {
 			return k.failure
@@ -255,21 +280,32 @@ func (k *keeper) give() error {
 			k.note(r, ok)
 		case <-sights:
 			if k.Way == Strict && silent == nil && k.sees() {
-				silent = after(k.Limits.Silence)
+				tracer := os.Getpid() // a thread of this process
+				if k.tracer != nil {
+					tracer = k.tracer.Pid
+				}
+				silent = k.patient(k.Limits.Silence, tracer)
 			}
-		case <-silent:
-			err = k.takeOver(fmt.Sprintf("the tracer has done nothing for %v after /proc was mounted", k.Limits.Silence))
 		case <-k.beats:
-			err = k.pulse()
-		case <-strict:
-			err = k.takeOver(fmt.Sprintf("the tracer has not come to the mount of /proc within %v", k.Limits.Strict))
+			stops := k.stops()
+			hangs, tooLong, never := silent != nil && silent.beat(stops), strict.beat(stops), mount.beat(stops)
+			switch {
+			case never:
+				if err = k.takeOver("the tracer has not come to the mount of /proc"); err == nil && !k.bound {
+					return fmt.Errorf("the next init has not mounted /proc, and %s", mount)
+				}
+			case hangs:
+				err = k.takeOver("the tracer has not seen that /proc was mounted, and " + silent.String())
+			case tooLong:
+				err = k.takeOver("the next init has not mounted /proc yet, and " + strict.String())
+			case stops > manyStops:
+				err = k.takeOver(fmt.Sprintf("the next init has not mounted /proc in %d stops", stops))
+			default:
+				err = k.pulse()
+			}
 		case <-looks.C:
 			if h := hostname(); h != k.Before {
 				return k.tooLate(h)
-			}
-		case <-mount:
-			if err = k.takeOver("the tracer has not come to the mount of /proc"); err == nil && !k.bound {
-				return fmt.Errorf("the next init has not mounted /proc within %v", k.Limits.Mount)
 			}
 		}
 		if err != nil {
@@ -292,21 +328,34 @@ func (k *keeper) tooLate(h string) error {
 		// It has read the line, so the mount was there, and nobody told: the tracer was
 		// killed right after it.
 		k.bound, k.proven = true, true
-		k.console.Errorf("handover: /proc/cmdline may stay covered; if so, pods with hostUsers: false will fail to mount /proc until the next boot")
+		k.console.Errorf(mayStay)
 		return nil
 	default:
 		return fmt.Errorf("the system has named itself %q already", h)
 	}
 }
 
+// mayStay is for a new /proc of which we have no descriptor.
+const mayStay = "handover: /proc/cmdline may stay covered; if so, pods with hostUsers: false will fail to mount /proc until the next boot"
+
 // letGo waits until nothing is traced any more.
 func (k *keeper) letGo() error {
-	limit := after(k.Limits.Seize)
-	for k.Way == Strict && !k.released && k.reports != nil {
+	if k.Way != Strict || k.released || k.reports == nil {
+		return nil
+	}
+	tracer := os.Getpid()
+	if k.tracer != nil {
+		tracer = k.tracer.Pid
+	}
+	limit := k.patient(k.Limits.Seize, tracer)
+	for !k.released && k.reports != nil {
 		select {
 		case r, ok := <-k.reports:
 			k.note(r, ok)
-		case <-limit:
+		case <-k.beats:
+			if !limit.beat(k.stops()) {
+				continue
+			}
 			if k.tracer == nil {
 				// It is a thread of this process, and only our end makes the kernel let go. The
 				// name is given; the mount stays.
@@ -351,7 +400,7 @@ func (k *keeper) look() error {
 	if k.other != nil {
 		tell(k.other, report{kind: bound, proc: p, text: how}.String())
 	}
-	k.console.Infof("handover: the name is on the command line, put there at the sight of the new /proc, %s", how)
+	k.console.Debugf("handover: the name is on the command line, put there at the sight of the new /proc, %s", how)
 	return nil
 }
 
@@ -398,10 +447,7 @@ func (k *keeper) kill() {
 	}
 	k.reports = nil
 	_ = k.tracer.Kill()
-	select {
-	case <-k.ended:
-	case <-after(time.Second):
-	}
+	await(k.ended, k.patient(k.Limits.Seize, k.tracer.Pid))
 }
 
 // dismiss sends the tracer home.
@@ -410,9 +456,7 @@ func (k *keeper) dismiss() {
 		return
 	}
 	tell(k.other, wordDone)
-	select {
-	case <-k.ended:
-	case <-after(k.Limits.Seize):
+	if !await(k.ended, k.patient(k.Limits.Seize, k.tracer.Pid)) {
 		k.kill()
 	}
 }
@@ -421,36 +465,32 @@ func (k *keeper) dismiss() {
 func (k *keeper) finish() error {
 	looks := time.NewTicker(tick)
 	defer looks.Stop()
-	start := time.Now()
-	limit, other := after(k.Limits.Name), false
-	for waiting := true; waiting; {
-		h := hostname()
-		switch {
+	// By our own looks, not by the clock: what counts is the system's time to run, and where we get none, it gets none.
+	var waited time.Duration
+	for limit, other := k.Limits.Name, false; ; {
+		switch h := hostname(); {
 		case named(h, k.Name):
-			k.console.Noticef("handover: the system has its name, %s, %v after it could read it", h, time.Since(start).Round(time.Millisecond))
-			waiting = false
-			continue
+			k.console.Noticef("handover: the system has its name, %s, %v after it could read it", h, waited)
+			k.uncover()
+			return nil
 		case h != k.Before && !k.proven:
 			return fmt.Errorf("the system has named itself %q before the name was on its command line", h)
 		case h != k.Before && !other:
 			// A machine config may outrank the command line: the operator's choice.
 			k.console.Warnf("handover: the system has named itself %q although %q is on its command line: its configuration may say so", h, k.Name)
-			other = true
-			if grace < k.Limits.Name-time.Since(start) {
-				limit = after(grace)
-			}
+			other, limit = true, min(limit, waited+k.Limits.Grace)
+		case waited >= limit:
+			k.console.Warnf("handover: the system has not taken the name %q within %v; its hostname is %q", k.Name, waited, h)
+			k.uncover()
+			return nil
 		}
 		select {
 		case <-looks.C:
+			waited += tick
 		case r, ok := <-k.reports:
 			k.note(r, ok)
-		case <-limit:
-			k.console.Warnf("handover: the system has not taken the name %q within %v; its hostname is %q", k.Name, time.Since(start).Round(time.Second), h)
-			waiting = false
 		}
 	}
-	k.uncover()
-	return nil
 }
 
 // uncover takes the mount away. Where that is not to be had, the system runs with

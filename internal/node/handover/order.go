@@ -28,7 +28,9 @@ func (w Way) String() string {
 	return "strict"
 }
 
-// Limits bounds the waits. A field that is zero stands for its default.
+// Limits bounds the waits. A field that is zero stands for its default. What is waited for is the work of other
+// processes, and a slow machine gives them little time to do it: so the limits are for time in which they do nothing, or for
+// processor time of theirs, and not for the clock (see patience).
 type Limits struct {
 	Seize     time.Duration // until every thread is traced, and for each answer: 5 s
 	Silence   time.Duration // without a sign of life, until the tracer is ended: 5 s
@@ -36,7 +38,8 @@ type Limits struct {
 	Strict    time.Duration // from the exec until the tracer is given up for Watch: 20 s
 	Mount     time.Duration // from the exec until the next init is given up: 1 min
 	Name      time.Duration // from the mount until the name is set or the mount is taken away: 5 min
-	Countdown time.Duration // before a reboot, power-off or halt: 3 s; a negative one means none
+	Grace     time.Duration // from another name until the mount is taken away: 30 s
+	Countdown time.Duration // before a reboot, power-off or halt: 3 s, by the clock; a negative one means none
 }
 
 func (l Limits) orDefaults() Limits {
@@ -50,6 +53,7 @@ func (l Limits) orDefaults() Limits {
 		{&l.Strict, 20 * time.Second},
 		{&l.Mount, time.Minute},
 		{&l.Name, 5 * time.Minute},
+		{&l.Grace, 30 * time.Second}, // the command line has been read by then, and pods may want a procfs of their own
 		{&l.Countdown, 3 * time.Second},
 	} {
 		if *d.field == 0 {

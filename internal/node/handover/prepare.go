@@ -42,6 +42,7 @@ type Handover struct {
 	way   Way
 	why   string
 
+	own      procRoot // for a look at the guardian
 	file     *os.File // what will be on /proc/cmdline
 	guardian *os.Process
 	in, life *os.File // to the guardian, to the tracer; an exec closes them, which is what they tell
@@ -70,7 +71,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // the next init mounts itself, [Handover.Commit], and the exec. Where there is no
 // exec after all, [Handover.Close]. Nothing is left in the folder tree.
 func Start(cfg Config) (*Handover, error) {
-	h := &Handover{line: cfg.CommandLine}
+	h := &Handover{line: cfg.CommandLine, own: -1}
 	h.order = order{Then: cfg.Then, Way: cfg.Way, Limits: cfg.Limits.orDefaults()}
 	executable := cfg.Executable
 	if executable == "" {
@@ -91,7 +92,7 @@ func (h *Handover) start(executable string, console *kmsg.Console) error {
 	if err != nil {
 		return fmt.Errorf("a procfs of our own: %w", err)
 	}
-	defer own.close()
+	h.own = own
 	if h.line == "" {
 		b, err := own.read(target)
 		if err != nil {
@@ -209,29 +210,39 @@ func dup(fd int, name string) (*os.File, error) {
 
 // await waits for the guardian's word on what was said last.
 func (h *Handover) await(ctx context.Context, limit time.Duration) error {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case line, ok := <-h.answers:
-		word, rest, _ := strings.Cut(line, " ")
-		switch {
-		case !ok:
-			return errors.New("the guardian has ended before its time")
-		case word == wordReady:
-			way, why, _ := strings.Cut(rest, " ")
-			h.way, h.why = Strict, why
-			if way == Watch.String() {
-				h.way = Watch
+	beats := time.NewTicker(heartbeat)
+	defer beats.Stop()
+	patience := newPatience(h.own, limit, 0, h.guardian.Pid)
+	for {
+		select {
+		case <-beats.C:
+			patience.pids = append(h.own.children(h.guardian.Pid), h.guardian.Pid)
+			if patience.beat(0) {
+				return fmt.Errorf("the guardian has said nothing, and %s", patience)
 			}
-			return nil
-		default:
-			return errors.New("the guardian: " + line)
+		case <-ctx.Done():
+			return ctx.Err()
+		case line, ok := <-h.answers:
+			return h.answered(line, ok)
 		}
-	case <-timer.C:
-		return fmt.Errorf("the guardian has said nothing for %v", limit)
-	case <-ctx.Done():
-		return ctx.Err()
 	}
+}
+
+// answered takes the guardian's word.
+func (h *Handover) answered(line string, ok bool) error {
+	word, rest, _ := strings.Cut(line, " ")
+	switch {
+	case !ok:
+		return errors.New("the guardian has ended before its time")
+	case word != wordReady:
+		return errors.New("the guardian: " + line)
+	}
+	way, why, _ := strings.Cut(rest, " ")
+	h.way, h.why = Strict, why
+	if way == Watch.String() {
+		h.way = Watch
+	}
+	return nil
 }
 
 // Way returns how it will be done, and, for Watch, why not strictly.
@@ -270,14 +281,9 @@ func (h *Handover) end() {
 			defer close(gone)
 			_, _ = h.guardian.Wait()
 		}()
-		timer := time.NewTimer(h.order.Limits.Seize)
-		defer timer.Stop()
-		select {
-		case <-gone:
-		case <-timer.C:
-			_ = h.guardian.Kill()
-			<-gone
-		}
+		await(gone, newPatience(h.own, h.order.Limits.Seize, 0, h.guardian.Pid))
+		_ = h.guardian.Kill() // or it has ended
+		<-gone
 		h.guardian = nil
 		h.orphan()
 	}
@@ -287,6 +293,8 @@ func (h *Handover) end() {
 			*f = nil
 		}
 	}
+	h.own.close()
+	h.own = -1
 }
 
 // orphan waits until the tracer has ended, which the guardian waits for unless it

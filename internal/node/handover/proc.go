@@ -81,6 +81,26 @@ func (p procRoot) threads(pid int) ([]int, error) {
 	return tids, nil
 }
 
+// children lists the processes that a process has started. None, where the kernel does not tell.
+func (p procRoot) children(pid int) (pids []int) {
+	tids, err := p.threads(pid)
+	if err != nil {
+		return nil
+	}
+	for _, tid := range tids {
+		text, err := p.read(fmt.Sprintf("%d/task/%d/children", pid, tid))
+		if err != nil {
+			continue
+		}
+		for _, f := range bytes.Fields(text) {
+			if child, err := strconv.Atoi(string(f)); err == nil {
+				pids = append(pids, child)
+			}
+		}
+	}
+	return pids
+}
+
 // tracerOf says which thread traces a thread of process pid, 0 for none. A thread
 // that is gone is traced by none.
 func (p procRoot) tracerOf(pid, tid int) (int, error) {

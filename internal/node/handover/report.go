@@ -2,6 +2,7 @@ package handover
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -9,11 +10,12 @@ import (
 )
 
 // A report is what the tracer tells of its work: to the keeper of its own process
-// directly, to the guardian as a line "kind descriptor text".
+// directly, to the guardian as a line "kind descriptor stops text".
 type report struct {
-	kind kind
-	proc procRoot // with bound: the new procfs, a descriptor of the sender's process
-	text string
+	kind  kind
+	proc  procRoot // with bound: the new procfs, a descriptor of the sender's process
+	stops uint64   // with alive: how often the first process has been stopped
+	text  string
 }
 
 type kind string
@@ -31,17 +33,19 @@ const (
 )
 
 func (r report) String() string {
-	return fmt.Sprintf("%s %d %s", r.kind, r.proc, strings.ReplaceAll(r.text, "\n", "; "))
+	return fmt.Sprintf("%s %d %d %s", r.kind, r.proc, r.stops, strings.ReplaceAll(r.text, "\n", "; "))
 }
 
 func parseReport(line string) (report, error) {
 	word, rest, _ := strings.Cut(line, " ")
-	fd, text, _ := strings.Cut(rest, " ")
-	n, err := strconv.Atoi(fd)
-	if err != nil {
+	fd, rest, _ := strings.Cut(rest, " ")
+	stops, text, _ := strings.Cut(rest, " ")
+	n, err1 := strconv.Atoi(fd)
+	m, err2 := strconv.ParseUint(stops, 10, 64)
+	if errors.Join(err1, err2) != nil {
 		return report{}, fmt.Errorf("handover: not a report: %q", line)
 	}
-	return report{kind: kind(word), proc: procRoot(n), text: text}, nil
+	return report{kind: kind(word), proc: procRoot(n), stops: m, text: text}, nil
 }
 
 // inTime is the text of bound where the guardian has mounted, and proven that nobody
@@ -55,6 +59,7 @@ const (
 	wordDone = "done" // guardian to tracer: all is done, leave
 	wordPing = "ping" // guardian to tracer: are you there?
 	wordSync = "sync" // guardian to tracer: is there anything that I do not know?
+	wordHave = "have" // guardian to tracer: the new /proc is mine too
 	// Answers to the first process: a word, the way, and why it is that way.
 	wordReady  = "ready"
 	wordFailed = "failed"

@@ -34,20 +34,20 @@ import (
 
 // A boot is what the stand-ins do.
 type boot struct {
-	Name     string        // to be given; "" for the example's
-	Way      Way           // asked of Prepare
-	MoveMnt  bool          // /proc comes by fsmount and move_mount (Talos 1.12), not by mount (1.9)
-	Threads  int           // that make noise beside the one that mounts; 0: 4
-	Pause    time.Duration // what /init takes between the mount and the new root; 0: 100 ms
-	Subset   bool          // the new procfs has no cmdline
-	NoMount  bool          // /init never mounts /proc
-	Refuse   string        // "ptrace": refused, as under yama scope 3; "info": a kernel before 5.3
-	Config   string        // a name that the machine config gives, above the command line
-	At       string        // where Do happens: started (with Early), prepared, committed, exec, mounted, moved
-	Do       string        // "kill" or "stop", then the roles: "kill guardian", "stop tracer"
-	Continue string        // where what was stopped goes on: "named"
-	Early    bool          // there is no exec: Start, what Do says, Close
-	Preset   string        // the kernel's hostname before
+	Name     string // to be given; "" for the example's
+	Way      Way    // asked of Prepare
+	MoveMnt  bool   // /proc comes by fsmount and move_mount (Talos 1.12), not by mount (1.9)
+	Threads  int    // that make noise beside the one that mounts; 0: 4
+	Await    bool   // /init goes on to the new root when all is in place that has to be, and not before
+	Subset   bool   // the new procfs has no cmdline
+	NoMount  bool   // /init never mounts /proc
+	Refuse   string // "ptrace": refused, as under yama scope 3; "info": a kernel before 5.3
+	Config   string // a name that the machine config gives, above the command line
+	At       string // where Do happens: started (with Early), prepared, committed, exec, mounted, moved
+	Do       string // "kill" or "stop", then the roles: "kill guardian", "stop tracer"
+	Continue string // where what was stopped goes on: "named"
+	Early    bool   // there is no exec: Start, what Do says, Close
+	Preset   string // the kernel's hostname before
 	Then     procfs.Then
 	Limits   Limits
 }
@@ -59,6 +59,7 @@ type fate struct {
 	Way, Why string
 	First    string   // the first name that machined set
 	Line     string   // the command line that it read
+	Mounter  int      // the thread of /init that mounted /proc
 	Left     []string // what was left in the end: processes, mounts, tracers, a refused pod
 	Waited   time.Duration
 	Prepare  time.Duration // what the calls took
@@ -121,9 +122,9 @@ type standIn struct {
 	boot boot
 	fate fate
 	pids struct {
-		Guardian, Tracer int
-		Way, Why         string
-		Prepare, Commit  time.Duration
+		Guardian, Tracer, Mounter int
+		Way, Why                  string
+		Prepare, Commit           time.Duration
 	}
 }
 
@@ -158,8 +159,8 @@ func (s *standIn) at(moment string) {
 			s.tell()
 		}
 	}
-	if sig == unix.SIGSTOP {
-		time.Sleep(50 * time.Millisecond) // until the last thread stands
+	if sig == unix.SIGSTOP && s.pids.Guardian != 0 && slices.Contains(words, roleGuardian) { // until its last thread stands
+		_ = unix.Waitid(unix.P_PID, s.pids.Guardian, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
 	}
 }
 
@@ -356,8 +357,7 @@ func (s *standIn) init() error {
 	s.at("exec")
 	if s.boot.NoMount {
 		s.tell()
-		time.Sleep(20 * time.Second) // the policy ends this
-		s.fate.Left = append(s.fate.Left, "nothing happened")
+		time.Sleep(time.Hour) // the policy ends this
 		return nil
 	}
 	if s.boot.MoveMnt {
@@ -365,16 +365,24 @@ func (s *standIn) init() error {
 	}
 	stop := noise(cmpOr(s.boot.Threads, 4))
 	defer stop()
-	mounted := make(chan error)
+	mounted, mounter := make(chan error), 0
 	go func() {
 		runtime.LockOSThread()
+		mounter = unix.Gettid()
 		mounted <- s.mountProc()
 	}()
 	if err := <-mounted; err != nil {
 		return fmt.Errorf("error mounting proc: %w", err)
 	}
+	s.pids.Mounter = mounter
 	s.at("mounted")
-	time.Sleep(cmpOr(s.boot.Pause, 100*time.Millisecond)) // the squashfs and its layers
+	for s.boot.Await { // the squashfs and its layers, which take longer than whoever watches
+		line, _ := os.ReadFile("/proc/cmdline")
+		if strings.Contains(string(line), "talos.hostname=") && holds(s.pids.Guardian) && holds(s.pids.Tracer) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 
 	if err := unix.Mount("tmpfs", "/root", "tmpfs", 0, "mode=0755"); err != nil {
 		return err
@@ -470,7 +478,7 @@ func (s *standIn) machined() error {
 	if err != nil {
 		return err
 	}
-	s.fate.Line = string(line)
+	s.fate.Line, s.fate.Mounter = string(line), s.pids.Mounter
 	name := "talos-8qy-c5p"
 	for f := range strings.FieldsSeq(string(line)) {
 		if v, ok := strings.CutPrefix(f, "talos.hostname="); ok && name == "talos-8qy-c5p" {
@@ -499,7 +507,7 @@ func (s *standIn) machined() error {
 	s.at("named")
 	start := time.Now()
 	var left []string
-	for time.Since(start) < 8*time.Second {
+	for time.Since(start) < time.Minute {
 		for { // as any first process does
 			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
 				break
@@ -521,6 +529,18 @@ func (s *standIn) machined() error {
 	s.fate.Waited = time.Since(start)
 	s.fate.Left = append(s.fate.Left, left...)
 	return nil
+}
+
+// holds reports whether a process has the new /proc open, without which it cannot take the mount away later; or is no more.
+func holds(pid int) bool {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	if line, _ := os.ReadFile(dir + "cmdline"); len(line) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(globs(dir+"fd/*"), func(fd string) bool {
+		to, _ := os.Readlink(fd)
+		return to == "/proc"
+	})
 }
 
 // processes are all but the first.

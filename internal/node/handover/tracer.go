@@ -3,6 +3,7 @@ package handover
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,9 +23,17 @@ type tracer struct {
 	tree    int
 	text    string
 	say     func(report) // tells the keeper
+	adopted func()       // waits until whoever takes the mount away again holds the new /proc
 
 	threads map[int]uint64 // those that are traced, and the call that each is in
 	stale   string         // the mount that was on /proc at the exec
+	stops   *atomic.Uint64 // how often one of them has been stopped
+
+	// Of the next init, where it is a program of Go's. Its first thread makes some 170 calls before there is a second one,
+	// and mounts nothing (runtime·rt0_go to runtime.main, which starts sysmon). The second is sysmon, which runs none of the
+	// program's code, and makes a call every 20 µs to 10 ms (runtime/proc.go). Neither is stopped for its calls.
+	goes   bool
+	sysmon int // 0 before there is one
 }
 
 // run seizes, follows, mounts and lets go. It returns when nothing is traced any
@@ -48,6 +57,7 @@ func (t *tracer) run() {
 		select {}
 	}
 	t.say(report{kind: bound, proc: found, text: detail})
+	t.adopted()
 	start := time.Now()
 	n := len(t.threads)
 	if err := t.release(at); err != nil {
@@ -104,9 +114,7 @@ var errNoMount = errors.New("the first process was lost sight of before it mount
 // its threads, that makes /proc a procfs, mounts the tree there and returns with
 // that thread still stopped.
 func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
-	resume := unix.PTRACE_CONT // until the exec: our own code, and nothing to see
 	var exec time.Time
-	stops := 0
 	for {
 		tid, status, err := wait(-1)
 		if err != nil {
@@ -119,8 +127,12 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 		if _, ok := t.threads[tid]; !ok {
 			t.threads[tid] = unknown
 		}
-		stops++
+		t.stops.Add(1)
 		switch event(status) {
+		case unix.PTRACE_EVENT_CLONE:
+			if child, errno := eventMessage(tid); errno == 0 && t.goes && t.sysmon == 0 {
+				t.sysmon = child
+			}
 		case unix.PTRACE_EVENT_EXEC:
 			if tid != first {
 				break
@@ -129,8 +141,8 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 			clear(t.threads)
 			t.threads[tid] = unknown
 			if exec.IsZero() {
-				resume, exec = unix.PTRACE_SYSCALL, time.Now()
-				t.stale = t.private.stale()
+				exec = time.Now()
+				t.stale, t.goes = t.private.stale(), t.private.isGo(first)
 				t.say(report{kind: execed})
 			}
 		case unix.PTRACE_EVENT_STOP:
@@ -152,13 +164,29 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 						p.close()
 						return -1, tid, "", err
 					}
-					return p, tid, fmt.Sprintf("%v after the exec, at the return of the mount by thread %d, %d stops", took.Round(10*time.Microsecond), tid, stops), nil
+					return p, tid, fmt.Sprintf("%v after the exec, at the return of the mount by thread %d, %d stops", took.Round(10*time.Microsecond), tid, t.stops.Load()), nil
 				}
 			}
 		}
 		// ESRCH: killed meanwhile, which wait will tell.
-		ptrace(resume, tid, pending(status))
+		ptrace(t.resume(tid, !exec.IsZero()), tid, pending(status))
 	}
+}
+
+// resume is how a thread goes on: up to its next call, or up to the next event.
+func (t *tracer) resume(tid int, execed bool) int {
+	switch {
+	case !execed: // our own code, and nothing to see
+		return unix.PTRACE_CONT
+	case !t.goes:
+		return unix.PTRACE_SYSCALL
+	case t.sysmon == 0 && tid != first: // its birth may be seen before the event that tells of it
+		t.sysmon = tid
+	}
+	if t.sysmon == 0 || t.sysmon == tid {
+		return unix.PTRACE_CONT
+	}
+	return unix.PTRACE_SYSCALL
 }
 
 // mounted reports whether a thread that is stopped at a system call returns from

@@ -29,8 +29,8 @@ import (
 )
 
 // Level is a line's severity, with syslog's numbers. The kernel shows on its
-// console what is below its own level: everything here by default, only Error
-// with "quiet" on the command line.
+// console what is below its own level: all but Debug by default, only Error with
+// "quiet" on the command line.
 type Level uint8
 
 // The levels in use.
@@ -39,6 +39,7 @@ const (
 	Warning Level = 4 // it went wrong, and the boot goes on
 	Notice  Level = 5 // what an operator wants to see of a boot that went well
 	Info    Level = 6 // the steps between
+	Debug   Level = 7 // how we did it: in the kernel log, on no console
 )
 
 // daemon is syslog's facility for system services. The kernel keeps it as given.
@@ -187,6 +188,9 @@ func (c *Console) Noticef(format string, args ...any) { c.Say(Notice, fmt.Sprint
 
 // Infof says a line of level [Info].
 func (c *Console) Infof(format string, args ...any) { c.Say(Info, fmt.Sprintf(format, args...)) }
+
+// Debugf says a line of level [Debug].
+func (c *Console) Debugf(format string, args ...any) { c.Say(Debug, fmt.Sprintf(format, args...)) }
 
 // Say writes one line. The same text within half a minute is counted, not
 // written; when it comes again after that, it carries the count.
