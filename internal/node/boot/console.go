@@ -10,6 +10,9 @@ import (
 // tell says an event on the console, if it changes what an operator should know. The kernel takes ten lines in five
 // seconds from us: what goes well in between is left out.
 func tell(console *kmsg.Console, e identity.Event) {
+	if e.Kind == identity.Failed && e.Path != "" {
+		e.Detail = "" // the how manieth try it was: the same line is folded, and another one is worth saying
+	}
 	if level, worth := levelOf(e); worth {
 		console.Say(level, progress.Sentence(e))
 	}
@@ -17,8 +20,10 @@ func tell(console *kmsg.Console, e identity.Event) {
 
 func levelOf(e identity.Event) (kmsg.Level, bool) {
 	switch e.Kind {
-	case identity.Failed, identity.UndoFailed, identity.LeftBehind:
+	case identity.Failed, identity.UndoFailed:
 		return kmsg.Warning, true
+	case identity.LeftBehind: // ours to know: it goes with the worker
+		return kmsg.Debug, true
 	case identity.Named:
 		return kmsg.Notice, true
 	case identity.Link:
@@ -35,9 +40,11 @@ func levelOfLink(e *earlynet.Event) (kmsg.Level, bool) {
 	case earlynet.NICFound, earlynet.NICIgnored, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
 		return kmsg.Notice, true
 	case earlynet.CarrierLost, earlynet.Conflict, earlynet.DHCPNak, earlynet.PathFailed, earlynet.UndoFailed,
-		earlynet.LinkLeftUp, earlynet.NetlinkOverrun, earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver,
+		earlynet.LinkLeftUp, earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver,
 		earlynet.SettingFailed:
 		return kmsg.Warning, true
+	case earlynet.NetlinkOverrun: // ours: all is read anew
+		return kmsg.Debug, true
 	}
 	return 0, false
 }

@@ -286,9 +286,9 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 		}
 	}
 	total, handing := time.Since(b.began), time.Since(began)
-	b.console.Noticef("%s (instance %s, by %s) goes %s after %s: drivers %s, network %s, handover %s, the rest %s",
+	b.console.Noticef("%s (instance %s, by %s) goes %s after %s: %s",
 		id.Hostname, id.InstanceID, strings.TrimPrefix(id.Path.Interface+"/"+id.Path.Method, "/"), how, ms(total),
-		ms(r.Drivers), ms(r.Network), ms(handing), ms(max(0, total-r.Drivers-r.Network-handing)))
+		summary(total, append(r.Steps, step{"handover", handing})))
 	b.execNext(h)
 }
 

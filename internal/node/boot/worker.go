@@ -51,8 +51,8 @@ type result struct {
 	BootOn bool
 	// Why there is no identity.
 	Why string
-	// Drivers and Network are how long loading modules and waiting for the name took.
-	Drivers, Network time.Duration
+	// Steps are how long what took how long.
+	Steps []step
 }
 
 // WorkerMain does the worker's work and returns its exit status. What it has to say stands in its result; a status other
@@ -82,9 +82,8 @@ type worker struct {
 	console *kmsg.Console
 	loader  *kmod.Loader
 
-	mu      sync.Mutex
-	drivers time.Duration // spent on loading modules
-	disks   atomic.Bool   // something that has disks has its driver
+	watch stopwatch
+	disks atomic.Bool // something that has disks has its driver
 }
 
 // work finds the name, within the policy's bound.
@@ -117,6 +116,7 @@ func (w *worker) work(ctx context.Context) result {
 	beside, stop := context.WithCancel(ctx)
 	defer stop()
 	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers()})
+	w.watch.begin(stepDrivers)
 	var others sync.WaitGroup
 	loaded := make(chan struct{})
 	others.Go(func() {
@@ -133,12 +133,12 @@ func (w *worker) work(ctx context.Context) result {
 	if w.remembers() {
 		defer w.look(ctx, &search)()
 	}
-	asked := time.Now()
-	var network time.Duration
+	w.watch.begin(stepNetwork)
 	path, up := make(chan struct{}), new(sync.Once)
 	options = append(options,
 		identity.WithFacts(facts),
 		identity.WithObserver(func(e identity.Event) {
+			w.watch.follow(e, w.order.NameOnly)
 			switch e.Kind {
 			case identity.Trying:
 				up.Do(func() { close(path) })
@@ -146,9 +146,6 @@ func (w *worker) work(ctx context.Context) result {
 				if policy.Rename != procfs.RenameStop { // which may have to ask again
 					stop()
 				}
-				network = time.Since(asked)
-			case identity.Completed:
-				network = time.Since(asked)
 			}
 			tell(w.console, e)
 		}))
@@ -157,16 +154,13 @@ func (w *worker) work(ctx context.Context) result {
 	}
 	search.Path = path
 	search.Ask = func(ctx context.Context) (*identity.Identity, error) {
-		asked = time.Now()
+		w.watch.begin(stepNetwork)
 		return w.persist(ctx, openAgain, func() (*identity.Identity, error) {
 			return identity.Resolve(ctx, source, options...)
 		})
 	}
 	outcome, err := search.Run(ctx)
-	if network == 0 {
-		network = time.Since(asked)
-	}
-	r := result{Network: network, Drivers: w.driversTook()}
+	r := result{Steps: w.watch.end()}
 	if err != nil {
 		r.Why = err.Error()
 		return r
@@ -282,21 +276,11 @@ func (w *worker) loadDrivers(ctx context.Context) {
 		for _, m := range report.Loaded {
 			names = append(names, m.Name)
 		}
-		took := time.Since(began)
-		w.mu.Lock()
-		w.drivers += took
-		w.mu.Unlock()
-		w.console.Noticef("loaded %s in %s", strings.Join(names, ", "), took.Round(time.Millisecond))
+		w.console.Noticef("loaded %s in %s", strings.Join(names, ", "), time.Since(began).Round(time.Millisecond))
 	}
 	if err != nil && ctx.Err() == nil {
 		w.console.Warnf("%v", err)
 	}
-}
-
-func (w *worker) driversTook() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.drivers
 }
 
 // countFrom is when the waiting becomes a countdown.
