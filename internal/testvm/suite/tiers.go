@@ -21,7 +21,13 @@ var tiers = []tier{
 		flags:    []string{"-race", "-p", "6", "-timeout", "10m"},
 	},
 	{
-		name: "release", about: "what makes a release, a module of its own",
+		name: "cluster", about: "the auditor of names, with real etcd clusters",
+		before:   [][]string{{"go", "vet", "./..."}},
+		dir:      "cluster",
+		packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
+	},
+	{
+		name: "release", about: "what makes a release",
 		dir: "internal/release/dist", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
 	},
 	{
