@@ -88,7 +88,7 @@ func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, ignore func(mac 
 	if err != nil {
 		return err
 	}
-	conn, shut, err := c.net.listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
+	conn, shut, err := listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
 		packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: filter}))
 	if err != nil {
 		return err

@@ -85,7 +85,6 @@ type Network struct {
 	answers  map[uint32]chan struct{} // that catchUp waits for
 	attempts []*attempt               // that stand, in the order of their making
 	status   []*Error                 // the last per NIC and method
-	sockets  map[uint64]struct{}      // our packet sockets, by their inodes
 
 	closing  sync.Once
 	closeErr error
@@ -156,7 +155,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
 		uppers: make(map[int]map[int]bool), nics: make(map[int]*nic), ignored: make(map[int]string),
-		gateways: make(map[netip.Addr]struct{}), answers: make(map[uint32]chan struct{}), sockets: make(map[uint64]struct{}),
+		gateways: make(map[netip.Addr]struct{}), answers: make(map[uint32]chan struct{}),
 	}
 	if len(n.methods) == 0 {
 		n.methods = []Method{LinkLocal, DHCP}
@@ -317,6 +316,9 @@ func (n *Network) close() error {
 		errs = append(errs, err)
 	}
 	n.awaitClosers()
+	for _, c := range n.order {
+		c.disclaim() // last: an open socket of ours would be somebody else's for the next owner
+	}
 	return errors.Join(errs...)
 }
 

@@ -152,6 +152,7 @@ func (c *nic) follow() {
 	c.net.catchUp(c.net.ctx)
 	if !c.prepared {
 		c.fallen, _ = c.fell()
+		c.missed.Store(false)
 	}
 	c.prepare()
 	var again <-chan time.Time // when to try once more to set the link up
@@ -366,9 +367,8 @@ func (c *nic) try(ctx context.Context, m Method) {
 	})
 }
 
-// undo takes back what was done to the link itself, and lets go of it.
+// undo takes back what was done to the link itself.
 func (c *nic) undo() []error {
-	defer c.disclaim()
 	if l := c.current(); c.before.down && !c.raised && l.up() && c.prepared {
 		c.event(0, LinkLeftUp, "somebody else has set it up", nil)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/mdlayher/netlink"
@@ -19,7 +20,7 @@ import (
 //
 // A netlink socket is no sign, nor is a packet socket for all links: whoever listens everywhere does not need this one.
 func (c *nic) stranger() string {
-	inodes := c.net.packetSockets(c.index)
+	inodes := packetSockets(c.index)
 	for _, proto := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_RAW} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			inodes = append(inodes, boundSockets(family, proto, c.index)...)
@@ -34,20 +35,20 @@ func (c *nic) stranger() string {
 	return ""
 }
 
+// ownSockets are the packet sockets of this package in this process, by their inodes: of every Network, since one may still
+// be closing its own when the next owns the link. The names are the kernel's, and so they are the process's.
+var ownSockets sync.Map
+
 // listen takes what [packet.Listen] returns. The socket is known for ours until it is closed by the function returned.
-func (n *Network) listen(conn *packet.Conn, err error) (_ *packet.Conn, shut func(), _ error) {
+func listen(conn *packet.Conn, err error) (_ *packet.Conn, shut func(), _ error) {
 	if err != nil {
 		return nil, nil, err
 	}
 	inode := inodeOf(conn)
-	n.mu.Lock()
-	n.sockets[inode] = struct{}{}
-	n.mu.Unlock()
+	ownSockets.Store(inode, true)
 	return conn, func() {
 		_ = conn.Close()
-		n.mu.Lock()
-		delete(n.sockets, inode)
-		n.mu.Unlock()
+		ownSockets.Delete(inode)
 	}, nil
 }
 
@@ -66,15 +67,13 @@ func inodeOf(conn syscall.Conn) (inode uint64) {
 	return inode
 }
 
-// packetSockets returns the packet sockets on a link that are not this Network's. The file is that of the thread: a
+// packetSockets returns the packet sockets on a link that are not ours. The file is that of the thread: a
 // process may have threads elsewhere.
-func (n *Network) packetSockets(index int) (inodes []uint64) {
+func packetSockets(index int) (inodes []uint64) {
 	text, err := os.ReadFile("/proc/thread-self/net/packet")
 	if err != nil {
 		return nil // a kernel without packet sockets, or no /proc
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	const dev, inode = 4, 8 // the columns
 	for line := range strings.Lines(string(text)) {
 		words := strings.Fields(line)
@@ -82,7 +81,7 @@ func (n *Network) packetSockets(index int) (inodes []uint64) {
 			continue
 		}
 		i, err := strconv.ParseUint(words[inode], 10, 64)
-		if _, ours := n.sockets[i]; err == nil && !ours {
+		if _, ours := ownSockets.Load(i); err == nil && !ours {
 			inodes = append(inodes, i)
 		}
 	}

@@ -2,6 +2,7 @@ package earlynet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,7 +34,15 @@ func runs(t testing.TB) int {
 // use is one use of eth0 as Resolve makes it: a path, an answer over it, and everything taken back. The error is the first
 // thing that was not as it should be.
 func use(ctx context.Context) error {
-	n, err := Open(ctx, Config{NICs: []string{"eth0"}, Methods: []Method{LinkLocal}, Destinations: []netip.Addr{metadata}})
+	var leftUp error // of Close, which calls no observer after it has returned
+	n, err := Open(ctx, Config{
+		NICs: []string{"eth0"}, Methods: []Method{LinkLocal}, Destinations: []netip.Addr{metadata},
+		Observer: func(e Event) {
+			if e.Kind == LinkLeftUp {
+				leftUp = errors.New(e.String())
+			}
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -45,10 +54,8 @@ func use(ctx context.Context) error {
 		if err == nil && got != p.Source.String() {
 			err = fmt.Errorf("the service saw %q, not %v", got, p.Source)
 		}
-		if cerr := n.Close(); cerr != nil {
-			return cerr
-		}
-		return err
+		err = errors.Join(err, n.Close())
+		return errors.Join(err, leftUp)
 	}
 	return fmt.Errorf("no path: %v; Close: %v", n.Status(), n.Close())
 }
