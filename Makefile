@@ -82,6 +82,10 @@ fuzz: ## each fuzz target for T (default 30s)
 stress: deps ## N boots (default 50) by each way of the handover, all with the right first name
 	NAMETAG_STRESS=$(or $(N),50) go test -timeout 0 -run '^TestStress$$' -v ./internal/node/boot
 
+.PHONY: later-boots
+later-boots: deps ## boots of a node that has booted before: every disk and service of the table, and N (default 10) of those that are timed
+	NAMETAG_LATER_BOOTS=$(or $(N),10) go test -count=1 -timeout 0 -run '^(TestLaterBoots|TestANodeThatHasBootedNeedsNoService|TestASystemThatIsNotTalosGoesOnUnderTheNameInItsRoot|TestHowLongALaterBootTakes)$$' -v ./internal/node/boot
+
 .PHONY: chaos
 chaos: deps ## N runs (default 2000) in virtual time, a tenth over real links, 1 in 200 as a boot; SEED=… N=1 replays one
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$(or $(N),2000) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./identity

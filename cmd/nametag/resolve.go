@@ -6,12 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/node/links"
+	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/progress"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -36,6 +38,10 @@ Flags:
   --output FORMAT            hostname: the name alone; json: all that is known; env: shell assignments
   --log FORMAT               auto: a live line on a terminal, else plain lines; plain; json; off
   --dmi DIR                  read the machine's DMI facts here; default /sys/class/dmi/id
+  --root DIR                 the system's root, where nametag apply keeps the name of an earlier boot; default /
+
+Where the name is known from an earlier boot and the service gives none for 15s (known=), that one is printed, and
+standard error says so.
 
 Exit status:
   0  the name was found and printed        4  this is not a server of Hetzner Cloud
@@ -54,6 +60,7 @@ type resolveFlags struct {
 	output      string
 	log         progress.Format
 	dmiDir      string
+	root        string // below which the name of an earlier boot is remembered
 }
 
 // parseResolve reads the flags of `nametag resolve`.
@@ -73,6 +80,7 @@ func parseResolve(args []string) (resolveFlags, error) {
 	set.StringVar(&f.output, "output", "hostname", "")
 	set.StringVar(&logFormat, "log", "auto", "")
 	set.StringVar(&f.dmiDir, "dmi", "", "")
+	set.StringVar(&f.root, "root", "/", "")
 	if err := set.Parse(args); err != nil {
 		return f, &usageError{err}
 	}
@@ -130,11 +138,29 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	}
 
 	line := progress.New(stderr, f.log)
+	warn := func(text string) {
+		line.Pause()
+		fmt.Fprintf(stderr, "nametag: %s\n", text)
+	}
+	search := memory.Search{Policy: f.policy, Instance: facts.Serial, Warn: warn}
+	if _, counts := f.policy.KnownAfter(); counts {
+		known := make(chan memory.Recall, 1)
+		known <- memory.RecallFile(f.root)
+		search.Memory = known
+		search.Ready = make(chan struct{}) // it is there already
+	}
 	var printErr error
+	printed := false
+	path, up := make(chan struct{}), new(sync.Once)
+	search.Path = path
 	observe := func(e identity.Event) {
+		switch {
+		case e.Kind == identity.Trying:
+			up.Do(func() { close(path) })
 		// The name is printed the moment it is proven: whoever waits for it need not wait for the link to be undone.
-		if e.Kind == identity.Named && f.output == "hostname" {
+		case e.Kind == identity.Named && f.output == "hostname" && f.policy.Rename != procfs.RenameStop:
 			line.Pause()
+			printed = true
 			_, printErr = io.WriteString(stdout, e.Detail+"\n")
 		}
 		line.Show(e)
@@ -151,13 +177,21 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		options = append(options, identity.NameOnly())
 	}
 
-	id, err := identity.Resolve(ctx, hetzner.Source(), options...)
-	line.Close()
-	if err != nil {
-		return err
+	search.Ask = func(ctx context.Context) (*identity.Identity, error) {
+		return identity.Resolve(ctx, hetzner.Source(), options...)
 	}
-	if f.output != "hostname" {
-		printErr = write(stdout, f.output, id)
+	outcome, err := search.Run(ctx)
+	if said := outcome.Sentence(); said != "" {
+		warn(said)
+	}
+	line.Close()
+	switch {
+	case err != nil:
+		return err
+	case f.output != "hostname":
+		return write(stdout, f.output, outcome.Identity)
+	case !printed:
+		_, printErr = io.WriteString(stdout, outcome.Identity.Hostname+"\n")
 	}
 	return printErr
 }
@@ -168,6 +202,7 @@ func exitStatus(err error) int {
 		usage      *usageError
 		timedOut   *identity.TimeoutError
 		notPresent *identity.NotPresentError
+		renamed    *memory.RenamedError
 		own        *statusError
 	)
 	switch {
@@ -179,7 +214,7 @@ func exitStatus(err error) int {
 		return exitNotPresent
 	case errors.Is(err, earlynet.ErrPermission):
 		return exitPermission
-	case errors.As(err, &timedOut) && timedOut.Timeout():
+	case errors.As(err, &timedOut) && timedOut.Timeout(), errors.As(err, &renamed):
 		return exitTimedOut
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted

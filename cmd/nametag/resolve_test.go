@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 )
@@ -139,6 +140,51 @@ func TestResolve(t *testing.T) {
 			}
 			if t.Failed() {
 				t.Logf("stderr:\n%s", &stderr)
+			}
+		})
+	}
+}
+
+// rootThatRemembers is a system's root with the name of an earlier boot.
+func rootThatRemembers(t *testing.T, name, instance string) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := (memory.Name{Hostname: name, InstanceID: instance}).Write(filepath.Join(root, memory.Path)); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func TestResolveWhereTheNameIsKnownFromAnEarlierBoot(t *testing.T) {
+	never := cloud.Config{Metadata: []cloud.Phase{{Until: time.Hour, Answer: cloud.Refused()}}}
+	there := cloud.Config{Server: cloud.Server{Hostname: "web-2", InstanceID: "42"}}
+	for _, scenario := range []struct {
+		name, wait, instance string
+		cloud                cloud.Config
+		exit                 int
+		stdout, stderr       string
+	}{
+		{"the service is down", "1m,known=1s", "42", never, 0, "web-1\n", "going on under the name"},
+		{"it is down, and the time is up first", "1s", "42", never, 0, "web-1\n", "going on under the name"},
+		{"it is down, known=off", "1s,known=off", "42", never, exitTimedOut, "", "no valid name"},
+		{"it is down, and the name is another instance's", "1s", "7", never, exitTimedOut, "", "counts for nothing"},
+		{"renamed", "1m", "42", there, 0, "web-2\n", "it was web-1"},
+		{"renamed, which is to stop it", "1s,rename=stop", "42", there, exitTimedOut, "", "rename=stop"},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			lab := testvm.Start(t, scenario.cloud)
+			cmd := nametag(lab, "nametag", "resolve", "--nic", "eth0", "--dmi", dmiDir(t, "Hetzner", "42"),
+				"--wait", scenario.wait, "--root", rootThatRemembers(t, "web-1", scenario.instance))
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if got := exitOf(t, cmd.Run()); got != scenario.exit {
+				t.Errorf("exit status %d, want %d", got, scenario.exit)
+			}
+			if stdout.String() != scenario.stdout || !strings.Contains(stderr.String(), scenario.stderr) {
+				t.Errorf("it printed %q and said\n%s", &stdout, &stderr)
+			}
+			if diff := lab.Changes(); diff != "" {
+				t.Errorf("the network is not what it was:\n%s", diff)
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/lasting"
+	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
 )
 
@@ -156,7 +157,14 @@ func (s situation) print(w io.Writer) error {
 	if r.AvailabilityZone != "" {
 		row("zone", "%s", r.AvailabilityZone)
 	}
-	row("found", "by %s, in %.0f ms", path, r.ElapsedMS)
+	switch {
+	case r.Source != memory.Source:
+		row("found", "by %s, in %.0f ms", path, r.ElapsedMS)
+	case r.KnownSince.IsZero():
+		row("found", "remembered from an earlier boot; the metadata service gave none")
+	default:
+		row("found", "remembered from an earlier boot, since %s; the metadata service gave none", r.KnownSince.UTC().Format(time.RFC3339))
+	}
 	row("since", "%s", s.Since.Format(time.RFC3339))
 	switch {
 	case s.Static == "":

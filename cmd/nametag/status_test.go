@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nametag-boot/nametag/internal/node/lasting"
+	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
 )
 
@@ -57,6 +59,26 @@ func TestTheStatusTellsOutcomesApart(t *testing.T) {
 				t.Errorf("as JSON: status %d, %v:\n%s", code, err, out)
 			}
 		})
+	}
+}
+
+func TestANameThatIsRememberedIsShownAsSuch(t *testing.T) {
+	here, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r := record.Record{Schema: record.Schema, Hostname: here, Source: memory.Source, KnownSince: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
+	if err := r.Write(filepath.Join(dir, "nametag/identity.json")); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := command(t, "status", "--run", dir, "--root", t.TempDir()); code != exitOK || !strings.Contains(out, "since 2026-11-29T12:00:00Z") {
+		t.Errorf("status %d:\n%s", code, out)
+	}
+	_, out, _ := command(t, "status", "--json", "--run", dir, "--root", t.TempDir())
+	var s situation
+	if err := json.Unmarshal([]byte(out), &s); err != nil || s.Record.Source != memory.Source || !s.Record.KnownSince.Equal(r.KnownSince) {
+		t.Errorf("as JSON, %v:\n%s", err, out)
 	}
 }
 

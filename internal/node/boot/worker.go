@@ -115,7 +115,7 @@ func (w *worker) work(ctx context.Context) result {
 	// What goes on beside the resolving ends with the name.
 	beside, stop := context.WithCancel(ctx)
 	defer stop()
-	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers()})
+	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers(), FileSystems: w.fileSystems()})
 	w.watch.begin(stepDrivers)
 	var others sync.WaitGroup
 	loaded := make(chan struct{})
@@ -189,7 +189,15 @@ func (w *worker) conclude(outcome memory.Outcome, r result) result {
 // remembers reports whether there may be a memory to look into.
 func (w *worker) remembers() bool {
 	_, counts := w.order.Policy.KnownAfter()
-	return w.order.Talos && counts
+	return counts && (w.order.Talos || memory.RootNamed(w.order.CommandLine))
+}
+
+// fileSystems are those that a node's memory may be on.
+func (w *worker) fileSystems() []string {
+	if w.order.Talos {
+		return []string{"xfs"}
+	}
+	return []string{"ext4", "xfs"}
 }
 
 // unmountTime bounds how long the end of a look is waited for. What a disk that does not answer holds up, ends with the
@@ -200,9 +208,16 @@ const unmountTime = time.Second
 // mounted any longer.
 func (w *worker) look(ctx context.Context, search *memory.Search) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	looking := memory.Look(ctx, memory.Config{
-		Sys: w.places.sys(), Dev: w.places.dev(), Instance: search.Instance, Disks: w.disks.Load,
-	})
+	config := memory.Config{Sys: w.places.sys(), Dev: w.places.dev(), Instance: search.Instance, Disks: w.disks.Load}
+	var looking *memory.Looking
+	if w.order.Talos {
+		looking = memory.Look(ctx, config)
+	} else {
+		looking = memory.LookRoot(ctx, config, w.order.CommandLine)
+	}
+	if looking == nil { // there is no root that can be looked into here
+		return cancel
+	}
 	search.Memory, search.Ready, search.Reading = looking.Recall, looking.Ready, looking.Reading
 	return func() {
 		cancel()

@@ -61,24 +61,25 @@ func disks(bus string) []string {
 	case "scsi":
 		return []string{"scsi:t-0x00"}
 	case "fs":
-		return []string{xfs.Modalias}
+		return []string{"fs-*"}
 	}
 	return nil
 }
 
-// xfs stands for the file system that a disk is to be read by, where the kernel does
-// not have it yet: the alias is the one that the kernel itself asks for.
-var xfs = Device{Bus: "fs", Address: "xfs", Modalias: "fs-xfs"}
-
-// withXFS adds it where it may be needed.
-func withXFS(sysfs string, devices []Device) []Device {
+// withFileSystems adds, where there may be a disk, the file systems that it is to be read
+// by and that the kernel does not have yet, each under the alias that the kernel itself
+// asks for.
+func withFileSystems(sysfs string, names []string, devices []Device) []Device {
 	if !slices.ContainsFunc(devices, Device.Disk) {
 		return devices
 	}
-	if _, err := os.Stat(filepath.Join(sysfs, "fs/xfs")); err == nil {
-		return devices
+	devices = slices.Clone(devices)
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(sysfs, "fs", name)); err != nil {
+			devices = append(devices, Device{Bus: "fs", Address: name, Modalias: "fs-" + name})
+		}
 	}
-	return append(slices.Clone(devices), xfs)
+	return devices
 }
 
 // scan lists the network devices of the buses, and behind them what disks are

@@ -13,7 +13,7 @@
 // device by itself should the process end half-way.
 //
 // Where the caller asks for it, the same is done for what disks are behind, after the
-// network devices, and for XFS: a Talos keeps its name on a disk.
+// network devices, and for its file system: a node keeps its name on a disk.
 //
 // Only these drivers are loaded, what they depend on, and, where the image has
 // to be mounted and these are modules in the initramfs, loop and squashfs.
@@ -73,6 +73,8 @@ type Config struct {
 	// Disks asks for the drivers of disks too. A disk that no module claims is not an
 	// error: its driver may be built in, or nobody needs it.
 	Disks bool
+	// FileSystems are those that a disk is to be read by, such as "xfs", with Disks.
+	FileSystems []string
 }
 
 // Loader loads modules. Make one with [New]. It may be used from several
@@ -200,7 +202,7 @@ func (l *Loader) load(ctx context.Context) (report Report, err error) {
 		}
 		all := report.Devices
 		if l.cfg.Disks {
-			all = withXFS(l.cfg.Sys, all)
+			all = withFileSystems(l.cfg.Sys, l.cfg.FileSystems, all)
 		}
 		todo := l.untried(all)
 		if len(todo) == 0 {

@@ -442,7 +442,7 @@ kernel/fs/xfs/xfs.ko:
 `
 	machineWith := func(t *testing.T) *machine {
 		m := virtioMachine(t)
-		m.cfg.Disks = true
+		m.cfg.Disks, m.cfg.FileSystems = true, []string{"xfs"}
 		before := m.kernel.onLoad
 		m.plug("pci", "0000:00:04.0", scsiPCI)
 		m.kernel.onLoad = func(name string) {

@@ -61,19 +61,43 @@ func (l *Looking) Done() <-chan struct{} { return l.ended }
 // there is none, or ctx ends. It writes nothing, mounts where nobody sees it, and leaves nothing mounted. A disk that does
 // not answer may keep it in the kernel for longer than ctx; nobody has to wait for that.
 func Look(ctx context.Context, c Config) *Looking {
+	return lookTalos(ctx, c.withDefaults(), func(device string) (volume, error) { return mountDetached("xfs", device) })
+}
+
+func lookTalos(ctx context.Context, c Config, mount func(string) (volume, error)) *Looking {
+	without := 0
+	return look(ctx, c, func() func() Recall {
+		all, _ := partitions(c.Sys)
+		states := labelled(all, labelState)
+		// A Talos' disk without STATE is one before its first boot. The kernel adds a disk's partitions one after the other.
+		if len(states) == 0 && len(labelled(all, labelMeta)) > 0 {
+			without++
+		}
+		switch {
+		case len(states) > 0:
+			return func() Recall { return talos{sys: c.Sys, dev: c.Dev, mount: mount}.recall(states, c.Instance) }
+		case without > 2:
+			return func() Recall { return Recall{} }
+		}
+		return nil
+	})
+}
+
+func (c Config) withDefaults() Config {
 	if c.Sys == "" {
 		c.Sys = "/sys"
 	}
 	if c.Dev == "" {
 		c.Dev = "/dev"
 	}
-	return look(ctx, c, func(device string) (volume, error) { return mountXFS(device) })
+	return c
 }
 
-func look(ctx context.Context, c Config, mount func(string) (volume, error)) *Looking {
+// look calls find, now and then, until it has found how to read the memory, and reads it.
+func look(ctx context.Context, c Config, find func() (read func() Recall)) *Looking {
 	recall, ready := make(chan Recall, 1), make(chan struct{})
 	l := &Looking{Recall: recall, Ready: ready, ended: make(chan struct{}), expects: c.Disks, began: time.Now()}
-	found := make(chan struct{}) // STATE is there
+	found := make(chan struct{}) // the memory is there
 	safely.Go("waiting for a disk", func() {
 		defer close(ready)
 		disk := time.NewTimer(headStart)
@@ -93,36 +117,27 @@ func look(ctx context.Context, c Config, mount func(string) (volume, error)) *Lo
 	}, func(error) {})
 	safely.Go("looking into the node's memory", func() {
 		defer close(l.ended)
-		states := l.awaitState(ctx, c.Sys)
-		if len(states) == 0 {
+		read := l.await(ctx, c.Sys, find)
+		if read == nil {
 			return
 		}
 		l.reading.Store(true)
 		close(found)
-		recall <- talos{sys: c.Sys, dev: c.Dev, mount: mount}.recall(states, c.Instance)
+		recall <- read()
 	}, func(err error) { // whatever a disk holds must not end the boot
 		recall <- Recall{Why: err.Error()}
 	})
 	return l
 }
 
-// awaitState waits for STATE to be there. It ends without where a Talos' disk is there and has none, since no boot has
-// come so far yet.
-func (l *Looking) awaitState(ctx context.Context, sysfs string) []partition {
-	without := 0
+// await waits for the memory to be there.
+func (l *Looking) await(ctx context.Context, sysfs string, find func() func() Recall) func() Recall {
 	for {
-		all, disk := partitions(sysfs)
-		if disk {
+		if _, disk := partitions(sysfs); disk {
 			l.disk.Store(true)
 		}
-		if states := labelled(all, labelState); len(states) > 0 {
-			return states
-		}
-		// The kernel adds a disk's partitions one after the other.
-		if len(labelled(all, labelMeta)) > 0 {
-			if without++; without > 2 {
-				return nil
-			}
+		if read := find(); read != nil {
+			return read
 		}
 		pause := lookOften
 		if time.Since(l.began) > often {

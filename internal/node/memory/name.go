@@ -50,19 +50,28 @@ func Read(path string) (Name, error) {
 		return Name{}, fmt.Errorf("memory: %w", err)
 	}
 	defer f.Close()
-	text, err := bounded(f)
+	n, err := readName(f)
 	if err != nil {
 		return Name{}, fmt.Errorf("memory: %s: %w", path, err)
 	}
+	return n, nil
+}
+
+// readName reads an open file.
+func readName(f *os.File) (Name, error) {
+	text, err := bounded(f)
+	if err != nil {
+		return Name{}, err
+	}
 	var found file
 	if err := json.Unmarshal(text, &found); err != nil {
-		return Name{}, fmt.Errorf("memory: %s: %w", path, ErrUnusable) // not what is in it
+		return Name{}, ErrUnusable // not what is in it
 	}
 	if found.Schema != Schema {
-		return Name{}, fmt.Errorf("memory: %s: %w: schema %d, not %d", path, ErrUnusable, found.Schema, Schema)
+		return Name{}, fmt.Errorf("%w: schema %d, not %d", ErrUnusable, found.Schema, Schema)
 	}
 	if err := found.valid(); err != nil {
-		return Name{}, fmt.Errorf("memory: %s: %w: %w", path, ErrUnusable, err)
+		return Name{}, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	return found.Name, nil
 }

@@ -115,18 +115,20 @@ func contentOf(device string) (content, error) {
 // mounted is a file system that is mounted read-only where nobody else sees it.
 type mounted struct{ dir *os.File }
 
-// mountXFS mounts a device. Its log is not replayed: that would write. nouuid, since a disk may have been copied.
-func mountXFS(device string) (*mounted, error) {
-	ctx, err := unix.Fsopen("xfs", unix.FSOPEN_CLOEXEC)
+// mountDetached mounts a device. Its log is not replayed: that would write. An XFS may have been copied with its disk, and
+// have the same id as another one.
+func mountDetached(fstype, device string) (*mounted, error) {
+	flags := map[string][]string{"xfs": {"ro", "norecovery", "nouuid"}, "ext4": {"ro", "noload"}}
+	ctx, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if errors.Is(err, unix.ENODEV) {
-		return nil, errors.New("this kernel has no XFS")
+		return nil, fmt.Errorf("this kernel has no %s", fstype)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("fsopen", err)
 	}
 	defer unix.Close(ctx) //nolint:errcheck // a context, spent by then
 	err = unix.FsconfigSetString(ctx, "source", device)
-	for _, flag := range []string{"ro", "norecovery", "nouuid"} {
+	for _, flag := range flags[fstype] {
 		if err == nil {
 			err = unix.FsconfigSetFlag(ctx, flag)
 		}
@@ -145,11 +147,19 @@ func mountXFS(device string) (*mounted, error) {
 	return &mounted{os.NewFile(uintptr(fd), device)}, nil
 }
 
-// open opens a file of the file system's root, whatever it is.
+// open opens a file of the file system's root, whatever it is, but no link.
 func (m *mounted) open(name string) (*os.File, error) {
+	return m.openat(name, unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
+}
+
+// openIn opens a file below a root: links lead where they will when it is /.
+func (m *mounted) openIn(name string) (*os.File, error) {
+	return m.openat(name, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+}
+
+func (m *mounted) openat(name string, flags, resolve uint64) (*os.File, error) {
 	fd, err := unix.Openat2(int(m.dir.Fd()), name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOFOLLOW,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | flags, Resolve: resolve,
 	})
 	if err != nil {
 		return nil, err

@@ -53,9 +53,10 @@ type Outcome struct {
 func (o Outcome) Sentence() string {
 	switch o.Verdict {
 	case TakeRenamed:
-		return fmt.Sprintf("this server was renamed in the cloud: it was %s%s and is %s now. The node starts under the new name: "+
-			"in Kubernetes that is a second Node, of which the old one stays until it is deleted, and in etcd the member is renamed. "+
-			"rename=stop keeps a node from this", o.Recall.Name.Hostname, since(o.Recall.Name.Since), o.Identity.Hostname)
+		return fmt.Sprintf("this server was renamed in the cloud: it was %s%s and is %s now, which goes to the system. "+
+			"In Kubernetes that is a second Node, of which the old one stays until it is deleted, and in etcd the member is renamed. "+
+			"A Talos remembers the old name too, and uses it until it has asked the service itself. rename=stop keeps a node from all this",
+			o.Recall.Name.Hostname, since(o.Recall.Name.Since), o.Identity.Hostname)
 	case TakeKnown:
 		return fmt.Sprintf("going on under the name that this node has had%s, %s (%s): the metadata service gives none",
 			since(o.Recall.Name.Since), o.Recall.Name.Hostname, o.Recall.From)
@@ -223,8 +224,8 @@ func (r *run) loop(ctx context.Context) (Outcome, error) {
 			r.asking()
 			r.asking = nil
 			var elsewhere *identity.NotPresentError
-			if errors.As(got.err, &elsewhere) {
-				return Outcome{}, got.err
+			if errors.As(got.err, &elsewhere) || got.err != nil && errors.Is(ctx.Err(), context.Canceled) {
+				return Outcome{}, got.err // whoever stops us wants no name
 			}
 			r.hold()
 			r.stage = Over

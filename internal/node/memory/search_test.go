@@ -191,3 +191,16 @@ func TestAMachineOfAnotherCloudIsNotAskedForItsMemory(t *testing.T) {
 		}
 	})
 }
+
+func TestASearchThatIsStoppedComesUpWithNoName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := make(chan Recall, 1)
+		memory <- known
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		o, err := Search{Policy: procfs.Default(), Instance: "42", Memory: memory, Ask: (&service{}).ask}.Run(ctx)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, %v", o, err)
+		}
+	})
+}

@@ -307,6 +307,9 @@ func (m *machine) start(ctx context.Context, kind machineType, system []string) 
 			args = append(args, "-device", fmt.Sprintf("virtio-net-pci,id=nic%d,netdev=net%d,mac=%s,romfile=", i, i, nic.MAC))
 		}
 	}
+	for i, disk := range s.Disks {
+		args = append(args, disk.arguments(i)...)
+	}
 	m.qemu = exec.CommandContext(ctx, kind.emulator, args...) //nolint:gosec // a test's own machine
 	m.qemu.ExtraFiles = m.theirs
 	m.qemu.Stderr = &m.stderr

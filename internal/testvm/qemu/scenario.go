@@ -53,6 +53,7 @@ type Scenario struct {
 
 	Cloud cloud.Config
 	NICs  []NIC // nil: one public NIC that is there from the start; empty: none
+	Disks []Disk
 	// Clock is the event at which the schedule of the cloud begins; "": the first process. A boot takes as long as the
 	// machine's load lets it, so a schedule must not begin with it.
 	Clock report.Kind
@@ -96,3 +97,23 @@ type NIC struct {
 	After     time.Duration // plugged in that long after the event of Scenario.Clock; 0: there from the start
 	Cable     time.Duration // its cable is put in that long after the event of Scenario.Clock; 0: it is in from the start
 }
+
+// Disk is one of the machine's. It is a file, and lives longer than a boot: what one writes the next finds.
+type Disk struct {
+	Path  string        // a raw image
+	Bus   DiskBus       // what it hangs on
+	After time.Duration // plugged in that long after the event of Scenario.Clock; 0: there from the start
+}
+
+// DiskBus is what a disk hangs on.
+type DiskBus uint8
+
+// The kinds that servers have. Hetzner Cloud's have the second.
+const (
+	VirtioBlock DiskBus = iota
+	VirtioSCSI
+	NVMe
+)
+
+// String is the bus as the kernel's driver is called.
+func (b DiskBus) String() string { return [...]string{"virtio_blk", "virtio_scsi", "nvme"}[b] }

@@ -37,6 +37,7 @@ func (m *machine) watch() *Verdict {
 			m.cloud.Restart()
 			m.plugLater()
 			m.cableLater()
+			m.disksLater()
 		case n.qmp == "SHUTDOWN" && n.reason == "guest-shutdown":
 			end = PoweredOff
 		case n.qmp == "RESET" && n.reason == "guest-reset":
@@ -109,6 +110,15 @@ func (m *machine) plugLater() {
 	}
 }
 
+// disksLater plugs in the disks that come later, each at its time.
+func (m *machine) disksLater() {
+	for i, disk := range m.scenario.Disks {
+		if disk.After > 0 {
+			m.after(disk.After, disk.plug(i)...)
+		}
+	}
+}
+
 // cableLater puts in the cables that are put in later, each at its time.
 func (m *machine) cableLater() {
 	for i, nic := range m.scenario.NICs {
@@ -118,12 +128,12 @@ func (m *machine) cableLater() {
 	}
 }
 
-// after gives the monitor a command when the time has come.
-func (m *machine) after(d time.Duration, c command) {
+// after gives the monitor commands when the time has come.
+func (m *machine) after(d time.Duration, commands ...command) {
 	m.work.Add(1)
 	m.timers = append(m.timers, time.AfterFunc(d, func() {
 		defer m.work.Done()
-		m.ask(c)
+		m.ask(commands...)
 	}))
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nametag-boot/nametag/internal/release/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
@@ -44,6 +45,9 @@ type OS struct {
 	Packing string
 	// Platform is talos.platform=; "": hcloud; "-": no such argument.
 	Platform string
+	// State is what it does with the partition STATE of a disk: "read", "write" or "dirty", see guest/standin; "": nothing.
+	// It has XFS built in then.
+	State string
 }
 
 // Plain is an OS that is not Talos: an /init that only tells the kernel's hostname and the record. Its virtio modules
@@ -52,10 +56,15 @@ type Plain struct {
 	// BuiltIn are further modules that the kernel has from the start, as far as what comes first can tell. Some of Debian's
 	// make an interface as they are loaded: bonding, dummy, ifb, sit, ipip.
 	BuiltIn []string
+	// Disks puts the disks' drivers into the initramfs, and XFS.
+	Disks bool
 }
 
-// drivers are what the machine's devices need, and no more than that.
-var drivers = []string{"virtio_pci", "virtio_net"}
+// drivers are what the machine's devices need, and no more than that; disks is what its disks need (NVMe is built in).
+var (
+	drivers = []string{"virtio_pci", "virtio_net"}
+	disks   = []string{"virtio_blk", "virtio_scsi", "sd_mod"}
+)
 
 // Initramfs makes the OS.
 func (o OS) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
@@ -81,7 +90,7 @@ func (o OS) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) 
 			"lib64":         {Link: "usr/lib64"},
 		}
 	}
-	modules, err := d.Modules(drivers...)
+	modules, err := d.Modules(append(slices.Clone(drivers), disks...)...)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
@@ -102,7 +111,11 @@ func (o OS) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) 
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
-	files, err := base(d, guest, "loop", "squashfs", "overlay")
+	builtIn := []string{"loop", "squashfs", "overlay"}
+	if o.State != "" {
+		builtIn = append(builtIn, "xfs")
+	}
+	files, err := base(d, guest, builtIn...)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
@@ -131,6 +144,9 @@ func (o OS) arguments() []string {
 	if o.Line == V1_12 {
 		args = append(args, "standin_mount=fsmount")
 	}
+	if o.State != "" {
+		args = append(args, "standin_state="+o.State)
+	}
 	return args
 }
 
@@ -145,7 +161,11 @@ func (p Plain) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, erro
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
-	modules, err := d.Modules(drivers...)
+	wanted := slices.Clone(drivers)
+	if p.Disks {
+		wanted = append(append(wanted, disks...), "xfs")
+	}
+	modules, err := d.Modules(wanted...)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}

@@ -37,6 +37,7 @@ const (
 	Network  Kind = "network"  // an interface was configured; Name: which; Text: the lease
 	Config   Kind = "config"   // the machine's configuration arrived
 	Service  Kind = "service"  // services were started; Name: the node's name as they got it; State
+	Stored   Kind = "stored"   // the platform's answer was written to the disk; Name: the name
 	Member   Kind = "member"   // etcd answered; Name: its member's name
 	ProcFS   Kind = "procfs"   // a mount -t proc in a new user namespace; Text: "ok" or the error
 	Given    Kind = "given"    // an /init was given something by the kernel; Name: what; Text

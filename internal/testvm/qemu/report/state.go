@@ -32,6 +32,7 @@ type State struct {
 	Record      string   `json:"record,omitempty"`    // /run/nametag/identity.json
 	Vendor      string   `json:"vendor,omitempty"`    // of the DMI, as far as there is a /sys
 	Serial      string   `json:"serial,omitempty"`
+	XFS         []string `json:"xfs,omitempty"`      // the devices that an XFS is mounted from, wherever that is
 	NoRandom    bool     `json:"norandom,omitempty"` // the kernel's random numbers are not ready: getrandom(2) would wait
 }
 
@@ -48,9 +49,22 @@ func Look() *State {
 	s.NoRandom = errors.Is(err, unix.EAGAIN)
 	s.network()
 	s.mounts()
+	s.XFS = xfs()
 	s.Processes = processes()
 	s.Tracers = Tracers()
 	return s
+}
+
+// xfs asks the kernel and not the table of mounts, which has only those of one namespace.
+func xfs() []string {
+	entries, _ := os.ReadDir("/sys/fs/xfs")
+	var found []string
+	for _, e := range entries {
+		if name := e.Name(); name != "stats" && name != "debug" {
+			found = append(found, name)
+		}
+	}
+	return found
 }
 
 func dmi(name string) string {

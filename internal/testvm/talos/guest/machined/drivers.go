@@ -24,7 +24,7 @@ func drivers(context.Context) {
 	asked := map[string]bool{}
 	for {
 		loaded := false
-		for _, bus := range []string{"pci", "virtio"} {
+		for _, bus := range []string{"pci", "virtio", "scsi"} {
 			files, _ := filepath.Glob("/sys/bus/" + bus + "/devices/*/modalias")
 			for _, file := range files {
 				b, _ := os.ReadFile(file)

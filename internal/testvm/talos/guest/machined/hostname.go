@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -74,22 +76,44 @@ func (h *hostnames) set(l layer, name string) {
 	h.arguments.Hook("named", h.log)
 }
 
+// remembered gives the platform's layer the name of an earlier boot, where there is no newer one.
+func (h *hostnames) remembered(name string) {
+	h.mu.Lock()
+	newer := h.by[layerPlatform] != ""
+	h.mu.Unlock()
+	if name != "" && !newer {
+		h.set(layerPlatform, name)
+	}
+}
+
 // configure applies a machine configuration: the name in it, if there is one, and the default name, which a
 // configuration that says nothing else switches on.
 func (h *hostnames) configure(document string) {
-	var doc struct {
-		Machine struct {
-			Network struct {
-				Hostname string `yaml:"hostname"`
-			} `yaml:"network"`
-		} `yaml:"machine"`
-	}
-	if err := yaml.Unmarshal([]byte(document), &doc); err != nil {
-		standin.Die(h.log, fmt.Errorf("machine configuration: %w", err))
-	}
-	if name := doc.Machine.Network.Hostname; name != "" {
-		h.set(layerConfig, name)
-		return
+	for d := yaml.NewDecoder(strings.NewReader(document)); ; {
+		var doc struct {
+			Kind     string `yaml:"kind"`
+			Hostname string `yaml:"hostname"`
+			Machine  struct {
+				Network struct {
+					Hostname string `yaml:"hostname"`
+				} `yaml:"network"`
+			} `yaml:"machine"`
+		}
+		err := d.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			standin.Die(h.log, fmt.Errorf("machine configuration: %w", err))
+		}
+		name := doc.Machine.Network.Hostname
+		if doc.Kind == "HostnameConfig" {
+			name = doc.Hostname
+		}
+		if name != "" {
+			h.set(layerConfig, name)
+			return
+		}
 	}
 	h.set(layerDefault, defaultName())
 }

@@ -57,32 +57,53 @@ func boot(log *report.Writer) error {
 	network := newNetwork(log, names)
 	go network.run(ctx)
 
-	platform, configured := make(chan struct{}), make(chan struct{})
+	platform, configured := make(chan string, 1), make(chan string, 1)
+	state := arguments[standin.State]
 	if line.platform == "hcloud" {
 		go func() {
-			defer close(platform)
-			if name := platformName(ctx, log); name != "" {
+			name := platformName(ctx, log)
+			if name != "" {
 				names.set(layerPlatform, name)
 			}
+			platform <- name
 		}()
 		go func() {
-			defer close(configured)
+			if state == "read" {
+				m, err := recall(arguments)
+				if err != nil {
+					standin.Die(log, fmt.Errorf("STATE: %w", err))
+				}
+				names.remembered(m.hostname)
+				if m.config != "" {
+					names.configure(m.config)
+					configured <- m.config
+					return
+				}
+			}
 			network.wait(ctx)
-			names.configure(userData(ctx, log))
+			config := userData(ctx, log)
+			names.configure(config)
+			configured <- config
 		}()
 	} else {
-		close(platform)
+		platform <- ""
 		names.configure("")
-		close(configured)
+		configured <- ""
 	}
 
-	<-configured
+	config := <-configured
 	name := names.wait()
 	log.Write(report.Event{Kind: report.Service, Name: name, State: report.Look()})
 	if err := startEtcd(ctx, name, log); err != nil {
 		return err
 	}
-	<-platform
+	if arguments[standin.Waits] != "no" {
+		if found := <-platform; state == "write" || state == "dirty" {
+			if err := remember(log, state, found, config); err != nil {
+				return fmt.Errorf("STATE: %w", err)
+			}
+		}
+	}
 	settle(ctx, log)
 	standin.Pause()
 	return nil

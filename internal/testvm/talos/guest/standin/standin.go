@@ -29,6 +29,13 @@ const (
 	// Clock is how often the wall clock jumps from the first process on, ten times a second: to 1970, a century on, and
 	// in between. It is the guest's own clock; nobody else's could be set.
 	Clock = "standin_clock"
+	// State is what machined does with the partition STATE: "read" waits for it and applies what is in it; "write" writes the
+	// platform's name and the configuration there, "dirty" too, and leaves it as a cut of the power does. "": nothing.
+	State = "standin_state"
+	// Unlocks is the name that stands on a STATE that is encrypted.
+	Unlocks = "standin_unlocks"
+	// Waits is "no" where machined settles without waiting for the platform's answer.
+	Waits = "standin_waits"
 )
 
 // Arguments are the stand-ins' own, by name.
