@@ -31,6 +31,11 @@ var tiers = []tier{
 		dir: "internal/release/dist", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
 	},
 	{
+		name: "examples", about: "the example for Talos' own tree, on COSI's runtime",
+		before: [][]string{{"go", "vet", "./..."}},
+		dir:    "examples/talos", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
+	},
+	{
 		name: "vm", about: "boots of virtual machines",
 		packages: vms,
 		flags:    []string{"-timeout", "15m"},
