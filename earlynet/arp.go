@@ -80,73 +80,97 @@ func arpFilter(ip netip.Addr) ([]bpf.RawInstruction, error) {
 	})
 }
 
-// guard asks the link whether another host has the address, then claims it,
-// and watches until ctx ends. It returns an error that wraps [ErrConflict]
-// when another host has it that is not to be ignored.
-func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, ignore func(mac [6]byte) bool) error {
-	filter, err := arpFilter(ip)
-	if err != nil {
-		return err
-	}
-	conn, shut, err := listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
+// listenARP opens a packet socket for ARP. Closing it takes the kernel 10 ms and
+// more (an RCU grace period, packet_release in net/packet/af_packet.c): nobody waits
+// for that but the end of Close.
+func (c *nic) listenARP(l link, filter []bpf.RawInstruction) (conn net.PacketConn, shut func(), err error) {
+	pc, closeSocket, err := listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
 		packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: filter}))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	// Closing a packet socket takes the kernel 10 ms and more (an RCU grace
-	// period, packet_release in net/packet/af_packet.c): nobody waits for it
-	// but the end of Close.
-	defer c.net.closers.Go("closing a socket", shut, c.net.died)
-	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
+	return pc, func() { c.net.closers.Go("closing a socket", closeSocket, c.net.died) }, nil
+}
 
-	mac := [6]byte(l.mac)
-	began := time.Now()
-	probe := arpPacket{op: 1, senderMAC: mac, senderIP: netip.IPv4Unspecified(), targetIP: ip}
-	claim := arpPacket{op: 1, senderMAC: mac, senderIP: ip, targetIP: ip}
-	probes, claims := probeTimes, announceTimes
+// A step is a packet, and when it is sent.
+type step struct {
+	at     time.Time
+	packet arpPacket
+}
+
+// converse sends each packet when it is due, the first first, and gives take each
+// packet that comes meanwhile, until take returns an error, ctx ends, or, if until
+// is not zero, that time comes.
+func converse(ctx context.Context, conn net.PacketConn, steps []step, until time.Time, take func(p arpPacket, left []step) error) error {
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 	buf := make([]byte, 64)
 	for {
-		var next time.Time
-		switch {
-		case len(probes) > 0:
-			next = began.Add(probes[0])
-		case len(claims) > 0:
-			next = began.Add(claims[0])
-		}
-		if !next.IsZero() && !time.Now().Before(next) {
-			p := claim
-			if len(probes) > 0 {
-				p, probes = probe, probes[1:]
-			} else {
-				claims = claims[1:]
-			}
+		for len(steps) > 0 && !time.Now().Before(steps[0].at) {
 			// A packet that the link does not take is a packet lost.
-			_, _ = conn.WriteTo(p.marshal(), &packet.Addr{HardwareAddr: broadcast})
-			continue
+			_, _ = conn.WriteTo(steps[0].packet.marshal(), &packet.Addr{HardwareAddr: broadcast})
+			steps = steps[1:]
 		}
-		if err := conn.SetReadDeadline(next); err != nil {
+		wake := until
+		if len(steps) > 0 && (wake.IsZero() || steps[0].at.Before(wake)) {
+			wake = steps[0].at
+		}
+		if err := conn.SetReadDeadline(wake); err != nil {
 			return err
 		}
 		if ctx.Err() != nil { // after the deadline, which its end also sets
 			return ctx.Err()
 		}
 		n, _, err := conn.ReadFrom(buf)
+		var timeout net.Error
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case !until.IsZero() && !time.Now().Before(until):
+			return nil
 		case errors.Is(err, unix.ENETDOWN):
 			continue // told once; the link's own news decide
+		case errors.As(err, &timeout) && timeout.Timeout():
+			continue
 		case err != nil:
-			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() {
-				continue
-			}
 			return err
 		}
-		if p, ok := parseARP(buf[:n]); ok && p.conflicts(mac, ip, len(claims) == len(announceTimes)) {
-			if !ignore(p.senderMAC) {
-				return &conflictError{ip, p.senderMAC}
+		if p, ok := parseARP(buf[:n]); ok {
+			if err := take(p, steps); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// guard asks the link whether another host has the address, then claims it,
+// and watches until ctx ends. It returns an error that wraps [ErrConflict]
+// when another host has it, and heed says that this counts.
+func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, heed func(*conflictError) bool) error {
+	filter, err := arpFilter(ip)
+	if err != nil {
+		return err
+	}
+	conn, shut, err := c.listenARP(l, filter)
+	if err != nil {
+		return err
+	}
+	defer shut()
+
+	mac := [6]byte(l.mac)
+	now := time.Now()
+	var steps []step
+	for _, at := range probeTimes {
+		steps = append(steps, step{now.Add(at), arpPacket{op: 1, senderMAC: mac, senderIP: netip.IPv4Unspecified(), targetIP: ip}})
+	}
+	for _, at := range announceTimes {
+		steps = append(steps, step{now.Add(at), arpPacket{op: 1, senderMAC: mac, senderIP: ip, targetIP: ip}})
+	}
+	return converse(ctx, conn, steps, time.Time{}, func(p arpPacket, left []step) error {
+		if p.conflicts(mac, ip, len(left) >= len(announceTimes)) {
+			if other := (&conflictError{ip, p.senderMAC}); heed(other) {
+				return other
+			}
+		}
+		return nil
+	})
 }

@@ -83,6 +83,17 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 		c.refuse(DHCP, err)
 		return err
 	}
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	for _, d := range c.net.cfg.Destinations {
+		if d.Is4() {
+			hop := d
+			if gateway, ok := l.via(d); ok && gateway.IsValid() {
+				hop = gateway
+			}
+			c.watchHop(watch, x.link, hop, l.prefix.Addr())
+		}
+	}
 	t := &tenancy{nic: c, x: x, attempt: a, lease: l, candidate: got}
 	return t.keep(ctx)
 }
@@ -217,6 +228,7 @@ func (t *tenancy) doubt() error {
 		t.nic.fail(PathFailed, &Error{Op: fmt.Sprintf("leave the lease of %v", t.lease.server), Method: DHCP, Err: errDoubt})
 		return errDoubt
 	}
+	t.attempt.relay()
 	return nil
 }
 

@@ -63,6 +63,7 @@ const (
 	Undone                              // Detail: what was taken back
 	UndoFailed                          // Detail: what could not be
 	LinkLeftUp                          // the link was down before and is left up; Detail: why
+	NextHop                             // several hosts claim to be the next on the way; Detail: which one is tried
 	NetlinkOverrun                      // notifications were lost; everything was read anew
 	LinkBusy                            // another Network uses the link, of this process or another; Err: which
 	LinkSetDown                         // somebody else has set the link down; Detail: what follows
@@ -79,7 +80,7 @@ func (k EventKind) String() string {
 		DHCPDiscover: "discover", DHCPOffer: "offer", DHCPAck: "ack", DHCPNak: "nak",
 		PathReady: "path ready", PathFailed: "path failed", Kept: "kept",
 		Undone: "undone", UndoFailed: "undo failed", LinkLeftUp: "link left up",
-		NetlinkOverrun: "notifications lost", LinkBusy: "busy", LinkSetDown: "set down by somebody else",
+		NextHop: "next hop", NetlinkOverrun: "notifications lost", LinkBusy: "busy", LinkSetDown: "set down by somebody else",
 		TakenOver: "taken over from a run that was killed", SettingFailed: "setting cannot be changed",
 	}
 	if int(k) < len(names) && names[k] != "" {

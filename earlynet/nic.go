@@ -31,9 +31,10 @@ type nic struct {
 	mu      sync.Mutex
 	link    link
 	present bool
-	breaks  int           // how often it has ceased to carry frames
-	falls   int           // how often it was set down
-	news    chan struct{} // closed at the next change
+	breaks  int                       // how often it has ceased to carry frames
+	falls   int                       // how often it was set down
+	news    chan struct{}             // closed at the next change
+	hops    map[netip.Addr]netip.Addr // that are watched, and the address in whose name
 
 	// Of the goroutine run, and of undo after it has ended:
 	claimed  net.Listener // what makes the link ours; nil where it is not, or cannot be
@@ -491,6 +492,23 @@ func (a *attempt) extend(life time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// relay lays the routes anew. What a redirect or another message of ICMP has taught
+// the kernel hangs on them, and goes with them.
+func (a *attempt) relay() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.nic.net.rtnl
+	for _, rt := range a.routes {
+		err := r.deleteRoute(rt)
+		if err == nil || gone(err) {
+			err = r.do(unix.RTM_NEWROUTE, createExcl, rt.message())
+		}
+		if err != nil && !exists(err) {
+			a.nic.event(a.method, PathFailed, "", &Error{Op: "lay the route to " + rt.dst.String() + " anew", Interface: a.nic.name(), Method: a.method, Err: permission(err)})
+		}
+	}
 }
 
 // holds returns the address that the attempt stands on.

@@ -40,7 +40,7 @@ func levelOfLink(e *earlynet.Event) (kmsg.Level, bool) {
 	case earlynet.NICFound, earlynet.NICIgnored, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
 		return kmsg.Notice, true
 	case earlynet.CarrierLost, earlynet.Conflict, earlynet.DHCPNak, earlynet.PathFailed, earlynet.UndoFailed,
-		earlynet.LinkLeftUp, earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver,
+		earlynet.LinkLeftUp, earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver, earlynet.NextHop,
 		earlynet.SettingFailed:
 		return kmsg.Warning, true
 	case earlynet.NetlinkOverrun: // ours: all is read anew

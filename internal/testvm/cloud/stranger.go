@@ -200,16 +200,24 @@ func SaysByICMP(code byte) Stranger {
 	}
 }
 
-// Redirects tells the node, as its gateway, that another one is better.
+// Redirects tells the node, in the name of its gateway, that another one is better. The kernel believes it when it has
+// heard from that one by ARP, which it does.
 func Redirects(from, to netip.Addr) Stranger {
+	var last []byte
 	return func(frame []byte, send func([]byte)) {
-		ip, _, ok := tcpOf(frame)
-		if !ok {
+		if req, ok := arpOf(frame); ok {
+			target, _ := netip.AddrFromSlice(req.ProtocolAddressTarget())
+			if target != to || last == nil {
+				return
+			}
+			own, _ := netip.AddrFromSlice(req.ProtocolAddressSender())
+			send(ARPReply(strangerMAC(0), to, frame[6:12], own))
+		} else if _, _, ok := tcpOf(frame); ok {
+			last = append(last[:0], frame...)
+		} else {
 			return
 		}
-		// The kernel wants to hear from the other gateway before it believes it.
-		send(ARPReply(strangerMAC(0), to, frame[6:12], fromAddress(ip.SourceAddress())))
-		send(answerTo(frame, toAddress(from), header.ICMPv4ProtocolNumber, icmp(5, 1, to.As4(), ip)))
+		send(answerTo(last, toAddress(from), header.ICMPv4ProtocolNumber, icmp(5, 1, to.As4(), header.IPv4(last[header.EthernetMinimumSize:]))))
 	}
 }
 
