@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -287,4 +288,71 @@ func HonestIDs(n int) DHCP {
 		return b
 	}
 	return forged
+}
+
+// A Flooder is a stranger who says one thing after another as fast as he can: DHCP offers in the transaction that is under
+// way, ARP claims of the node's own address, from another MAC each, and of the service's address, from one.
+type Flooder struct {
+	mu   sync.Mutex
+	last *dhcpv4.DHCPv4
+	node net.HardwareAddr
+	own  netip.Addr
+}
+
+// Sees is the Stranger that looks at what the node sends.
+func (f *Flooder) Sees(frame []byte, _ func([]byte)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.node = append(f.node[:0], frame[6:12]...)
+	packet := frame[header.EthernetMinimumSize:]
+	switch header.Ethernet(frame).Type() {
+	case header.ARPProtocolNumber:
+		if req, ok := arpOf(frame); ok {
+			if own, _ := netip.AddrFromSlice(req.ProtocolAddressSender()); !own.IsUnspecified() {
+				f.own = own
+			}
+		}
+	case header.IPv4ProtocolNumber:
+		ip := header.IPv4(packet)
+		if ip.IsValid(len(packet)) && ip.TransportProtocol() == header.UDPProtocolNumber && len(ip.Payload()) > header.UDPMinimumSize {
+			if m, err := dhcpv4.FromBytes(append([]byte(nil), ip.Payload()[header.UDPMinimumSize:]...)); err == nil {
+				f.last = m
+			}
+		}
+	}
+}
+
+// Frame is the ith that he sends; nil as long as he has heard nothing.
+func (f *Flooder) Frame(i uint32) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.node == nil:
+		return nil
+	case i%3 == 0 && f.own.IsValid():
+		return ARPReply(strangerMAC(2+i), f.own, f.node, f.own)
+	case i%3 == 1:
+		return ARPReply(strangerMAC(0), Service, f.node, Service)
+	case f.last != nil:
+		offer := useless(i%65000).answer(f.last, dhcpv4.MessageTypeOffer, mtuPublic)
+		if offer == nil {
+			return nil
+		}
+		return dhcpFrame(strangerMAC(1), f.node, useless(i%65000).ID, netip.AddrFrom4([4]byte{255, 255, 255, 255}), offer.ToBytes())
+	}
+	return nil
+}
+
+// dhcpFrame returns a frame with a message of a DHCP server.
+func dhcpFrame(from, to net.HardwareAddr, id, dst netip.Addr, body []byte) []byte {
+	udp := header.UDP(make([]byte, header.UDPMinimumSize+len(body)))
+	udp.Encode(&header.UDPFields{SrcPort: dhcpServerPort, DstPort: dhcpClientPort, Length: uint16(len(udp))})
+	copy(udp[header.UDPMinimumSize:], body)
+	b := make([]byte, header.EthernetMinimumSize+header.IPv4MinimumSize+len(udp))
+	header.Ethernet(b).Encode(&header.EthernetFields{SrcAddr: tcpip.LinkAddress(from), DstAddr: tcpip.LinkAddress(to), Type: header.IPv4ProtocolNumber})
+	ip := header.IPv4(b[header.EthernetMinimumSize:])
+	ip.Encode(&header.IPv4Fields{TotalLength: uint16(header.IPv4MinimumSize + len(udp)), TTL: 64, Protocol: uint8(header.UDPProtocolNumber), SrcAddr: toAddress(id), DstAddr: toAddress(dst)})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	copy(b[header.EthernetMinimumSize+header.IPv4MinimumSize:], udp)
+	return b
 }

@@ -42,11 +42,12 @@ type scenario struct {
 	about   string
 	cloud   cloud.Config
 	lab     []testvm.Option
-	nics    []string                          // eth0 if empty
-	methods []earlynet.Method                 // all if empty
-	bound   time.Duration                     // ample if 0
-	before  func(t *testing.T)                // once the lab stands; its traces are its own to remove
-	during  func(t *testing.T, l *testvm.Lab) // beside Resolve
+	nics    []string                                      // eth0 if empty
+	methods []earlynet.Method                             // all if empty
+	bound   time.Duration                                 // ample if 0
+	before  func(t *testing.T)                            // once the lab stands; its traces are its own to remove
+	during  func(t *testing.T, l *testvm.Lab)             // beside Resolve
+	flood   func(l *testvm.Lab, resolved <-chan struct{}) // beside it too, until it is over
 
 	via     string   // the path that must win; any if empty
 	trouble []string // each in the time-out's message; a name must come if empty
@@ -76,6 +77,10 @@ func (s scenario) play(t *testing.T) {
 	if s.during != nil {
 		beside.Go(func() { s.during(t, lab) })
 	}
+	resolved := make(chan struct{})
+	if s.flood != nil {
+		beside.Go(func() { s.flood(lab, resolved) })
+	}
 	var events []identity.Event
 	defer func() {
 		if t.Failed() {
@@ -90,6 +95,7 @@ func (s scenario) play(t *testing.T) {
 		identity.OverLinks(earlynet.Config{NICs: s.nics, Methods: s.methods}),
 		identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: id}),
 		identity.WithObserver(func(e identity.Event) { events = append(events, e) }))
+	close(resolved)
 	if took := time.Since(began); took > s.bound+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, s.bound)
 	}

@@ -2,10 +2,13 @@ package scenarios
 
 import (
 	"net/netip"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/internal/testvm"
@@ -55,6 +58,77 @@ func TestStrangers(t *testing.T) {
 		{about: "host unreachable, for the first connections", cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.Times(6, cloud.SaysByICMP(cloud.HostUnreachable)))},
 		{about: "port unreachable, for the first connections", cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.Times(6, cloud.SaysByICMP(cloud.PortUnreachable)))},
 		{about: "fragmentation needed, down to 68 bytes", cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.SaysByICMP(cloud.FragmentationNeed))},
+		{about: "a carrier that flaps", lab: attacked(nil), during: func(_ *testing.T, l *testvm.Lab) {
+			for i := range 20 {
+				l.SetCarrier("eth0", i%2 == 1)
+				time.Sleep(20 * time.Millisecond)
+			}
+		}, cloud: first(200*time.Millisecond, cloud.Silent())},
+		{about: "an MTU of 576 and a lease of ten seconds", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{26: {2, 64}, 51: {0, 0, 0, 10}}}}})}},
+		{about: "an acknowledgement of a lease of one second, in the honest server's name", methods: onlyDHCP, lab: attacked([]cloud.DHCP{{Extra: map[uint8][]byte{51: {0, 0, 0, 1}}}})},
 		{about: "a redirect to a gateway that is none", methods: onlyDHCP, cloud: first(300*time.Millisecond, cloud.Status(503)), lab: attacked(nil, cloud.Times(8, cloud.Redirects(cloud.Gateway, netip.MustParseAddr("172.31.1.77"))))},
 	})
+}
+
+// A flood of a hundred thousand packets a second, with everything on one core, the flood included.
+func TestFlood(t *testing.T) {
+	const perSecond = 100_000
+	for about, methods := range map[string][]earlynet.Method{"by link-local": onlyLinkLocal, "by DHCP": onlyDHCP, "by both": nil} {
+		t.Run(about, func(t *testing.T) {
+			onOneCore(t)
+			flood := new(cloud.Flooder)
+			var sent uint32
+			var took time.Duration
+			scenario{
+				methods: methods, cloud: cloud.Config{Link: far}, lab: attacked(nil, flood.Sees),
+				flood: func(l *testvm.Lab, resolved <-chan struct{}) {
+					began := time.Now()
+					for {
+						select {
+						case <-resolved:
+							took = time.Since(began)
+							return
+						default:
+						}
+						if due := uint32(time.Since(began).Seconds() * perSecond); sent >= due {
+							time.Sleep(100 * time.Microsecond)
+							continue
+						}
+						if frame := flood.Frame(sent); frame != nil {
+							_ = l.Cloud.Inject("eth0", frame)
+						}
+						sent++
+					}
+				},
+			}.play(t)
+			t.Logf("%d packets in %v", sent, took.Round(time.Millisecond))
+		})
+	}
+}
+
+// onOneCore keeps all threads of the process on one processor until the test ends.
+func onOneCore(t *testing.T) {
+	t.Helper()
+	var was, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &was); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := range 1024 {
+		if was.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	set := func(cpus *unix.CPUSet) {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			id, _ := strconv.Atoi(thread.Name())
+			_ = unix.SchedSetaffinity(id, cpus) // it may have ended
+		}
+	}
+	set(&one)
+	t.Cleanup(func() { set(&was) })
 }
