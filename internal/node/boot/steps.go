@@ -14,6 +14,7 @@ import (
 // The steps of finding a name, as the console's summary calls them.
 const (
 	stepDrivers  = "drivers"  // until the network devices have theirs, or are not waited for any longer
+	stepMemory   = "memory"   // until the node's own memory was looked into, or is not waited for any longer
 	stepNetwork  = "network"  // until the first path is there on which the service can be asked
 	stepMetadata = "metadata" // until the service has given the name, and what else is asked for
 	stepCleanUp  = "clean-up" // until the network is as it was

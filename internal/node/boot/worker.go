@@ -131,9 +131,9 @@ func (w *worker) work(ctx context.Context) result {
 
 	search := memory.Search{Policy: policy, Instance: facts.Serial, Began: began, Warn: func(line string) { w.console.Warnf("%s", line) }}
 	if w.remembers() {
+		w.watch.begin(stepMemory)
 		defer w.look(ctx, &search)()
 	}
-	w.watch.begin(stepNetwork)
 	path, up := make(chan struct{}), new(sync.Once)
 	options = append(options,
 		identity.WithFacts(facts),
