@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/api/machine"
 
 	"github.com/nametag-boot/nametag/cluster/audit"
+	"github.com/nametag-boot/nametag/cluster/capi"
 	"github.com/nametag-boot/nametag/cluster/lab"
 )
 
@@ -531,5 +533,61 @@ func TestPinRefusesWhereNamesDoNotAgree(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// docs/audit.md has every kind of finding, and no other; docs/cluster-api.md every rule.
+func TestTheDocumentationHasEveryFinding(t *testing.T) {
+	for page, want := range map[string][]string{"audit.md": nil, "cluster-api.md": nil} {
+		text, err := os.ReadFile("../../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var has []string
+		for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(string(text), -1) {
+			if m[1] != "cloud" && m[1] != "kubernetes" && m[1] != "clusterapi" && m[1] != "etcd" && m[1] != "talos" {
+				has = append(has, m[1])
+			}
+		}
+		if page == "audit.md" {
+			for _, k := range audit.Catalogue() {
+				want = append(want, string(k.ID))
+			}
+		} else {
+			for _, r := range capi.Rules() {
+				want = append(want, r.ID)
+			}
+		}
+		slices.Sort(has)
+		slices.Sort(want)
+		if !slices.Equal(has, want) {
+			t.Errorf("%s has\n%v, want\n%v", page, has, want)
+		}
+	}
+}
+
+func TestCheckOfManifests(t *testing.T) {
+	u := aUser(t)
+	if status, out, stderr := u.runs("capi", "check", "../../examples/cluster-api/nametag.yaml", "-o", "text"); status != exitAgree || !strings.Contains(out, "no findings") {
+		t.Errorf("%d: %s%s", status, out, stderr)
+	}
+	u.in = "apiVersion: bootstrap.cluster.x-k8s.io/v1alpha3\nkind: TalosConfig\nmetadata: {name: x}\nspec:\n  hostname:\n    source: MachineName\n"
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"-"}, exitFindings, "+    source: InfrastructureName"},
+		{[]string{"-", "-o", "json"}, exitFindings, `"line": 6`},
+		{[]string{"-", "-o", "sarif"}, exitFindings, `"startLine": 6`},
+		{[]string{"/nowhere"}, exitSource, ""},
+		{[]string{"../../docs/audit.md"}, exitSource, ""},
+		{[]string{"-", "-o", "xml"}, exitUsage, ""},
+		{nil, exitUsage, ""},
+	} {
+		status, out, stderr := u.runs(append([]string{"capi", "check"}, c.args...)...)
+		if status != c.status || !strings.Contains(out, c.want) || status > exitFindings && stderr == "" {
+			t.Errorf("%v: %d: %s%s", c.args, status, out, stderr)
+		}
 	}
 }

@@ -22,6 +22,8 @@ func clusterCommands() []*cobra.Command {
 			"  nametagctl audit --kubeconfig kubeconfig --talosconfig talosconfig"),
 		clusterCommand("pin", []string{"pin"}, "Make the name that a Talos node has its own for good",
 			"  nametagctl pin set -n 10.0.0.2"),
+		clusterCommand("capi", []string{"capi"}, "Say which names the nodes will get that manifests of Cluster API make",
+			"  kustomize build . | nametagctl capi check -"),
 	}
 }
 

@@ -27,15 +27,17 @@ import (
 // standIns are the commands of the documentation that cannot run in a test, and why. Each is a program that does nothing
 // in the place of the true one. What is neither here nor ours is not found by the shell: so a new one is noticed.
 var standIns = map[string]string{
-	"docker":        "runs Talos' imager, which is an image in a registry",
-	"hcloud":        "makes servers that cost money",
-	"make":          "makes what this test is made of; tested by CI",
-	"nametag":       "would look for a server's metadata on this machine's own network; bin/nametag runs, in the lab",
-	"sbsign":        "signs by a user's key; tested in internal/image/uki",
-	"nametag-audit": "speaks to a cloud and a cluster; tested in cluster/command",
-	"ssh":           "writes a server's disk",
-	"talosctl":      "speaks to a node",
-	"zstd":          "unpacks the disk that the imager makes",
+	"docker":              "runs Talos' imager, which is an image in a registry",
+	"hcloud":              "makes servers that cost money",
+	"hcloud-upload-image": "makes a snapshot",
+	"kubectl":             "speaks to a cluster",
+	"make":                "makes what this test is made of; tested by CI",
+	"nametag":             "would look for a server's metadata on this machine's own network; bin/nametag runs, in the lab",
+	"sbsign":              "signs by a user's key; tested in internal/image/uki",
+	"nametag-audit":       "speaks to a cloud and a cluster; tested in cluster/command",
+	"ssh":                 "writes a server's disk",
+	"talosctl":            "speaks to a node",
+	"zstd":                "unpacks the disk that the imager makes",
 }
 
 // exits are the commands that are shown because they fail.
