@@ -16,7 +16,7 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X mai
 NODE_BUILD := $(BUILD) -tags nethttpomithttp2
 
 # The modules whose code is ours; the tests of each are a tier of the suite.
-MODULES := . cluster internal/release/dist internal/release/packages examples/talos
+MODULES := . cluster internal/release/dist internal/release/packages examples/talos examples/systems
 
 .PHONY: help
 help: ## this list

@@ -36,6 +36,11 @@ var tiers = []tier{
 		dir:    "examples/talos", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
 	},
 	{
+		name: "configs", about: "the examples for Fedora CoreOS, Flatcar, Kairos and MicroOS, by their own tools",
+		before: [][]string{{"go", "vet", "./..."}},
+		dir:    "examples/systems", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
+	},
+	{
 		name: "vm", about: "boots of virtual machines",
 		packages: vms,
 		flags:    []string{"-timeout", "15m"},
