@@ -22,6 +22,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -227,6 +228,17 @@ func (s *StandIn) Fault(f func(*http.Request) int) {
 	s.s.mu.Lock()
 	defer s.s.mu.Unlock()
 	s.s.fault = f
+}
+
+// Add puts an object in without a request.
+func (s *StandIn) Add(resource schema.GroupVersionResource, o *unstructured.Unstructured) {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	prefix := "apis/" + resource.Group + "/" + resource.Version
+	if resource.Group == "" {
+		prefix = "api/" + resource.Version
+	}
+	s.s.put(prefix+"/"+resource.Resource+"/"+o.GetNamespace()+"/"+o.GetName(), o)
 }
 
 // Cut ends every watch that goes on.
