@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// A Backoff says how long to wait after each failure: a random time between
+// A backoff says how long to wait after each failure: a random time between
 // nothing and a bound that doubles from Base up to Cap ("full jitter"). After an
 // outage that hit many machines at once, this spreads their requests evenly
 // instead of in waves. The zero value is what Resolve uses on each path, chosen
 // by the figures in docs/retry.md. It is not safe for concurrent use.
-type Backoff struct {
+type backoff struct {
 	Base time.Duration           // the first bound; 0 is 100 ms
 	Cap  time.Duration           // the last bound; 0 is 10 s
 	Rand func(n int64) (r int64) // 0 ≤ r < n; nil is math/rand/v2, which never blocks
@@ -18,7 +18,7 @@ type Backoff struct {
 }
 
 // Next returns the time to wait now, and doubles the bound for the next call.
-func (b *Backoff) Next() time.Duration {
+func (b *backoff) Next() time.Duration {
 	base, limit := b.Base, b.Cap
 	if base <= 0 {
 		base = 100 * time.Millisecond
@@ -36,10 +36,10 @@ func (b *Backoff) Next() time.Duration {
 }
 
 // Reset starts again at Base.
-func (b *Backoff) Reset() { b.step = 0 }
+func (b *backoff) Reset() { b.step = 0 }
 
 // random is a time from nothing up to, and without, limit.
-func (b *Backoff) random(limit time.Duration) time.Duration {
+func (b *backoff) random(limit time.Duration) time.Duration {
 	if b.Rand == nil {
 		return rand.N(limit)
 	}

@@ -199,7 +199,7 @@ func (w *world) play(t *testing.T) error {
 	if err != nil || !chaos.Same(asked.Policy, w.policy) {
 		t.Errorf("%q is understood as %v, %v; want %v", w.line, asked.Policy, err, w.policy)
 	}
-	options, err := links.Options(asked.Policy, links.Shared)
+	resolver, err := links.Resolver(asked.Policy, links.Shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,13 +213,16 @@ func (w *world) play(t *testing.T) error {
 	var events []identity.Event
 	random := rand.New(rand.NewPCG(w.seed, 1))
 	var mu sync.Mutex
-	id, err := identity.Resolve(bounded, hetzner.Source(), append(options, identity.WithFacts(w.facts), identity.Over(w.net),
-		identity.WithObserver(func(e identity.Event) { events = append(events, e) }),
-		identity.WithBackoff(identity.Backoff{Rand: func(n int64) int64 {
-			mu.Lock()
-			defer mu.Unlock()
-			return random.Int64N(n)
-		}}))...)
+	resolver.Source, resolver.Facts = hetzner.Source(), &w.facts
+	resolver.Unproven = w.facts.Serial == ""
+	resolver.OnEvent = func(e identity.Event) { events = append(events, e) }
+	identity.Over(w.net)(&resolver)
+	identity.WithBackoff(identity.Backoff{Rand: func(n int64) int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.Int64N(n)
+	}})(&resolver)
+	id, err := resolver.Resolve(bounded)
 	took := time.Since(w.began)
 	w.net.ClosedOnce(t)
 	w.conns.Wait()

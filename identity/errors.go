@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +24,13 @@ func (e *NotPresentError) Error() string {
 }
 
 // TimeoutError says that the context ended before a name was proven, and why
-// each path had none. It unwraps to Cause and to every path's last error.
+// each path had none. It unwraps to Ended, Cause and every path's last error.
 type TimeoutError struct {
 	Source  string
 	Elapsed time.Duration
 	Paths   []PathError // one for each path there was, then what kept others from coming up
-	Cause   error       // the context's cause: tell a bound that passed from a cancellation by this one
+	Ended   error       // the context's error: DeadlineExceeded where a bound passed, Canceled else; nil: as Cause says
+	Cause   error       // the context's cause, which may be the caller's own
 	Undo    error       // what could not be undone; usually nil
 }
 
@@ -69,10 +71,10 @@ func (e *TimeoutError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns Cause, every path's last error, and Undo.
+// Unwrap returns Ended, Cause, Undo and every path's last error.
 func (e *TimeoutError) Unwrap() []error {
 	var errs []error
-	for _, err := range []error{e.Cause, e.Undo} {
+	for _, err := range []error{e.Ended, e.Cause, e.Undo} {
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -84,12 +86,28 @@ func (e *TimeoutError) Unwrap() []error {
 }
 
 // Timeout reports whether a bound passed; false is a cancellation.
-func (e *TimeoutError) Timeout() bool { return errors.Is(e.Cause, context.DeadlineExceeded) }
+func (e *TimeoutError) Timeout() bool {
+	return errors.Is(cmp.Or(e.Ended, e.Cause), context.DeadlineExceeded)
+}
+
+// ConfigError says that a [Resolver] asks for what cannot be. Nothing was sent.
+type ConfigError struct {
+	Field string // of Resolver: "Link.Methods"
+	Err   error
+}
+
+// Error names the field.
+func (e *ConfigError) Error() string { return "identity: " + e.Field + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+var errNoSource = errors.New("there is none")
 
 // MismatchError says that a valid answer was about another machine.
 type MismatchError struct {
 	InstanceID string // the answer's
-	Serial     string // this machine's, from DMI
+	Serial     string // this machine's, from DMI or as it was given
 }
 
 // Error names both numbers.
@@ -99,7 +117,7 @@ func (e *MismatchError) Error() string {
 
 // NameError says why a string is no host name.
 type NameError struct {
-	Name string // at most 253 bytes of it
+	Name string // the first 253 bytes of it, and an ellipsis where there are more
 	Rule string // what it breaks
 }
 

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // An Event is something that changed while Resolve was at work. Failures that
@@ -16,11 +19,12 @@ import (
 type Event struct {
 	At     time.Duration // since Resolve began, by the monotonic clock
 	Kind   EventKind
-	Path   string // "eth0/dhcp", "eth0", or empty for what concerns no path
-	Detail string // in words
+	Path   string // "eth0/dhcp", "eth0", "host", or empty for what concerns no path
+	Try    int    // number of the path's attempt, with EventTrying and EventFailed
+	Detail string // in words, for people: programs go by the other fields
 	Err    error  // what went wrong, or nil
 
-	// Link is the event of the network below, with Kind [Link] only. It is not
+	// Link is the event of the network below, with Kind [EventLink] only. It is not
 	// part of the JSON form.
 	Link *earlynet.Event
 }
@@ -30,20 +34,22 @@ type EventKind uint8
 
 // The kinds of events.
 const (
-	Platform   EventKind = iota + 1 // what the firmware says, and what follows from it
-	Link                            // the network below: a card, an address, an offer, an undo
-	Trying                          // a path is there, and its first attempt begins
-	Failed                          // an attempt failed otherwise than the one before it
-	Named                           // the name is proven; sent at once, while the link still stands
-	Completed                       // the rest of the identity is in, or why not all of it
-	UndoFailed                      // the network could not be put back fully
-	LeftBehind                      // a source's attempt heeds neither context nor connection
-	Folded                          // stands for events that the timeline has no room for
+	EventPlatform   EventKind = iota + 1 // what the firmware says, and what follows from it
+	EventLink                            // the network below: a card, an address, an offer, an undo
+	EventTrying                          // a path is there, and its first attempt begins
+	EventFailed                          // an attempt failed otherwise than the one before it
+	EventUnproven                        // the id of the answer that counts is not proven to be this machine's
+	EventNamed                           // the name is proven; sent at once, while the link still stands
+	EventCompleted                       // the rest of the identity is in, or why not all of it
+	EventUndoFailed                      // the network could not be put back fully
+	EventLeftBehind                      // a source's attempt heeds neither context nor connection
+	EventObserver                        // a callback of the caller's panicked, and is not called again
+	EventFolded                          // stands for events that the timeline has no room for
 )
 
 var kindNames = [...]string{
-	Platform: "platform", Link: "link", Trying: "trying", Failed: "failed", Named: "named",
-	Completed: "completed", UndoFailed: "undo-failed", LeftBehind: "left-behind", Folded: "folded",
+	EventPlatform: "platform", EventLink: "link", EventTrying: "trying", EventFailed: "failed", EventUnproven: "unproven", EventNamed: "named",
+	EventCompleted: "completed", EventUndoFailed: "undo-failed", EventLeftBehind: "left-behind", EventObserver: "observer", EventFolded: "folded",
 }
 
 // String returns the kind in one word, as in JSON.
@@ -52,6 +58,28 @@ func (k EventKind) String() string {
 		return fmt.Sprintf("EventKind(%d)", k)
 	}
 	return kindNames[k]
+}
+
+// Level is how much an operator should know of it: an Info is a step that
+// counts, a Debug what goes well in between, a Warn what may need a remedy.
+func (e Event) Level() slog.Level {
+	switch e.Kind {
+	case EventFailed, EventUnproven, EventUndoFailed, EventObserver:
+		return slog.LevelWarn
+	case EventNamed:
+		return slog.LevelInfo
+	}
+	if e.Link == nil {
+		return slog.LevelDebug
+	}
+	switch e.Link.Kind {
+	case earlynet.NICFound, earlynet.NICIgnored, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
+		return slog.LevelInfo
+	case earlynet.CarrierLost, earlynet.Conflict, earlynet.DHCPNak, earlynet.PathFailed, earlynet.UndoFailed, earlynet.LinkLeftUp,
+		earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver, earlynet.NextHop, earlynet.SettingFailed:
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
 // String is one line: "0.012s eth0/linklocal named: my-server".
@@ -76,6 +104,7 @@ type eventJSON struct {
 	AtMS   float64 `json:"at_ms"`
 	Kind   string  `json:"kind"`
 	Path   string  `json:"path,omitempty"`
+	Try    int     `json:"try,omitempty"`
 	Detail string  `json:"detail,omitempty"`
 	Err    string  `json:"error,omitempty"`
 }
@@ -83,7 +112,7 @@ type eventJSON struct {
 // MarshalJSON gives the time in milliseconds, the kind as a word and the error
 // as its text.
 func (e Event) MarshalJSON() ([]byte, error) {
-	out := eventJSON{AtMS: float64(e.At) / float64(time.Millisecond), Kind: e.Kind.String(), Path: e.Path, Detail: e.Detail}
+	out := eventJSON{AtMS: float64(e.At) / float64(time.Millisecond), Kind: e.Kind.String(), Path: e.Path, Try: e.Try, Detail: e.Detail}
 	if e.Err != nil {
 		out.Err = e.Err.Error()
 	}
@@ -96,7 +125,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &in); err != nil {
 		return err
 	}
-	*e = Event{At: time.Duration(in.AtMS * float64(time.Millisecond)), Path: in.Path, Detail: in.Detail}
+	*e = Event{At: time.Duration(in.AtMS * float64(time.Millisecond)), Path: in.Path, Try: in.Try, Detail: in.Detail}
 	for k, name := range kindNames {
 		if name != "" && name == in.Kind {
 			e.Kind = EventKind(k)
@@ -125,6 +154,7 @@ type timeline struct {
 	oldest int     // the ring's oldest
 	folded int
 	closed bool
+	broken []error // panics of callbacks
 }
 
 // add completes e with the time, records it and tells the observer.
@@ -147,26 +177,45 @@ func (t *timeline) addAt(at time.Time, e Event) {
 		t.oldest = (t.oldest + 1) % keepLast
 		t.folded++
 	}
-	if t.observer != nil {
-		t.tell(e)
-	}
+	t.tell(e)
 }
 
 // tell calls the observer. One that panics is not called again: the process
-// may be PID 1, and a broken console must not end it.
+// may be PID 1, and a broken console must not end it. The timeline says so.
 func (t *timeline) tell(e Event) {
-	defer func() {
-		if v := recover(); v != nil {
-			t.observer = nil
-		}
-	}()
-	t.observer(e)
+	observer := t.observer
+	if observer == nil {
+		return
+	}
+	if err := safely.Do("OnEvent", func() error { observer(e); return nil }); err != nil {
+		t.observer = nil
+		t.broken = append(t.broken, err)
+		t.first = append(t.first, Event{At: e.At, Kind: EventObserver, Err: err})
+	}
+}
+
+// caught records that another callback panicked.
+func (t *timeline) caught(err error) {
+	t.add(Event{Kind: EventObserver, Err: err})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.broken = append(t.broken, err)
+}
+
+// panics are those of the caller's callbacks.
+func (t *timeline) panics() []error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.broken)
 }
 
 // link records an event of the network below.
 func (t *timeline) link(e earlynet.Event) {
 	path := e.Interface
-	if e.Method != 0 {
+	switch {
+	case e.Method != 0 && path == "": // over the host's network
+		path = e.Method.String()
+	case e.Method != 0:
 		path += "/" + e.Method.String()
 	}
 	at := e.Time
@@ -177,7 +226,7 @@ func (t *timeline) link(e earlynet.Event) {
 	if e.Detail != "" {
 		detail += ": " + e.Detail
 	}
-	t.addAt(at, Event{Kind: Link, Path: path, Detail: detail, Err: e.Err, Link: &e})
+	t.addAt(at, Event{Kind: EventLink, Path: path, Detail: detail, Err: e.Err, Link: &e})
 }
 
 // close ends the record and returns it. The observer hears nothing afterwards.
@@ -188,7 +237,7 @@ func (t *timeline) close() []Event {
 	events := append([]Event(nil), t.first...)
 	if t.folded > 0 {
 		oldest := t.last[t.oldest]
-		events = append(events, Event{At: oldest.At, Kind: Folded, Detail: fmt.Sprintf("%d events left out", t.folded)})
+		events = append(events, Event{At: oldest.At, Kind: EventFolded, Detail: fmt.Sprintf("%d events left out", t.folded)})
 	}
 	events = append(events, t.last[t.oldest:]...)
 	return append(events, t.last[:t.oldest]...)

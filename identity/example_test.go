@@ -4,16 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/identity/identitytest"
+	"github.com/nametag-boot/nametag/procfs"
 )
 
 // Inside a system that has its network already. On a server, the source would
 // be hetzner.Source().
-func ExampleResolve() {
+func ExampleResolver_Resolve() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 
@@ -21,7 +26,8 @@ func ExampleResolve() {
 		identitytest.Fail(errors.New("connection refused")), // not yet
 		identitytest.Answer("db1.example.com", "42"),
 	)
-	id, err := identity.Resolve(ctx, src, identity.OverHost(), identity.WithFacts(dmi.Facts{}))
+	r := identity.Resolver{Source: src, Host: true, Facts: &dmi.Facts{Serial: "42"}}
+	id, err := r.Resolve(ctx)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -31,11 +37,12 @@ func ExampleResolve() {
 }
 
 // What to do about each kind of error.
-func ExampleResolve_errors() {
+func ExampleResolver_Resolve_errors() {
 	src := identitytest.New()
-	src.Presence = identity.No
+	src.Presence = identity.PresenceNo
 
-	_, err := identity.Resolve(context.Background(), src, identity.WithFacts(dmi.Facts{Vendor: "QEMU"}))
+	r := identity.Resolver{Source: src, Facts: &dmi.Facts{Vendor: "QEMU"}}
+	_, err := r.Resolve(context.Background())
 	var (
 		notHere *identity.NotPresentError
 		timeout *identity.TimeoutError
@@ -49,20 +56,56 @@ func ExampleResolve_errors() {
 	// Output: boot on, the name is somebody else's matter: identity: this machine is not on test: its DMI vendor is "QEMU"
 }
 
-// The name is known before the link is undone.
-func ExampleWithObserver() {
-	src := identitytest.New(identitytest.Answer("my-server", "42"))
-	observe := func(e identity.Event) {
-		if e.Kind == identity.Named {
-			fmt.Println(e.Path, e.Detail)
-		}
-	}
-	_, err := identity.Resolve(context.Background(), src,
-		identity.OverHost(), identity.WithFacts(dmi.Facts{}), identity.WithObserver(observe))
+// In an init: a link of its own on every card, and the name at its proof, before
+// that link is undone.
+func ExampleResolve() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+
+	id, err := identity.Resolve(ctx, hetzner.Source())
 	if err != nil {
+		log.Print(err) // says for each path why there was no name
+		return
+	}
+	if err := unix.Sethostname([]byte(id.ShortName())); err != nil {
+		log.Print(err)
+	}
+}
+
+// Progress: OnEvent hears what happens, OnName has the name as soon as it is proven.
+func ExampleResolver() {
+	r := identity.Resolver{
+		Source:  identitytest.New(identitytest.Answer("my-server", "42")),
+		Host:    true,
+		Minimal: true,
+		Facts:   &dmi.Facts{Serial: "42"},
+		OnName:  func(id identity.Identity) { fmt.Println("it is", id.Hostname) },
+		OnEvent: func(e identity.Event) { fmt.Println(e.Level(), e.Kind) },
+	}
+	if _, err := r.Resolve(context.Background()); err != nil {
 		fmt.Println(err)
 	}
-	// Output: host my-server
+	// Unordered output:
+	// DEBUG platform
+	// INFO link
+	// DEBUG trying
+	// INFO named
+	// it is my-server
+}
+
+// What the kernel argument asks for.
+func ExampleFromPolicy() {
+	line, err := procfs.ParseString("talos.hostname.wait=2m,nic=eth*,via=dhcp,keep=network")
+	if err != nil {
+		fmt.Println(err) // and line has the default policy
+	}
+	r, err := identity.FromPolicy(line.Policy)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(line.Policy.Wait, r.Link.NICs, r.Link.Methods, r.Keep)
+	// Output: 2m0s [eth*] [dhcp] true
 }
 
 func ExampleValidateHostname() {
@@ -71,15 +114,4 @@ func ExampleValidateHostname() {
 	// Output:
 	// <nil>
 	// "<html>" is no host name: '<' at byte 0 is neither letter, digit, hyphen nor dot
-}
-
-func ExampleBackoff() {
-	b := identity.Backoff{
-		Base: 100 * time.Millisecond, Cap: time.Second,
-		Rand: func(n int64) int64 { return n - 1 }, // no jitter, for the example's sake
-	}
-	for range 5 {
-		fmt.Print(b.Next(), " ")
-	}
-	// Output: 100ms 200ms 400ms 800ms 1s
 }

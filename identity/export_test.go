@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/identity/dmi"
 )
 
 // FakeNet is a network without a kernel: paths and changes come when a test says.
@@ -86,9 +87,30 @@ func (n *FakeNet) Close() error {
 	return n.Broken
 }
 
+// A Tweak changes a resolver.
+type Tweak = func(*Resolver)
+
+// ResolveWith is Resolve of a resolver with this source and these changes.
+func ResolveWith(ctx context.Context, src Source, tweaks ...Tweak) (*Identity, error) {
+	r := Resolver{Source: src}
+	for _, tweak := range tweaks {
+		tweak(&r)
+	}
+	return r.Resolve(ctx)
+}
+
+// WithFacts sets the facts.
+func WithFacts(f dmi.Facts) Tweak { return func(r *Resolver) { r.Facts = &f } }
+
+// WithObserver sets OnEvent.
+func WithObserver(fn func(Event)) Tweak { return func(r *Resolver) { r.OnEvent = fn } }
+
+// Backoff is the back-off of a path.
+type Backoff = backoff
+
 // Over makes Resolve use n.
-func Over(n *FakeNet) Option {
-	return func(c *config) {
+func Over(n *FakeNet) Tweak {
+	return func(c *Resolver) {
 		c.open = func(ctx context.Context, cfg earlynet.Config) (network, error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -100,7 +122,7 @@ func Over(n *FakeNet) Option {
 }
 
 // WithBackoff sets the back-off of each path, and where its random numbers come from.
-func WithBackoff(b Backoff) Option { return func(c *config) { c.backoff = b } }
+func WithBackoff(b Backoff) Tweak { return func(c *Resolver) { c.backoff = b } }
 
 // ClosedOnce checks that the network was closed as often as it was opened.
 func (n *FakeNet) ClosedOnce(t *testing.T) {
@@ -120,15 +142,15 @@ func (n *FakeNet) Opened() int {
 }
 
 // OverBroken makes the network fail to open.
-func OverBroken(err error) Option {
-	return func(c *config) {
+func OverBroken(err error) Tweak {
+	return func(c *Resolver) {
 		c.open = func(context.Context, earlynet.Config) (network, error) { return nil, err }
 	}
 }
 
 // OverReluctant makes Resolve use n once the network has failed to open with each of the errors.
-func OverReluctant(n *FakeNet, refusals ...error) Option {
-	return func(c *config) {
+func OverReluctant(n *FakeNet, refusals ...error) Tweak {
+	return func(c *Resolver) {
 		Over(n)(c)
 		open := c.open
 		c.open = func(ctx context.Context, cfg earlynet.Config) (network, error) {

@@ -70,7 +70,7 @@ func (s stampede) boot(t *testing.T, service *herd.Service, i uint64) {
 		if s.wait > 0 {
 			ctx, cancel = context.WithTimeout(t.Context(), s.wait)
 		}
-		id, err := identity.Resolve(ctx, src, identity.WithFacts(dmi.Facts{}), identity.Over(net), identity.WithBackoff(backoff))
+		id, err := identity.ResolveWith(ctx, src, identity.WithFacts(dmi.Facts{Serial: "42"}), identity.Over(net), identity.WithBackoff(backoff))
 		cancel()
 		if err == nil {
 			if id.Hostname != "my-server" {
@@ -105,8 +105,9 @@ func (n *numbers) below(limit int64) int64 {
 }
 
 func (c *citizen) Name() string                        { return "herd" }
-func (c *citizen) Present(dmi.Facts) identity.Presence { return identity.Unknown }
-func (c *citizen) Addresses() []netip.Addr             { return nil }
+func (c *citizen) Present(dmi.Facts) identity.Presence { return identity.PresenceUnknown }
+func (c *citizen) InstanceID(f dmi.Facts) string       { return f.Serial }
+func (c *citizen) Addresses() ([]netip.Addr, error)    { return nil, nil }
 
 func (c *citizen) Fetch(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
 	if err := c.ask(ctx, c.trip()); err != nil {

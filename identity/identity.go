@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// An Identity is who this machine is. Hostname and, where the source has one,
-// InstanceID are proven; the rest is what came along in time and may be empty.
+// An Identity is who this machine is. Hostname and InstanceID belong together,
+// and IDProvenBy says what makes them this machine's; the rest is what came along in time and may be empty.
 // The JSON names are stable.
 type Identity struct {
 	// Hostname is the exact string that the metadata gave, domain included,
@@ -15,6 +15,7 @@ type Identity struct {
 	// Domain is what follows Hostname's first dot, or nothing.
 	Domain           string           `json:"domain,omitempty"`
 	InstanceID       string           `json:"instance_id,omitempty"`
+	IDProvenBy       Proof            `json:"id_proven_by,omitempty"` // what says that InstanceID is this machine's
 	Region           string           `json:"region,omitempty"`
 	AvailabilityZone string           `json:"availability_zone,omitempty"`
 	PublicIPv4       netip.Addr       `json:"public_ipv4,omitzero"` // the zero Addr: none, or not known

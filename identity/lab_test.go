@@ -83,8 +83,8 @@ func TestLab(t *testing.T) {
 			}
 			var events []identity.Event
 			began := time.Now()
-			id, err := identity.Resolve(ctx, hetzner.Source(),
-				identity.OverLinks(earlynet.Config{NICs: c.nics, Methods: c.methods}),
+			id, err := identity.ResolveWith(ctx, hetzner.Source(),
+				func(r *identity.Resolver) { r.Link.NICs, r.Link.Methods = c.nics, c.methods },
 				identity.WithObserver(func(e identity.Event) { events = append(events, e) }),
 				identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: cmp.Or(c.serial, "42")}))
 			took := time.Since(began)
@@ -125,7 +125,7 @@ func TestLabCancelled(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			why := errors.New("SIGTERM")
 			time.AfterFunc(after, func() { cancel(why) })
-			_, err := identity.Resolve(ctx, hetzner.Source(), identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}}), identity.WithFacts(dmi.Facts{}))
+			_, err := identity.ResolveWith(ctx, hetzner.Source(), func(r *identity.Resolver) { r.Link.NICs = []string{"eth0"} }, identity.WithFacts(dmi.Facts{Serial: "42"}))
 			if !errors.Is(err, why) {
 				t.Errorf("got %v", err)
 			}

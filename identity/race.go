@@ -16,12 +16,15 @@ type race struct {
 	wins    chan *win
 	runners map[*runner]struct{}
 	ended   chan *runner
+	over    error // that no path can have a name
 }
 
 // A win is the first valid answer.
 type win struct {
 	path    *earlynet.Path
 	answer  Answer
+	proof   Proof
+	over    error  // instead of an answer
 	release func() // lets the source free what it holds for answer.More
 }
 
@@ -48,7 +51,15 @@ func (r *race) run(ctx context.Context) *win {
 	for {
 		select {
 		case w := <-r.wins:
-			r.log.add(Event{Kind: Named, Path: w.path.String(), Detail: w.answer.Hostname})
+			if w.over != nil {
+				w.release()
+				r.over = w.over
+				return nil
+			}
+			if w.proof == ProofNone {
+				r.log.add(Event{Kind: EventUnproven, Path: w.path.String(), Err: &UnprovenError{Source: r.name, InstanceID: shorten(w.answer.InstanceID, 64), Facts: r.facts}})
+			}
+			r.log.add(Event{Kind: EventNamed, Path: w.path.String(), Detail: w.answer.Hostname})
 			return w
 		case <-ctx.Done():
 			return nil
@@ -76,12 +87,19 @@ func (r *race) run(ctx context.Context) *win {
 func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
 	run := &runner{race: r, lane: r.lane(path.String()), path: path, backoff: r.backoff, nudged: make(chan struct{}, 1)}
 	r.runners[run] = struct{}{}
-	r.tasks.Go(func() {
-		run.run(ctx, running)
+	end := func() {
 		select {
 		case r.ended <- run:
 		case <-running.Done():
 		}
+	}
+	r.tasks.Go("asking over "+run.lane.name, func() {
+		run.run(ctx, running)
+		end()
+	}, func(err error) {
+		run.lane.fail(err)
+		r.log.add(Event{Kind: EventFailed, Path: run.lane.name, Err: err})
+		end()
 	})
 }
 

@@ -19,7 +19,9 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/hetzner"
 	. "github.com/nametag-boot/nametag/identity/identitytest"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // A lab is a network that a test plays with in virtual time, and an observer.
@@ -44,15 +46,15 @@ func scenario(t *testing.T, about string, play func(l *lab)) {
 }
 
 // resolve is Resolve with a bound, over the lab's network.
-func (l *lab) resolve(bound time.Duration, src identity.Source, opts ...identity.Option) (*identity.Identity, error) {
+func (l *lab) resolve(bound time.Duration, src identity.Source, opts ...identity.Tweak) (*identity.Identity, error) {
 	ctx, cancel := context.WithTimeout(l.Context(), bound)
 	defer cancel()
-	opts = append([]identity.Option{
-		identity.WithFacts(dmi.Facts{}),
+	opts = append([]identity.Tweak{
+		identity.WithFacts(dmi.Facts{Serial: "42"}),
 		identity.WithObserver(func(e identity.Event) { l.events = append(l.events, e) }),
 		identity.Over(l.FakeNet),
 	}, opts...)
-	return identity.Resolve(ctx, src, opts...)
+	return identity.ResolveWith(ctx, src, opts...)
 }
 
 func (l *lab) count(kind identity.EventKind) (n int) {
@@ -88,8 +90,8 @@ func (l *lab) named(id *identity.Identity, err error, name string, from, to time
 	if took := time.Since(l.began); took < from || took > to {
 		l.Errorf("it took %v, want %v to %v", took, from, to)
 	}
-	if l.count(identity.Named) != 1 {
-		l.Errorf("%d events say that the name is proven", l.count(identity.Named))
+	if l.count(identity.EventNamed) != 1 {
+		l.Errorf("%d events say that the name is proven", l.count(identity.EventNamed))
 	}
 }
 
@@ -103,7 +105,7 @@ func (l *lab) timedOut(id *identity.Identity, err error, bound time.Duration) *i
 	if took := time.Since(l.began); took < bound || took > bound+10*time.Millisecond {
 		l.Errorf("it took %v, want %v", took, bound)
 	}
-	if l.count(identity.Named) != 0 {
+	if l.count(identity.EventNamed) != 0 {
 		l.Error("a name was announced all the same")
 	}
 	return timeout
@@ -139,8 +141,8 @@ func TestResolve(t *testing.T) {
 		if n := len(src.Calls()); n < 8 || n > 60 {
 			l.Errorf("%d attempts in 20 s", n)
 		}
-		if l.count(identity.Failed) != 1 {
-			l.Errorf("the same failure was told %d times", l.count(identity.Failed))
+		if l.count(identity.EventFailed) != 1 {
+			l.Errorf("the same failure was told %d times", l.count(identity.EventFailed))
 		}
 	})
 	scenario(t, "a service that swallows what comes in the first 3 s", func(l *lab) {
@@ -192,8 +194,8 @@ func TestResolve(t *testing.T) {
 		if !strings.Contains(timeout.Error(), "eth0/linklocal: no answer in ") {
 			l.Errorf("the message is %q", timeout)
 		}
-		if l.count(identity.Failed) != 1 {
-			l.Errorf("silence was told %d times", l.count(identity.Failed))
+		if l.count(identity.EventFailed) != 1 {
+			l.Errorf("silence was told %d times", l.count(identity.EventFailed))
 		}
 	})
 	scenario(t, "a flapping path", func(l *lab) {
@@ -220,39 +222,22 @@ func TestResolve(t *testing.T) {
 	scenario(t, "another server's instance id first, the right one later", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		src := New(Answer("other", "43"), Answer("other", ""), Answer("my-server", "42"))
-		src.Presence = identity.Yes
+		src.Presence = identity.PresenceYes
 		id, err := l.resolve(time.Minute, src, hetznerDMI)
 		l.named(id, err, "my-server", 0, time.Second)
-		if l.count(identity.Failed) != 2 {
-			l.Errorf("%d failures were told, want 2", l.count(identity.Failed))
+		if l.count(identity.EventFailed) != 2 {
+			l.Errorf("%d failures were told, want 2", l.count(identity.EventFailed))
 		}
 	})
 	scenario(t, "another server's instance id to the end", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		src := New(Answer("other", "43"))
-		src.Presence = identity.Yes
+		src.Presence = identity.PresenceYes
 		id, err := l.resolve(time.Minute, src, hetznerDMI)
 		timeout := l.timedOut(id, err, time.Minute)
 		var mismatch *identity.MismatchError
 		if !errors.As(timeout, &mismatch) || *mismatch != (identity.MismatchError{InstanceID: "43", Serial: "42"}) {
 			l.Errorf("got %v, want the mismatch", timeout)
-		}
-	})
-	scenario(t, "a source with a check of its own replaces the comparison", func(l *lab) {
-		l.Up("eth0", earlynet.DHCP)
-		src := verifier{New(Answer("my-server", "i-0abc"))}
-		src.Presence = identity.Yes
-		id, err := l.resolve(time.Minute, src, hetznerDMI)
-		l.named(id, err, "my-server", 0, 0)
-	})
-	scenario(t, "without a readable serial there is no cross-check, and an event says so", func(l *lab) {
-		l.Up("eth0", earlynet.DHCP)
-		src := New(Answer("my-server", "43"))
-		src.Presence = identity.Yes
-		id, err := l.resolve(time.Minute, src, identity.WithFacts(dmi.Facts{Vendor: "Hetzner"}))
-		l.named(id, err, "my-server", 0, 0)
-		if first := l.events[0]; first.Kind != identity.Platform || !strings.Contains(first.Detail, "not cross-checked") {
-			l.Errorf("the first event is %v", first)
 		}
 	})
 	scenario(t, "an invalid name first, a valid one later", func(l *lab) {
@@ -271,7 +256,7 @@ func TestResolve(t *testing.T) {
 	scenario(t, "a machine of another platform is told at once, before any packet", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		src := New(Answer("my-server", "42"))
-		src.Presence = identity.No
+		src.Presence = identity.PresenceNo
 		_, err := l.resolve(time.Minute, src, identity.WithFacts(dmi.Facts{Vendor: "QEMU"}))
 		var notPresent *identity.NotPresentError
 		if !errors.As(err, &notPresent) || notPresent.Source != "test" || notPresent.Facts.Vendor != "QEMU" {
@@ -312,7 +297,7 @@ func TestContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(l.Context())
 		why := errors.New("SIGTERM")
 		cancel(why)
-		_, err := identity.Resolve(ctx, New(Answer("my-server", "42")), identity.WithFacts(dmi.Facts{}), identity.Over(l.FakeNet))
+		_, err := identity.ResolveWith(ctx, New(Answer("my-server", "42")), identity.WithFacts(dmi.Facts{Serial: "42"}), identity.Over(l.FakeNet))
 		var timeout *identity.TimeoutError
 		if !errors.As(err, &timeout) || !errors.Is(err, why) || timeout.Timeout() || l.Opened() != 0 {
 			l.Errorf("got %v, opened %d", err, l.Opened())
@@ -335,7 +320,7 @@ func TestContext(t *testing.T) {
 			why := errors.New("SIGTERM")
 			time.AfterFunc(3*time.Second, func() { cancel(why) })
 			var events []identity.Event
-			_, err := identity.Resolve(ctx, New(steps...), identity.WithFacts(dmi.Facts{}), identity.Over(l.FakeNet),
+			_, err := identity.ResolveWith(ctx, New(steps...), identity.WithFacts(dmi.Facts{Serial: "42"}), identity.Over(l.FakeNet),
 				identity.WithObserver(func(e identity.Event) { events = append(events, e) }))
 			timeout := l.timedOut(nil, err, 3*time.Second)
 			if !errors.Is(err, why) || timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
@@ -346,7 +331,7 @@ func TestContext(t *testing.T) {
 			}
 			left := 0
 			for _, e := range events {
-				if e.Kind == identity.LeftBehind {
+				if e.Kind == identity.EventLeftBehind {
 					left++
 				}
 			}
@@ -370,6 +355,156 @@ func TestContext(t *testing.T) {
 	})
 }
 
+// TestProof is the table of docs/boot.md: what the cloud's firmware says, what the caller allows, and what an answer for
+// instance 42 comes to.
+func TestProof(t *testing.T) {
+	var (
+		yes, unknown = identity.PresenceYes, identity.PresenceUnknown
+		hidden       = dmi.Facts{SerialHidden: true}
+	)
+	const (
+		refused  = identity.Proof("refused")
+		mismatch = identity.Proof("mismatch")
+		atOnce   = identity.Proof("refused before the first packet")
+	)
+	for _, c := range []struct {
+		presence identity.Presence
+		facts    dmi.Facts
+		expect   string
+		unproven bool
+		want     identity.Proof
+	}{
+		{yes, dmi.Facts{Serial: "42"}, "", false, identity.ProofDMI},
+		{yes, dmi.Facts{Serial: "42"}, "", true, identity.ProofDMI},
+		{yes, dmi.Facts{Serial: "42"}, "42", false, identity.ProofDMI},
+		{yes, dmi.Facts{Serial: "42"}, "43", false, mismatch},
+		{yes, dmi.Facts{Serial: "43"}, "", false, mismatch},
+		{yes, dmi.Facts{Serial: "43"}, "", true, mismatch},
+		{yes, dmi.Facts{Serial: "43"}, "42", true, mismatch},
+		{yes, dmi.Facts{}, "", false, atOnce},
+		{yes, dmi.Facts{}, "", true, identity.ProofNone},
+		{yes, dmi.Facts{}, "42", false, identity.ProofExpected},
+		{yes, dmi.Facts{}, "43", true, mismatch},
+		{yes, hidden, "", false, atOnce},
+		{yes, hidden, "", true, identity.ProofNone},
+		{yes, hidden, "42", false, identity.ProofExpected},
+		{unknown, dmi.Facts{Serial: "42"}, "", false, identity.ProofDMI},
+		{unknown, dmi.Facts{Serial: "of a Dell"}, "", false, refused},
+		{unknown, dmi.Facts{Serial: "of a Dell"}, "", true, identity.ProofNone},
+		{unknown, dmi.Facts{Serial: "of a Dell"}, "42", false, identity.ProofExpected},
+		{unknown, dmi.Facts{}, "", false, atOnce},
+		{unknown, dmi.Facts{}, "", true, identity.ProofNone},
+		{unknown, dmi.Facts{}, "42", false, identity.ProofExpected},
+	} {
+		scenario(t, fmt.Sprintf("present: %v, %+v, expected %q, unproven allowed: %v: %s", c.presence, c.facts, c.expect, c.unproven, c.want), func(l *lab) {
+			l.Up("eth0", earlynet.DHCP)
+			src := New(Answer("my-server", "42"))
+			src.Presence = c.presence
+			id, err := l.resolve(time.Minute, src, identity.WithFacts(c.facts), func(r *identity.Resolver) { r.ExpectID, r.Unproven = c.expect, c.unproven })
+			_, other := errors.AsType[*identity.MismatchError](err)
+			unproven, refusal := errors.AsType[*identity.UnprovenError](err)
+			switch c.want {
+			case mismatch:
+				if l.timedOut(id, err, time.Minute); !other {
+					l.Errorf("got %v", err)
+				}
+			case refused:
+				if l.timedOut(id, err, time.Minute); !refusal || unproven.InstanceID != "42" {
+					l.Errorf("got %v", err)
+				}
+			case atOnce:
+				if !refusal || len(src.Calls()) != 0 || l.Opened() != 0 || time.Since(l.began) != 0 {
+					l.Errorf("got %v, %v after %d calls", id, err, len(src.Calls()))
+				}
+			default:
+				l.named(id, err, "my-server", 0, 0)
+				if id.IDProvenBy != c.want {
+					l.Errorf("proven by %q", id.IDProvenBy)
+				}
+				if warned := l.count(identity.EventUnproven) == 1; warned != (c.want == identity.ProofNone) {
+					l.Errorf("warned: %v", warned)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
+	for about, r := range map[string]identity.Resolver{
+		"no source":                 {},
+		"no such method":            {Source: New(), Link: earlynet.Config{Methods: []earlynet.Method{99}}},
+		"an endpoint that is none":  {Source: hetzner.Source(hetzner.WithEndpoint("://"))},
+		"an endpoint with a name":   {Source: hetzner.Source(hetzner.WithEndpoint("http://metadata.example/"))},
+		"an endpoint that is https": {Source: hetzner.Source(hetzner.WithEndpoint("https://169.254.169.254/"))},
+	} {
+		scenario(t, about, func(l *lab) {
+			identity.Over(l.FakeNet)(&r)
+			_, err := r.Resolve(l.Context())
+			if _, is := errors.AsType[*identity.ConfigError](err); !is || l.Opened() != 0 {
+				l.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestASourceMayEndTheMatter(t *testing.T) {
+	scenario(t, "a source that learns that it is not present ends it on every path", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		l.Up("eth1", earlynet.DHCP)
+		src := New(Silence()).On("eth1/dhcp", After(time.Second, Fail(&identity.NotPresentError{Source: "test"})))
+		id, err := l.resolve(time.Minute, src)
+		if _, elsewhere := errors.AsType[*identity.NotPresentError](err); !elsewhere || id != nil || time.Since(l.began) > 2*time.Second {
+			l.Errorf("got %v, %v after %v", id, err, time.Since(l.began))
+		}
+	})
+}
+
+func TestTimeoutGoesByTheContext(t *testing.T) {
+	scenario(t, "a bound with a cause of the caller's own is a time-out, and the cause is kept", func(l *lab) {
+		why := errors.New("the boot's time is up")
+		ctx, cancel := context.WithTimeoutCause(l.Context(), time.Second, why)
+		defer cancel()
+		_, err := identity.ResolveWith(ctx, New(), identity.WithFacts(dmi.Facts{Serial: "42"}), identity.Over(l.FakeNet))
+		timeout, is := errors.AsType[*identity.TimeoutError](err)
+		if !is || !timeout.Timeout() || !errors.Is(err, why) || !errors.Is(err, context.DeadlineExceeded) {
+			l.Errorf("got %v", err)
+		}
+	})
+	scenario(t, "a cancellation is none, whatever its cause", func(l *lab) {
+		ctx, cancel := context.WithCancelCause(l.Context())
+		time.AfterFunc(time.Second, func() { cancel(context.DeadlineExceeded) })
+		_, err := identity.ResolveWith(ctx, New(), identity.WithFacts(dmi.Facts{Serial: "42"}), identity.Over(l.FakeNet))
+		timeout, is := errors.AsType[*identity.TimeoutError](err)
+		if !is || timeout.Timeout() || !errors.Is(err, context.Canceled) {
+			l.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestOnName(t *testing.T) {
+	scenario(t, "the name comes before the rest and before the end of the link", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		var named []identity.Identity
+		src := New(AnswerMore("my-server", "42", func(_ context.Context, id *identity.Identity) error {
+			if len(named) != 1 {
+				l.Error("the rest came first")
+			}
+			id.Region = "eu-central"
+			return nil
+		}))
+		l.OnClose = func() {
+			if len(named) != 1 {
+				l.Error("the link ended first")
+			}
+		}
+		id, err := l.resolve(time.Minute, src, func(r *identity.Resolver) { r.OnName = func(id identity.Identity) { named = append(named, id) } })
+		l.named(id, err, "my-server", 0, 0)
+		if len(named) != 1 || named[0].Hostname != "my-server" || named[0].IDProvenBy != identity.ProofDMI || named[0].Region != "" {
+			l.Errorf("heard %+v", named)
+		}
+	})
+}
+
 func TestLifetimes(t *testing.T) {
 	scenario(t, "the network outlives the context until it is closed, and no longer", func(l *lab) {
 		l.OnClose = func() {
@@ -388,13 +523,13 @@ func TestLifetimes(t *testing.T) {
 		var attempt context.Context
 		src := New(func(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
 			attempt = ctx
-			return identity.Answer{Hostname: "my-server", More: func(context.Context, *identity.Identity) error { return attempt.Err() }}, nil
+			return identity.Answer{Hostname: "my-server", InstanceID: "42", More: func(context.Context, *identity.Identity) error { return attempt.Err() }}, nil
 		})
-		id, err := identity.Resolve(l.Context(), src, identity.WithFacts(dmi.Facts{}), identity.Over(l.FakeNet))
+		id, err := identity.ResolveWith(l.Context(), src, identity.WithFacts(dmi.Facts{Serial: "42"}), identity.Over(l.FakeNet))
 		if err != nil {
 			l.Fatal(err)
 		}
-		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.Completed || last.Err != nil {
+		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.EventCompleted || last.Err != nil {
 			l.Errorf("the last event is %v", last)
 		}
 		if attempt.Err() == nil {
@@ -411,7 +546,7 @@ func TestLifetimes(t *testing.T) {
 			if first.Err() == nil {
 				l.Error("it is open still")
 			}
-			return identity.Answer{Hostname: "my-server"}, nil
+			return identity.Answer{Hostname: "my-server", InstanceID: "42"}, nil
 		})
 		id, err := l.resolve(time.Minute, src)
 		l.named(id, err, "my-server", 0, time.Second)
@@ -428,6 +563,22 @@ func TestLifetimes(t *testing.T) {
 	})
 }
 
+// isPanic reports whether an error is a panic that was caught.
+func isPanic(err error) bool {
+	_, is := errors.AsType[*safely.PanicError](err)
+	return is
+}
+
+// observed is the event that says of a callback's panic.
+func observed(id *identity.Identity) (e identity.Event) {
+	for _, e = range id.Timeline {
+		if e.Kind == identity.EventObserver {
+			return e
+		}
+	}
+	return identity.Event{}
+}
+
 func TestPanics(t *testing.T) {
 	boom := errors.New("boom")
 	scenario(t, "in one attempt: the next one counts", func(l *lab) {
@@ -438,7 +589,7 @@ func TestPanics(t *testing.T) {
 	scenario(t, "in every attempt: the time-out tells", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		id, err := l.resolve(time.Minute, New(Panic(boom)))
-		if timeout := l.timedOut(id, err, time.Minute); !errors.Is(timeout, boom) || !strings.Contains(timeout.Error(), "panic: boom") {
+		if timeout := l.timedOut(id, err, time.Minute); !errors.Is(timeout, boom) || !isPanic(timeout) {
 			l.Errorf("got %v", timeout)
 		}
 	})
@@ -446,20 +597,30 @@ func TestPanics(t *testing.T) {
 		l.Up("eth0", earlynet.DHCP)
 		id, err := l.resolve(time.Minute, New(AnswerMore("my-server", "42", func(context.Context, *identity.Identity) error { panic(boom) })))
 		l.named(id, err, "my-server", 0, 0)
-		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.Completed || !errors.Is(last.Err, boom) {
+		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.EventCompleted || !errors.Is(last.Err, boom) {
 			l.Errorf("the last event is %v", last)
 		}
 	})
-	scenario(t, "in Name, Present and Verify", func(l *lab) {
+	scenario(t, "in Name, Present and InstanceID: nothing is known, so nothing is proven", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
-		id, err := l.resolve(time.Second, panicker{New(Answer("my-server", "42"))})
-		l.timedOut(id, err, time.Second)
+		_, err := l.resolve(time.Second, panicker{New(Answer("my-server", "42"))})
+		if _, unproven := errors.AsType[*identity.UnprovenError](err); !unproven {
+			l.Errorf("got %v", err)
+		}
+	})
+	scenario(t, "in OnName: the name comes", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), func(r *identity.Resolver) { r.OnName = func(identity.Identity) { panic(boom) } })
+		l.named(id, err, "my-server", 0, 0)
+		if l.count(identity.EventObserver) != 1 {
+			l.Error("nothing says that OnName panicked")
+		}
 	})
 	scenario(t, "in the observer: it is not called again, and the name comes", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		calls := 0
 		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), identity.WithObserver(func(identity.Event) { calls++; panic(boom) }))
-		if err != nil || id.Hostname != "my-server" || calls != 1 {
+		if err != nil || id.Hostname != "my-server" || calls != 1 || !errors.Is(observed(id).Err, boom) {
 			l.Errorf("got %v, %v after %d calls", id, err, calls)
 		}
 	})
@@ -535,7 +696,7 @@ func TestFloods(t *testing.T) {
 					time.Sleep(end.Sub(now))
 					return identity.Answer{}, errRefused
 				}
-				return identity.Answer{Hostname: "my-server"}, nil
+				return identity.Answer{Hostname: "my-server", InstanceID: "42"}, nil
 			})
 			id, err := l.resolve(time.Minute, src)
 			l.named(id, err, "my-server", time.Second, 1100*time.Millisecond)
@@ -567,7 +728,7 @@ func TestFloods(t *testing.T) {
 		n := 0
 		src := New(func(context.Context, *earlynet.Path) (identity.Answer, error) {
 			if n++; n == 1000 {
-				return identity.Answer{Hostname: "my-server"}, nil
+				return identity.Answer{Hostname: "my-server", InstanceID: "42"}, nil
 			}
 			return identity.Answer{}, fmt.Errorf("failure %d", n)
 		})
@@ -576,12 +737,12 @@ func TestFloods(t *testing.T) {
 		if got := len(id.Timeline); got > 200 {
 			l.Errorf("%d events", got)
 		}
-		if first, last := id.Timeline[0], id.Timeline[len(id.Timeline)-1]; first.Kind != identity.Platform || last.Kind != identity.Named {
+		if first, last := id.Timeline[0], id.Timeline[len(id.Timeline)-1]; first.Kind != identity.EventPlatform || last.Kind != identity.EventNamed {
 			l.Errorf("from %v to %v", first, last)
 		}
 		folded, before := 0, time.Duration(0)
 		for _, e := range id.Timeline {
-			if e.Kind == identity.Folded {
+			if e.Kind == identity.EventFolded {
 				folded++
 			}
 			if e.At < before {
@@ -602,8 +763,8 @@ func TestOrder(t *testing.T) {
 			l.Error("the rest is fetched")
 			return nil
 		}))
-		id, err := l.resolve(time.Minute, src, identity.NameOnly())
-		if err != nil || id.Hostname != "my-server" || id.InstanceID != "42" || l.count(identity.Completed) != 0 {
+		id, err := l.resolve(time.Minute, src, func(r *identity.Resolver) { r.Minimal = true })
+		if err != nil || id.Hostname != "my-server" || id.InstanceID != "42" || l.count(identity.EventCompleted) != 0 {
 			l.Errorf("got %+v, %v", id, err)
 		}
 	})
@@ -616,8 +777,8 @@ func TestOrder(t *testing.T) {
 			id.Hostname, id.Region = "hijacked", "eu-central"
 			return nil
 		}))
-		id, err := l.resolve(time.Minute, src, identity.KeepLink(), identity.WithObserver(func(e identity.Event) {
-			if e.Kind == identity.Named {
+		id, err := l.resolve(time.Minute, src, func(r *identity.Resolver) { r.Keep = true }, identity.WithObserver(func(e identity.Event) {
+			if e.Kind == identity.EventNamed {
 				order = append(order, "named "+e.Detail)
 			}
 		}))
@@ -645,7 +806,7 @@ func TestOrder(t *testing.T) {
 		l.Broken = errors.New("earlynet: eth0: address is left behind")
 		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
 		l.named(id, err, "my-server", 0, 0)
-		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.UndoFailed || !errors.Is(last.Err, l.Broken) {
+		if last := id.Timeline[len(id.Timeline)-1]; last.Kind != identity.EventUndoFailed || !errors.Is(last.Err, l.Broken) {
 			l.Errorf("the last event is %v", last)
 		}
 	})
@@ -675,7 +836,7 @@ func TestOrder(t *testing.T) {
 		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
 		l.named(id, err, "my-server", 0, 0)
 		last := id.Timeline[len(id.Timeline)-1]
-		if last.Kind != identity.Link || last.Path != "eth0/dhcp" || last.Link == nil || last.Link.Kind != earlynet.Undone || last.Detail != "undone: address" {
+		if last.Kind != identity.EventLink || last.Path != "eth0/dhcp" || last.Link == nil || last.Link.Kind != earlynet.Undone || last.Detail != "undone: address" {
 			l.Errorf("the last event is %+v", last)
 		}
 	})
@@ -690,7 +851,7 @@ func TestOrder(t *testing.T) {
 		l.Up("eth0", earlynet.DHCP)
 		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), identity.OverReluctant(l.FakeNet, unix.ENOMEM, unix.ENOMEM, unix.EMFILE))
 		l.named(id, err, "my-server", 3*time.Second, 3*time.Second)
-		said := slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.Failed })
+		said := slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.EventFailed })
 		if len(said) != 2 || !errors.Is(said[0].Err, unix.ENOMEM) || !errors.Is(said[1].Err, unix.EMFILE) {
 			l.Errorf("of the failures it says %v", said)
 		}
@@ -716,8 +877,8 @@ func TestJSON(t *testing.T) {
 		PublicIPv4: netip.MustParseAddr("203.0.113.7"),
 		Path:       identity.PathInfo{Interface: "eth0", Method: "dhcp", Address: netip.MustParseAddr("203.0.113.7")},
 		Timeline: []identity.Event{
-			{At: 1500 * time.Microsecond, Kind: identity.Failed, Path: "eth0/dhcp", Err: errRefused},
-			{At: 3 * time.Millisecond, Kind: identity.Named, Path: "eth0/dhcp", Detail: "db1.example.com"},
+			{At: 1500 * time.Microsecond, Kind: identity.EventFailed, Path: "eth0/dhcp", Err: errRefused},
+			{At: 3 * time.Millisecond, Kind: identity.EventNamed, Path: "eth0/dhcp", Detail: "db1.example.com"},
 		},
 	}
 	b, err := json.Marshal(id)
@@ -783,15 +944,9 @@ type later time.Duration
 func (later) Error() string               { return "status 429" }
 func (l later) RetryAfter() time.Duration { return time.Duration(l) }
 
-// verifier is a source whose instance id has nothing to do with the serial.
-type verifier struct{ *Source }
-
-func (verifier) Verify(dmi.Facts, identity.Answer) error { return nil }
-
 // panicker panics wherever it can.
 type panicker struct{ *Source }
 
-func (panicker) Name() string                            { panic("name") }
-func (panicker) Present(dmi.Facts) identity.Presence     { panic("present") }
-func (panicker) Addresses() []netip.Addr                 { panic("addresses") }
-func (panicker) Verify(dmi.Facts, identity.Answer) error { panic("verify") }
+func (panicker) Name() string                        { panic("name") }
+func (panicker) Present(dmi.Facts) identity.Presence { panic("present") }
+func (panicker) InstanceID(dmi.Facts) string         { panic("id") }

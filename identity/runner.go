@@ -27,7 +27,7 @@ const (
 
 // A runner asks over one path until it has a valid answer or is told to stop.
 //
-// An attempt that fails is repeated after a [Backoff]. One that stays silent is
+// An attempt that fails is repeated after a [backoff]. One that stays silent is
 // joined by another, up to maxInFlight; from then on the newcomer takes the
 // place of the second oldest. So one attempt at least has all its time, for a
 // service that is slow, and there is always a young one, for a service that
@@ -40,7 +40,7 @@ type runner struct {
 
 	inFlight []*attempt // oldest first
 	results  chan *attempt
-	backoff  Backoff
+	backoff  backoff
 	hedges   uint8     // since something was last heard
 	failing  bool      // the timer runs for a repetition, not for a hedge
 	overdue  bool      // an attempt is to begin as soon as there is room
@@ -54,6 +54,7 @@ type runner struct {
 type attempt struct {
 	began    time.Time
 	answer   Answer
+	proof    Proof
 	err      error
 	cancel   context.CancelCauseFunc
 	replaced bool
@@ -94,8 +95,9 @@ func (r *runner) run(ctx, running context.Context) {
 				return
 			}
 			err := r.judge(a)
-			if err == nil {
-				r.win(running, a)
+			_, elsewhere := errors.AsType[*NotPresentError](err)
+			if err == nil || elsewhere {
+				r.win(running, a, err)
 				return
 			}
 			a.cancel(err)
@@ -140,24 +142,26 @@ func (r *runner) begin(ctx context.Context) {
 	a := &attempt{began: time.Now()}
 	ctx, a.cancel = context.WithCancelCause(ctx)
 	r.inFlight = append(r.inFlight, a)
-	if r.lane.begin(a.began) == 1 {
-		r.log.add(Event{Kind: Trying, Path: r.lane.name})
+	if try := r.lane.begin(a.began); try == 1 {
+		r.log.add(Event{Kind: EventTrying, Path: r.lane.name, Try: try})
 	}
+	bound := time.AfterFunc(attemptTime, func() { a.cancel(errTime) })
 	results := r.results
-	r.tasks.Go(func() {
-		bound := time.AfterFunc(attemptTime, func() { a.cancel(errTime) })
-		a.err = errLeft // stands if Fetch ends the goroutine instead of returning
-		defer func() {
-			bound.Stop()
-			cause := context.Cause(ctx)
-			_, told := errors.AsType[retryLater](a.err) // then it is an answer, if a late one
-			if a.err != nil && !told && (errors.Is(cause, errTime) || errors.Is(cause, errReplaced)) {
-				a.err = silence(time.Since(a.began), a.err, cause)
-			}
-			results <- a
-		}()
-		a.answer, a.err = r.src.Fetch(ctx, r.path)
-	})
+	done := func(err error) {
+		bound.Stop()
+		cause := context.Cause(ctx)
+		_, told := errors.AsType[RetryAfterer](err) // then it is an answer, if a late one
+		if err != nil && !told && (errors.Is(cause, errTime) || errors.Is(cause, errReplaced)) {
+			err = silence(time.Since(a.began), err, cause)
+		}
+		a.err = err
+		results <- a
+	}
+	r.tasks.Go("an attempt over "+r.lane.name, func() {
+		var err error
+		a.answer, err = r.src.Fetch(ctx, r.path)
+		done(err)
+	}, done)
 }
 
 // judge is nil if the attempt's answer is valid.
@@ -165,12 +169,14 @@ func (r *runner) judge(a *attempt) error {
 	if a.err != nil {
 		return a.err
 	}
-	return r.verify(a.answer)
+	var err error
+	a.proof, err = r.verify(a.answer)
+	return err
 }
 
-// win hands the answer over; its context stays open until it is released.
-func (r *runner) win(running context.Context, a *attempt) {
-	w := &win{path: r.path, answer: a.answer, release: func() { a.cancel(context.Canceled) }}
+// win hands the answer over, or what ends the race without one; its context stays open until it is released.
+func (r *runner) win(running context.Context, a *attempt, over error) {
+	w := &win{path: r.path, answer: a.answer, proof: a.proof, over: over, release: func() { a.cancel(context.Canceled) }}
 	select {
 	case r.wins <- w:
 	case <-running.Done():
@@ -185,7 +191,7 @@ func (r *runner) failed(a *attempt, err error) {
 		if tries > 1 {
 			detail = "try " + strconv.Itoa(tries)
 		}
-		r.log.add(Event{Kind: Failed, Path: r.lane.name, Detail: detail, Err: err})
+		r.log.add(Event{Kind: EventFailed, Path: r.lane.name, Try: tries, Detail: detail, Err: err})
 	}
 	_, silent := errors.AsType[*silentError](err)
 	if a.replaced && silent {
@@ -196,7 +202,7 @@ func (r *runner) failed(a *attempt, err error) {
 		r.hedges = 0
 	}
 	now := time.Now()
-	if later, ok := errors.AsType[retryLater](err); ok {
+	if later, ok := errors.AsType[RetryAfterer](err); ok {
 		if wait := min(later.RetryAfter(), maxHold); wait > 0 {
 			// Those who were all told the same time come back one by one.
 			r.hold = now.Add(wait + r.backoff.random(wait/2+1))
@@ -208,12 +214,6 @@ func (r *runner) failed(a *attempt, err error) {
 	}
 	r.failing = true
 	r.arm(now.Add(r.backoff.Next()))
-}
-
-// retryLater is an error that knows when it is worth trying again.
-type retryLater interface {
-	error
-	RetryAfter() time.Duration
 }
 
 // arm sets the timer: for at, or for the restart if that comes first, but

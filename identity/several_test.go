@@ -20,11 +20,14 @@ func TestResolveMayBeCalledFromSeveralGoroutines(t *testing.T) {
 	testvm.Start(t, cloud.Config{Server: server})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	r := identity.Resolver{
+		Source: hetzner.Source(), Link: earlynet.Config{NICs: []string{"eth0"}},
+		Facts: &dmi.Facts{Vendor: hetzner.Vendor, Serial: "42"},
+	}
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {
-			id, err := identity.Resolve(ctx, hetzner.Source(),
-				identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}}), identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: "42"}))
+			id, err := r.Resolve(ctx)
 			if err != nil || id.Hostname != server.Hostname {
 				t.Errorf("%+v, %v", id, err)
 			}

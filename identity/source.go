@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity/dmi"
@@ -19,24 +20,32 @@ type Source interface {
 	// whether this machine is one of the cloud's.
 	Present(dmi.Facts) Presence
 
-	// Addresses are what Fetch dials, so that routes are laid to nothing else.
-	Addresses() []netip.Addr
+	// InstanceID is this machine's own number in the cloud, as the firmware tells
+	// it, or empty where it does not. An answer counts if it has that id; see
+	// [Resolver] for what else may prove it. Where Present is not [PresenceYes],
+	// another number is no contradiction, but no proof.
+	InstanceID(dmi.Facts) string
+
+	// Addresses are what Fetch dials, so that routes are laid to nothing else. An
+	// error says that there is nothing to dial, for good: an endpoint that is no
+	// address, for instance. Resolve returns it before the first packet.
+	Addresses() ([]netip.Addr, error)
 
 	// Fetch is one attempt over one path. It dials with via.DialContext, does
 	// not retry, and returns when ctx ends. One that does not is released by
 	// the closing of its connections; one that ignores that too is left behind.
 	// ctx stays open after Fetch has returned, until the answer was refused or
 	// its More is through: what Fetch keeps for More, it frees then.
-	// An error that has a method RetryAfter() time.Duration holds back the
-	// path's next attempt that long, within bounds.
+	// A [RetryAfterer] among its errors holds back the path's next attempt; a
+	// [*NotPresentError] ends the matter for all paths.
 	Fetch(ctx context.Context, via *earlynet.Path) (Answer, error)
 }
 
-// A Verifier is a [Source] with its own way to tell whether an answer is meant
-// for this machine. It replaces the rule for other sources: where Present is
-// [Yes] and the DMI serial can be read, InstanceID must be that serial.
-type Verifier interface {
-	Verify(dmi.Facts, Answer) error
+// A RetryAfterer is an error that knows when it is worth trying again, such as
+// that of an HTTP status with Retry-After. It is honoured up to 30 s.
+type RetryAfterer interface {
+	error
+	RetryAfter() time.Duration
 }
 
 // An Answer is what one attempt learnt. Resolve validates it.
@@ -55,17 +64,17 @@ type Presence uint8
 
 // What a source can say of a machine.
 const (
-	Unknown Presence = iota // the facts do not tell: ask the network
-	Yes                     // it is one of the cloud's
-	No                      // it is not: no packet is sent
+	PresenceUnknown Presence = iota // the facts do not tell: ask the network
+	PresenceYes                     // it is one of the cloud's
+	PresenceNo                      // it is not: no packet is sent
 )
 
 // String returns "unknown", "yes" or "no".
 func (p Presence) String() string {
 	switch p {
-	case Yes:
+	case PresenceYes:
 		return "yes"
-	case No:
+	case PresenceNo:
 		return "no"
 	default:
 		return "unknown"

@@ -12,10 +12,6 @@ import (
 
 // bare are the goroutines that are started without internal/safely, by file, each with the reason.
 var bare = map[string]string{
-	"identity/hetzner/dial.go":           "dials over a path",
-	"identity/race.go":                   "a runner",
-	"identity/resolve.go":                "the end of all, and the rest of an identity",
-	"identity/runner.go":                 "an attempt; the source is called under protect",
 	"internal/node/boot/init.go":         "waits for the worker",
 	"internal/node/boot/worker.go":       "beside the search",
 	"internal/node/handover/child.go":    "supervises",

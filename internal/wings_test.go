@@ -20,7 +20,7 @@ var below = map[string][]string{
 	"earlynet": {"internal/safely"},
 
 	"identity/dmi": {},
-	"identity":     {"earlynet", "identity/dmi", "internal/safely"},
+	"identity":     {"earlynet", "procfs", "identity/dmi", "internal/safely"},
 	// Ours is one source of several that there may be: identity does not know it.
 	"identity/hetzner":      {"earlynet", "identity", "identity/dmi", "internal/safely"},
 	"identity/identitytest": {"earlynet", "identity", "identity/dmi"},
@@ -29,7 +29,7 @@ var below = map[string][]string{
 	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely"},
 	"internal/image":   {"procfs"},
 	"internal/release": {"internal/image"},
-	"internal/testvm":  {"procfs", "internal/image", "internal/release"},
+	"internal/testvm":  {"procfs", "identity/dmi", "internal/image", "internal/release"},
 
 	"cmd/nametag": {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/release/buildinfo"},
 	"cmd/nametagctl": {

@@ -17,6 +17,7 @@
 //	keep=  none | network                         what stays of the link
 //	known= a duration | off | strict               how long the service is asked where the name is known
 //	rename= follow | stop                          when the service gives a known node another name
+//	id=     proven | unproven                      whether an answer counts that the firmware does not prove to be this machine's
 //
 // # A mistake never turns waiting off
 //
@@ -30,7 +31,7 @@
 //
 // The first talos.hostname.wait= on the line counts, as Talos reads its own
 // arguments; later ones are not looked at. Everything is in lower case, except
-// that a MAC may be written either way. A second then=, keep=, known= or rename= must
+// that a MAC may be written either way. A second then=, keep=, known=, rename= or id= must
 // agree with the first. An argument whose name is a slip of the pen away
 // (talos.hostname.wiat=, or in quotes) counts as malformed when the right one is
 // not there, for a boot under a wrong name is the harm that this is about.

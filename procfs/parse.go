@@ -141,6 +141,10 @@ func (p *Policy) set(item string, said map[string]string) *Error {
 		if p.Rename, err = choose[Rename](key, value, renames); err == nil {
 			err = once(said, key, value)
 		}
+	case key == "id":
+		if p.ID, err = choose[ID](key, value, ids); err == nil {
+			err = once(said, key, value)
+		}
 	case key == "nic":
 		var nic string
 		if nic, err = parseNIC(value); err == nil && !slices.Contains(p.NICs, nic) {

@@ -111,6 +111,19 @@ const (
 // String returns the word of the kernel argument: "follow" or "stop".
 func (r Rename) String() string { return nameOf(r, renames) }
 
+// ID is what to make of an answer whose instance id nothing proves to be this
+// machine's, because the firmware does not give it.
+type ID uint8
+
+// What to make of it.
+const (
+	IDProven   ID = iota // it is no valid answer
+	IDUnproven           // it is taken all the same
+)
+
+// String returns the word of the kernel argument: "proven" or "unproven".
+func (i ID) String() string { return nameOf(i, ids) }
+
 // The words in the order of the constants. Functions, not variables, so that
 // nobody can change them.
 func modes() []string   { return []string{"off", "bounded", "forever"} }
@@ -118,6 +131,7 @@ func thens() []string   { return []string{"reboot", "poweroff", "halt", "continu
 func keeps() []string   { return []string{"none", "network"} }
 func knowns() []string  { return []string{"goes", "strict", "off"} }
 func renames() []string { return []string{"follow", "stop"} }
+func ids() []string     { return []string{"proven", "unproven"} }
 func vias() []string    { return []string{"linklocal", "dhcp", "ipv6"} }
 
 // nameOf returns the word for v, or its number if it is none of the constants.
@@ -184,6 +198,8 @@ type Policy struct {
 	Patience time.Duration
 	// Rename is what to do when the service gives a known node another name.
 	Rename Rename
+	// ID says whether an answer counts that nothing proves to be this machine's.
+	ID ID
 }
 
 // DefaultPatience is how long the service is asked where the name is known, if
@@ -248,6 +264,9 @@ func (p Policy) Value() string {
 	}
 	if p.Rename != RenameFollow {
 		b.WriteString(",rename=" + p.Rename.String())
+	}
+	if p.ID != IDProven {
+		b.WriteString(",id=" + p.ID.String())
 	}
 	return b.String()
 }

@@ -64,14 +64,14 @@ func guessWait(s string) (seconds float64, argument string, ok bool) {
 }
 
 // keys are the keys of the argument.
-func keys() []string { return []string{"then", "nic", "via", "keep", "known", "rename"} }
+func keys() []string { return []string{"then", "nic", "via", "keep", "known", "rename", "id"} }
 
 // guessItem finds the key for a value that stands alone: halt → then=halt.
 func guessItem(item string) string {
 	for _, k := range []struct {
 		key   string
 		words []string
-	}{{"then", thens()}, {"via", vias()}, {"keep", keeps()}, {"rename", renames()}, {"known", []string{"strict"}}} {
+	}{{"then", thens()}, {"via", vias()}, {"keep", keeps()}, {"rename", renames()}, {"id", ids()}, {"known", []string{"strict"}}} {
 		if slices.Contains(k.words, item) {
 			return k.key + "=" + item
 		}

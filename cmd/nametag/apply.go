@@ -142,17 +142,16 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		Root: f.rootDir(), RunDir: lasting.Run, Line: line, Mistake: mistake, Instance: facts.Serial, AtBoot: f.atBoot, Managed: systemd.Managed(),
 		SetHostname: handover.SetHostname, Reporter: apply.Shell{W: stderr},
 		Find: func(ctx context.Context, policy procfs.Policy, observe func(identity.Event)) (*identity.Identity, error) {
-			options, err := links.Options(policy, links.Shared)
+			r, err := links.Resolver(policy, links.Shared)
 			if err != nil {
 				return nil, err
 			}
 			given := facts
-			if line.Platform != "" { // and it is ours: the operator knows better than the firmware
-				if hetzner.Source().Present(facts) == identity.No {
-					given = dmi.Facts{}
-				}
+			if line.Platform != "" && facts.Cloud() == "" { // it is ours, and not known to be another's: the operator knows more
+				given.Vendor = ""
 			}
-			return identity.Resolve(ctx, hetzner.Source(), append(options, identity.WithFacts(given), identity.WithObserver(observe))...)
+			r.Source, r.Facts, r.OnEvent = hetzner.Source(), &given, observe
+			return r.Resolve(ctx)
 		},
 	}
 	if f.atBoot {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -22,14 +23,15 @@ const resolveUsage = `nametag resolve finds this server's name and prints it.
 
 It takes a network interface that may be down and bare, brings up a minimal link, asks the metadata service of Hetzner
 Cloud, checks the answer, prints the name on standard output and undoes what it did to the network. Progress goes to
-standard error. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
+standard error. It needs root, or CAP_NET_ADMIN and CAP_NET_RAW, and CAP_DAC_READ_SEARCH for the serial number that proves
+the answer (or --expect-id, or --id unproven).
 
 Usage:
   nametag resolve [flags]
 
 Flags:
   --wait VALUE[,KEY=VALUE…]  how long to wait, in the syntax of the kernel argument talos.hostname.wait=
-                             (90s, 2m, forever; keys then, nic, via, keep, known, rename); default 5m
+                             (90s, 2m, forever; keys then, nic, via, keep, known, rename, id); default 5m
   --nic NIC                  a MAC, an interface name or a glob; may be repeated; one named exactly is taken
                              whatever its kind; default every physical Ethernet NIC
   --via METHOD               linklocal, dhcp or ipv6; may be repeated; default linklocal and dhcp
@@ -37,7 +39,11 @@ Flags:
   --host-network             ask over the network the system already has; no link is touched
   --output FORMAT            hostname: the name alone; json: all that is known; env: shell assignments
   --log FORMAT               auto: a live line on a terminal, else plain lines; plain; json; off
-  --dmi DIR                  read the machine's DMI facts here; default /sys/class/dmi/id
+  --id WHAT                  proven: the answer must have this machine's DMI serial number as its instance id, or the
+                             one that is expected; unproven: without a serial number that can be read, take it all
+                             the same; default proven
+  --expect-id ID             this server's instance id, given by hand: an answer must have it
+  --dmi DIR                  read the machine's DMI facts here; default $NAMETAG_DMI or /sys/class/dmi/id
   --root DIR                 the system's root, where nametag apply keeps the name of an earlier boot; default /
 
 Where the name is known from an earlier boot and the service gives none for 15s (known=), that one is printed, and
@@ -61,12 +67,13 @@ type resolveFlags struct {
 	log         progress.Format
 	dmiDir      string
 	root        string // below which the name of an earlier boot is remembered
+	expectID    string
 }
 
 // parseResolve reads the flags of `nametag resolve`.
 func parseResolve(args []string) (resolveFlags, error) {
 	var f resolveFlags
-	var logFormat, keep string
+	var logFormat, keep, id string
 	var nics, via []string
 	wait := "on"
 
@@ -81,6 +88,8 @@ func parseResolve(args []string) (resolveFlags, error) {
 	set.StringVar(&logFormat, "log", "auto", "")
 	set.StringVar(&f.dmiDir, "dmi", "", "")
 	set.StringVar(&f.root, "root", "/", "")
+	set.StringVar(&f.expectID, "expect-id", "", "")
+	set.StringVar(&id, "id", "", "")
 	if err := set.Parse(args); err != nil {
 		return f, &usageError{err}
 	}
@@ -91,6 +100,9 @@ func parseResolve(args []string) (resolveFlags, error) {
 	// The single flags are the argument's keys by another name: one parser checks both.
 	if keep != "" {
 		wait += ",keep=" + keep
+	}
+	if id != "" {
+		wait += ",id=" + id
 	}
 	for _, s := range nics {
 		wait += ",nic=" + s
@@ -142,50 +154,48 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		line.Pause()
 		fmt.Fprintf(stderr, "nametag: %s\n", text)
 	}
-	search := memory.Search{Policy: f.policy, Instance: facts.Serial, Warn: warn}
+	search := memory.Search{Policy: f.policy, Instance: cmp.Or(f.expectID, facts.Serial), Warn: warn}
 	if _, counts := f.policy.KnownAfter(); counts {
 		known := make(chan memory.Recall, 1)
 		known <- memory.RecallFile(f.root)
 		search.Memory = known
 		search.Ready = make(chan struct{}) // it is there already
 	}
-	var printErr error
-	printed := false
-	path, up := make(chan struct{}), new(sync.Once)
-	search.Path = path
-	observe := func(e identity.Event) {
-		switch {
-		case e.Kind == identity.Trying:
-			up.Do(func() { close(path) })
-		// The name is printed the moment it is proven: whoever waits for it need not wait for the link to be undone.
-		case e.Kind == identity.Named && f.output == "hostname" && f.policy.Rename != procfs.RenameStop:
-			line.Pause()
-			printed = true
-			_, printErr = io.WriteString(stdout, e.Detail+"\n")
-		}
-		line.Show(e)
-	}
-	options, err := links.Options(f.policy, links.Shared)
+	r, err := links.Resolver(f.policy, links.Shared)
 	if err != nil {
 		return &usageError{err}
 	}
-	options = append(options, identity.WithObserver(observe), identity.WithFacts(facts))
-	if f.hostNetwork {
-		options = append(options, identity.OverHost())
+	r.Source, r.Facts, r.ExpectID = hetzner.Source(), &facts, f.expectID
+	r.Host, r.Minimal = f.hostNetwork, f.output == "hostname"
+	path, up := make(chan struct{}), new(sync.Once)
+	search.Path = path
+	r.OnEvent = func(e identity.Event) {
+		if e.Kind == identity.EventTrying {
+			up.Do(func() { close(path) })
+		}
+		line.Show(e)
 	}
-	if f.output == "hostname" {
-		options = append(options, identity.NameOnly())
+	var printErr error
+	printed := false
+	if f.output == "hostname" && f.policy.Rename != procfs.RenameStop {
+		// The name is printed the moment it is proven: whoever waits for it need not wait for the link to be undone.
+		r.OnName = func(id identity.Identity) {
+			line.Pause()
+			printed = true
+			_, printErr = io.WriteString(stdout, id.Hostname+"\n")
+		}
 	}
 
-	search.Ask = func(ctx context.Context) (*identity.Identity, error) {
-		return identity.Resolve(ctx, hetzner.Source(), options...)
-	}
+	search.Ask = r.Resolve
 	outcome, err := search.Run(ctx)
 	if said := outcome.Sentence(); said != "" {
 		warn(said)
 	}
 	line.Close()
+	_, unproven := errors.AsType[*identity.UnprovenError](err)
 	switch {
+	case unproven:
+		return fmt.Errorf("%w; --expect-id ID gives this server's number by hand, --id unproven takes an answer all the same", err)
 	case err != nil:
 		return err
 	case f.output != "hostname":

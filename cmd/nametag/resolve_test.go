@@ -35,7 +35,6 @@ func dmiDir(t *testing.T, vendor, serial string) string {
 }
 
 func TestResolve(t *testing.T) {
-	nothing := t.TempDir() // a machine without DMI
 	never := []cloud.Phase{{Until: time.Hour, Answer: cloud.Refused()}}
 
 	for _, scenario := range []struct {
@@ -49,7 +48,7 @@ func TestResolve(t *testing.T) {
 		{
 			name:   "the name alone goes to stdout",
 			cloud:  cloud.Config{Server: cloud.Server{Hostname: example}},
-			args:   []string{"--nic", "eth0", "--dmi", nothing},
+			args:   []string{"--nic", "eth0"},
 			stdout: example + "\n",
 			stderr: []string{"named: " + example},
 		},
@@ -62,14 +61,14 @@ func TestResolve(t *testing.T) {
 		{
 			name:   "over DHCP alone",
 			cloud:  cloud.Config{Server: cloud.Server{Hostname: example}},
-			args:   []string{"--nic", "eth0", "--via", "dhcp", "--dmi", nothing},
+			args:   []string{"--nic", "eth0", "--via", "dhcp"},
 			stdout: example + "\n",
 			stderr: []string{"eth0 (dhcp)"},
 		},
 		{
 			name:   "the kernel argument's own syntax names the NIC",
 			cloud:  cloud.Config{Server: cloud.Server{Hostname: example}},
-			args:   []string{"--wait", "30s,nic=eth0,via=linklocal", "--dmi", nothing},
+			args:   []string{"--wait", "30s,nic=eth0,via=linklocal"},
 			stdout: example + "\n",
 		},
 		{
@@ -81,7 +80,7 @@ func TestResolve(t *testing.T) {
 		{
 			name:   "time is up, and every path's last error is told",
 			cloud:  cloud.Config{Metadata: never},
-			args:   []string{"--nic", "eth0", "--wait", "1500ms", "--dmi", nothing},
+			args:   []string{"--nic", "eth0", "--wait", "1500ms"},
 			exit:   exitTimedOut,
 			stderr: []string{"no valid name from hetzner in 1.5s", "eth0/linklocal", "connection refused", "eth0/dhcp"},
 		},
@@ -94,7 +93,7 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name:   "a veth is not taken unless it is named",
-			args:   []string{"--wait", "300ms", "--dmi", nothing},
+			args:   []string{"--wait", "300ms"},
 			exit:   exitTimedOut,
 			stderr: []string{"eth0: ignored: a veth", "name it exactly"},
 		},
@@ -193,7 +192,7 @@ func TestResolveWhereTheNameIsKnownFromAnEarlierBoot(t *testing.T) {
 func TestResolveAsJSONTellsAllThatIsKnown(t *testing.T) {
 	testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: example, InstanceID: "4711"}})
 	var stdout, stderr bytes.Buffer
-	if exit := run(t.Context(), []string{"resolve", "--nic", "eth0", "--output", "json", "--log", "json", "--dmi", t.TempDir()}, &stdout, &stderr); exit != exitOK {
+	if exit := run(t.Context(), []string{"resolve", "--nic", "eth0", "--output", "json", "--log", "json"}, &stdout, &stderr); exit != exitOK {
 		t.Fatalf("exit status %d: %s", exit, &stderr)
 	}
 	var id identity.Identity
@@ -216,7 +215,7 @@ func TestResolveAsJSONTellsAllThatIsKnown(t *testing.T) {
 
 func TestResolveWithoutCapabilitiesSaysSoInOneLine(t *testing.T) {
 	lab := testvm.Start(t, cloud.Config{})
-	cmd := nametag(lab, "nametag without capabilities", "resolve", "--nic", "eth0", "--dmi", t.TempDir(), "--log", "off")
+	cmd := nametag(lab, "nametag without capabilities", "resolve", "--nic", "eth0", "--log", "off")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if got := exitOf(t, cmd.Run()); got != exitPermission {
@@ -232,7 +231,7 @@ func TestResolveThatIsTerminatedPutsTheNetworkBack(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			lab := testvm.Start(t, cloud.Config{Metadata: []cloud.Phase{{Until: time.Hour, Answer: cloud.Silent()}}})
-			cmd := nametag(lab, "nametag", "resolve", "--nic", "eth0", "--dmi", t.TempDir())
+			cmd := nametag(lab, "nametag", "resolve", "--nic", "eth0")
 			stderr, err := cmd.StderrPipe()
 			if err != nil {
 				t.Fatal(err)

@@ -85,7 +85,7 @@ func TestAResolveStaysSmallInMemory(t *testing.T) {
 		{Until: 1500 * time.Millisecond, Answer: cloud.Endless()},
 		{Until: time.Hour, Answer: cloud.Status(503)},
 	}})
-	cmd := lab.Command(helpertest.Binary(t, runtime.GOARCH), "resolve", "--nic", "eth0", "--dmi", t.TempDir())
+	cmd := lab.Command(helpertest.Binary(t, runtime.GOARCH), "resolve", "--nic", "eth0")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

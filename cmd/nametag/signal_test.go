@@ -17,7 +17,7 @@ func TestResolveWhoseTerminalOrReaderGoesAwayPutsTheNetworkBack(t *testing.T) {
 	start := func(t *testing.T, args ...string) (*testvm.Lab, *exec.Cmd, io.ReadCloser) {
 		t.Helper()
 		lab := testvm.Start(t, silent)
-		cmd := nametag(lab, "nametag", append([]string{"resolve", "--nic", "eth0", "--dmi", t.TempDir()}, args...)...)
+		cmd := nametag(lab, "nametag", append([]string{"resolve", "--nic", "eth0"}, args...)...)
 		stderr, err := cmd.StderrPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -33,7 +33,7 @@ func TestResolveWhoseTerminalOrReaderGoesAwayPutsTheNetworkBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd := lab.Command("sh", "-c", `trap "" HUP; exec "$@"`, "sh", self, "resolve", "--nic", "eth0", "--dmi", t.TempDir(), "--wait", "2s")
+		cmd := lab.Command("sh", "-c", `trap "" HUP; exec "$@"`, "sh", self, "resolve", "--nic", "eth0", "--wait", "2s")
 		cmd.Env = append(os.Environ(), actAs+"=nametag")
 		stderr, err := cmd.StderrPipe()
 		if err != nil {

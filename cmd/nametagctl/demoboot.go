@@ -21,6 +21,7 @@ import (
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/node/progress"
 )
@@ -154,8 +155,11 @@ func (b *booting) withNametag(ctx context.Context) error {
 			last = line
 		}
 	}
-	id, err := identity.Resolve(ctx, hetzner.Source(),
-		identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}}), identity.WithObserver(observe))
+	r := identity.Resolver{
+		Source: hetzner.Source(), Link: earlynet.Config{NICs: []string{"eth0"}}, OnEvent: observe,
+		Facts: &dmi.Facts{Vendor: hetzner.Vendor, Serial: demoInstanceID},
+	}
+	id, err := r.Resolve(ctx)
 	if err != nil {
 		return err
 	}
@@ -170,9 +174,9 @@ func (b *booting) withNametag(ctx context.Context) error {
 // worthShowing picks the events that tell the story.
 func worthShowing(e identity.Event) bool {
 	switch e.Kind {
-	case identity.Trying, identity.Failed, identity.Named, identity.UndoFailed:
+	case identity.EventTrying, identity.EventFailed, identity.EventNamed, identity.EventUndoFailed:
 		return true
-	case identity.Link:
+	case identity.EventLink:
 		return e.Link != nil && (e.Link.Kind == earlynet.LinkUp || e.Link.Kind == earlynet.DHCPAck)
 	}
 	return false

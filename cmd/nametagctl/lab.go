@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
@@ -34,7 +35,8 @@ type labFlags struct {
 const labLong = `Run a command in a fresh network namespace whose NIC eth0 is down and plugged into a fake Hetzner cloud.
 
 The cloud has a DHCP server and the metadata service with its whole document tree, as Hetzner Cloud shows them to a
-server. Nothing leaves the machine. It runs as root, and without root where the system allows user namespaces.
+server. The command finds the server's DMI facts, its serial number among them, in the folder $NAMETAG_DMI, where
+nametag looks. Nothing leaves the machine. It runs as root, and without root where the system allows user namespaces.
 
 The exit status is the command's; 125 when the lab itself fails, 126 when the command cannot be run and 127 when it is
 not found.`
@@ -167,6 +169,19 @@ func runLab(f labFlags, args []string) (err error) {
 
 	cmd := exec.Command(args[0], args[1:]...) //nolint:noctx // it ends by itself or by the signals that are passed on
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// The machine's firmware is not that of a server in this cloud.
+	facts, err := os.MkdirTemp("", "nametag-lab-")
+	if err != nil {
+		return failed(err)
+	}
+	defer os.RemoveAll(facts)
+	if err := os.Chmod(facts, 0o755); err != nil { //nolint:gosec // the command may give up its rights
+		return failed(err)
+	}
+	if err := lab.cloud.WriteDMI(facts); err != nil {
+		return failed(err)
+	}
+	cmd.Env = append(os.Environ(), dmi.DirVariable+"="+facts)
 	return lab.run(cmd)
 }
 

@@ -26,5 +26,6 @@ func main() {
 func resolve(nics []string) (*identity.Identity, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	return identity.Resolve(ctx, hetzner.Source(), identity.OverLinks(earlynet.Config{NICs: nics}))
+	r := identity.Resolver{Source: hetzner.Source(), Link: earlynet.Config{NICs: nics}}
+	return r.Resolve(ctx)
 }

@@ -113,7 +113,8 @@ func (ctrl *HostnameWaitController) resolve(ctx context.Context, policy procfs.P
 	if ctrl.Resolve != nil {
 		return ctrl.Resolve(ctx)
 	}
-	return identity.Resolve(ctx, hetzner.Source(), identity.OverHost(), identity.NameOnly())
+	resolver := identity.Resolver{Source: hetzner.Source(), Host: true, Minimal: true, Unproven: policy.ID == procfs.IDUnproven}
+	return resolver.Resolve(ctx)
 }
 
 // giveUp does what the policy says.

@@ -7,6 +7,7 @@
 package dmi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -29,17 +30,24 @@ type Facts struct {
 	Product    string `json:"product,omitempty"`     // product_name, for instance "vServer"
 	Serial     string `json:"serial,omitempty"`      // product_serial; only root may read it
 	BIOSVendor string `json:"bios_vendor,omitempty"` // bios_vendor
+
+	// SerialHidden says that there is a serial number which this process may not
+	// read: the kernel shows it to root only (CAP_DAC_READ_SEARCH will do).
+	SerialHidden bool `json:"serial_hidden,omitempty"`
 }
 
-// Read reads the facts below dir; an empty dir is [Dir].
+// DirVariable is the environment variable that names another folder than [Dir],
+// for a lab that gives its machines facts of their own.
+const DirVariable = "NAMETAG_DMI"
+
+// Read reads the facts below dir; an empty dir is what [DirVariable] says, or [Dir].
 //
-// A missing directory or field is no error: not every machine has DMI. A field
-// that is there but cannot be read is: the error then comes together with the
-// facts that could be read, and is an [fs.ErrPermission] where it is only the
-// serial that needs root.
+// A missing directory or field is no error: not every machine has DMI. Nor is a
+// serial number that only root may read. Another field that is there but cannot
+// be read is one: it comes together with the facts that could be read.
 func Read(dir string) (Facts, error) {
 	if dir == "" {
-		dir = Dir
+		dir = cmp.Or(os.Getenv(DirVariable), Dir)
 	}
 	var (
 		f    Facts
@@ -57,6 +65,8 @@ func Read(dir string) (Facts, error) {
 		value, err := readField(filepath.Join(dir, field.file))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
+		case field.to == &f.Serial && errors.Is(err, fs.ErrPermission):
+			f.SerialHidden = true
 		case err != nil:
 			errs = append(errs, fmt.Errorf("dmi: %w", err))
 		default:

@@ -46,14 +46,23 @@ type client struct {
 
 // newClient asks at base, whose host must be an IP address.
 func newClient(base string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*client, error) {
-	u, err := url.Parse(base)
+	u, err := parseEndpoint(base)
 	if err != nil {
-		return nil, fmt.Errorf("%.80q is no URL", base)
-	}
-	if _, err := netip.ParseAddr(u.Hostname()); err != nil || u.Scheme != "http" {
-		return nil, fmt.Errorf("%.80q is no http URL with an IP address: names are not resolved here", u.Redacted())
+		return nil, err
 	}
 	return &client{dial: dial, base: u}, nil
+}
+
+// parseEndpoint reads a base URL.
+func parseEndpoint(base string) (*url.URL, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, fmt.Errorf("the endpoint %.80q is no URL", base)
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil || u.Scheme != "http" {
+		return nil, fmt.Errorf("the endpoint %.80q is no http URL with an IP address: names are not resolved here", u.Redacted())
+	}
+	return u, nil
 }
 
 // address is what is dialled.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // hedgeDial is how long a connection may be silent before a second one is begun beside it. The kernel repeats a lost SYN,
@@ -30,10 +31,10 @@ func (c *client) connect(ctx context.Context) (net.Conn, error) {
 	open := 0
 	begin := func() {
 		open++
-		go func() {
+		safely.Go("dialling", func() {
 			conn, err := c.dial(ctx, "tcp", c.address())
 			results <- dialled{conn, err}
-		}()
+		}, func(err error) { results <- dialled{nil, err} })
 	}
 	defer func() {
 		cancel()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"path"
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
@@ -17,14 +16,19 @@ import (
 // hetzner.Source() without options.
 func ExampleSource() {
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, map[string]string{"hostname": "my-server", "instance-id": "42", "region": "eu-central"}[path.Base(r.URL.Path)])
+		if r.URL.Path == "/hetzner/v1/metadata" {
+			fmt.Fprint(w, "hostname: my-server\ninstance-id: 42\nregion: eu-central\n")
+		}
 	}))
 	defer service.Close()
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	id, err := identity.Resolve(ctx, hetzner.Source(hetzner.WithEndpoint(service.URL)),
-		identity.OverHost(), identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: "42"}))
+	r := identity.Resolver{
+		Source: hetzner.Source(hetzner.WithEndpoint(service.URL + "/hetzner/v1/metadata")), Host: true,
+		Facts: &dmi.Facts{Vendor: hetzner.Vendor, Serial: "42"}, // on a server: nil, and they are read
+	}
+	id, err := r.Resolve(ctx)
 	if err != nil {
 		fmt.Println(err)
 		return

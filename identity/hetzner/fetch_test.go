@@ -385,7 +385,7 @@ func TestEndpoint(t *testing.T) {
 }
 
 func TestPresent(t *testing.T) {
-	for vendor, want := range map[string]identity.Presence{"Hetzner": identity.Yes, "": identity.Unknown, "QEMU": identity.No, "FUJITSU": identity.No, "hetzner": identity.No} {
+	for vendor, want := range map[string]identity.Presence{"Hetzner": identity.PresenceYes, "": identity.PresenceUnknown, "QEMU": identity.PresenceNo, "FUJITSU": identity.PresenceNo, "hetzner": identity.PresenceNo} {
 		if got := Source().Present(dmi.Facts{Vendor: vendor}); got != want {
 			t.Errorf("vendor %q: %v, want %v", vendor, got, want)
 		}

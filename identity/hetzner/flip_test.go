@@ -65,8 +65,11 @@ func TestFlip(t *testing.T) {
 						call := strconv.FormatInt(n, 10)
 						turns.Store(call, time.Now().Add(time.Duration(rand.IntN(5000))*time.Microsecond))
 						ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-						id, err := identity.Resolve(ctx, hetzner.Source(hetzner.WithEndpoint(service.URL+"/"+call+"/metadata")),
-							identity.OverHost(), identity.NameOnly(), identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: "42"}))
+						r := identity.Resolver{
+							Source: hetzner.Source(hetzner.WithEndpoint(service.URL + "/" + call + "/metadata")),
+							Host:   true, Minimal: true, Facts: &dmi.Facts{Vendor: hetzner.Vendor, Serial: "42"},
+						}
+						id, err := r.Resolve(ctx)
 						cancel()
 						if err != nil {
 							t.Error(err)

@@ -80,28 +80,27 @@ func (*source) Name() string { return "hetzner" }
 func (*source) Present(f dmi.Facts) identity.Presence {
 	switch f.Vendor {
 	case Vendor:
-		return identity.Yes
+		return identity.PresenceYes
 	case "":
-		return identity.Unknown
+		return identity.PresenceUnknown
 	default:
-		return identity.No
+		return identity.PresenceNo
 	}
 }
 
+// InstanceID is the serial number, which is the instance id on a Hetzner Cloud server.
+func (*source) InstanceID(f dmi.Facts) string { return f.Serial }
+
 // Addresses are the link-local ones, or the endpoint's.
-func (s *source) Addresses() []netip.Addr {
+func (s *source) Addresses() ([]netip.Addr, error) {
 	if s.endpoint == "" {
-		return []netip.Addr{addressV4, addressV6}
+		return []netip.Addr{addressV4, addressV6}, nil
 	}
-	u, err := url.Parse(s.endpoint)
+	u, err := parseEndpoint(s.endpoint)
 	if err != nil {
-		return nil // Fetch tells
+		return nil, err
 	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		return nil
-	}
-	return []netip.Addr{addr}
+	return []netip.Addr{netip.MustParseAddr(u.Hostname())}, nil
 }
 
 // endpointFor returns the base URL that fits a path's address family. An IPv6

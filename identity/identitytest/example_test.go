@@ -21,7 +21,8 @@ func Example() {
 	)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	id, err := identity.Resolve(ctx, src, identity.OverHost(), identity.WithFacts(dmi.Facts{}))
+	r := identity.Resolver{Source: src, Host: true, Facts: &dmi.Facts{Serial: "42"}}
+	id, err := r.Resolve(ctx)
 	if err != nil {
 		fmt.Println(err)
 		return

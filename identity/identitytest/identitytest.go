@@ -6,7 +6,8 @@
 //		identitytest.Silence(),
 //		identitytest.Answer("my-server", "42"),
 //	)
-//	id, err := identity.Resolve(ctx, src, identity.OverHost())
+//	r := identity.Resolver{Source: src, Host: true, Facts: &dmi.Facts{Serial: "42"}}
+//	id, err := r.Resolve(ctx)
 package identitytest
 
 import (
@@ -75,8 +76,11 @@ func (s *Source) Name() string { return "test" }
 // Present returns the field.
 func (s *Source) Present(dmi.Facts) identity.Presence { return s.Presence }
 
+// InstanceID is the serial number.
+func (s *Source) InstanceID(f dmi.Facts) string { return f.Serial }
+
 // Addresses returns the field Dials.
-func (s *Source) Addresses() []netip.Addr { return s.Dials }
+func (s *Source) Addresses() ([]netip.Addr, error) { return s.Dials, nil }
 
 // Fetch plays the next step.
 func (s *Source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer, error) {

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
@@ -83,6 +84,11 @@ func Start(t testing.TB, cfg cloud.Config, opts ...Option) *Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	facts := t.TempDir()
+	if err := c.WriteDMI(facts); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(dmi.DirVariable, facts) // for whatever runs in the node, the test itself among it
 	lab := &Lab{Cloud: c, t: t, cables: map[string]*netns.Cable{}, remove: map[string]func() error{}}
 	t.Cleanup(func() { lab.close(o.noTrap) })
 	for _, n := range o.nics {

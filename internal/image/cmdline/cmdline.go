@@ -196,7 +196,7 @@ func (c *check) loose() {
 			}
 		}
 		switch key, _, _ := strings.Cut(f, "="); key {
-		case "then", "nic", "via", "keep", "known", "rename":
+		case "then", "nic", "via", "keep", "known", "rename", "id":
 			value := strings.TrimSuffix(f, ",")
 			if _, err := procfs.ParsePolicy("1m," + value); err == nil && c.own() != "" {
 				name, _, _ := strings.Cut(c.own(), "=")

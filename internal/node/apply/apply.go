@@ -182,11 +182,12 @@ const again = time.Second
 // a network that cannot be opened at this moment; its policy says how long to wait.
 func (c Config) persist(ctx context.Context, named func()) (*identity.Identity, error) {
 	observe := func(e identity.Event) {
-		if e.Kind == identity.Named {
+		if e.Kind == identity.EventNamed {
 			named()
 		}
 		c.tell(e)
 	}
+	said := ""
 	for {
 		id, err := c.Find(ctx, c.Line.Policy, observe)
 		var timeout *identity.TimeoutError
@@ -194,7 +195,14 @@ func (c Config) persist(ctx context.Context, named func()) (*identity.Identity, 
 		if err == nil || errors.As(err, &timeout) || errors.As(err, &elsewhere) || !c.AtBoot {
 			return id, err
 		}
-		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v; trying again", err)})
+		if now := err.Error(); now != said {
+			said = now
+			remedy := ""
+			if _, unproven := errors.AsType[*identity.UnprovenError](err); unproven {
+				remedy = "; " + procfs.Parameter + "=…,id=unproven takes an answer all the same"
+			}
+			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v%s; trying again", err, remedy)})
+		}
 		if !sleep(ctx, again) {
 			return nil, err
 		}

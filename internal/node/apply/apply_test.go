@@ -74,7 +74,7 @@ type find = func(context.Context, procfs.Policy, func(identity.Event)) (*identit
 func (h *host) answers(name string) find {
 	return func(_ context.Context, _ procfs.Policy, observe func(identity.Event)) (*identity.Identity, error) {
 		h.asked++
-		observe(identity.Event{Kind: identity.Named, Detail: name})
+		observe(identity.Event{Kind: identity.EventNamed, Detail: name})
 		return &identity.Identity{Hostname: name, InstanceID: "42", Source: "hetzner", Path: identity.PathInfo{Interface: "eth0", Method: "dhcp"}}, nil
 	}
 }

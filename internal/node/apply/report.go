@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
-	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/progress"
@@ -62,24 +62,14 @@ func (s Shell) Status(string) {}
 // tell reports an event, if it changes what an operator should know.
 func (c Config) tell(e identity.Event) {
 	l := Line{Text: progress.Sentence(e), Event: e.Kind.String(), Path: e.Path, Err: e.Err}
-	switch e.Kind {
-	case identity.Failed, identity.UndoFailed, identity.LeftBehind:
-		l.Level = kmsg.Warning
-	case identity.Named:
-		l.Level, l.Hostname = kmsg.Notice, e.Detail
-	case identity.Link:
-		if e.Link == nil {
-			return
-		}
+	if e.Link != nil {
 		l.Event = e.Link.Kind.String()
-		switch e.Link.Kind {
-		case earlynet.NICFound, earlynet.NICIgnored, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
-			l.Level = kmsg.Notice
-		case earlynet.CarrierLost, earlynet.Conflict, earlynet.DHCPNak, earlynet.PathFailed, earlynet.UndoFailed, earlynet.LinkLeftUp:
-			l.Level = kmsg.Warning
-		default:
-			return
-		}
+	}
+	switch level := e.Level(); {
+	case level >= slog.LevelWarn:
+		l.Level = kmsg.Warning
+	case level >= slog.LevelInfo:
+		l.Level = kmsg.Notice
 	default:
 		return
 	}

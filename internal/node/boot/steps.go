@@ -54,9 +54,9 @@ func (s *stopwatch) begin(name string) {
 // follow goes by what the search tells. Nobody asks for more than the name where nameOnly is set.
 func (s *stopwatch) follow(e identity.Event, nameOnly bool) {
 	switch {
-	case e.Kind == identity.Link && e.Link != nil && e.Link.Kind == earlynet.PathReady:
+	case e.Kind == identity.EventLink && e.Link != nil && e.Link.Kind == earlynet.PathReady:
 		s.pass(stepNetwork, stepMetadata) // another path makes no difference
-	case e.Kind == identity.Named && nameOnly, e.Kind == identity.Completed:
+	case e.Kind == identity.EventNamed && nameOnly, e.Kind == identity.EventCompleted:
 		s.begin(stepCleanUp)
 	}
 }

@@ -100,14 +100,11 @@ func (w *worker) work(ctx context.Context) result {
 		w.console.Warnf("%v; going on without these facts", err)
 	}
 	source := hetzner.Source()
-	if source.Present(facts) == identity.No {
-		if !w.order.Given {
-			return result{BootOn: true, Why: (&identity.NotPresentError{Source: source.Name(), Facts: facts}).Error() + ": nothing to find out"}
-		}
-		w.console.Warnf("the command line says %s=%s, the firmware's vendor is %q: going by the command line", platformParameter, platformHetzner, facts.Vendor)
-		facts = dmi.Facts{}
+	facts, why := w.weigh(source, facts)
+	if why != "" {
+		return result{BootOn: true, Why: why + ": nothing to find out"}
 	}
-	options, err := links.Options(policy, links.Alone)
+	resolver, err := links.Resolver(policy, links.Alone)
 	if err != nil {
 		return result{Why: err.Error()}
 	}
@@ -135,29 +132,23 @@ func (w *worker) work(ctx context.Context) result {
 		defer w.look(ctx, &search)()
 	}
 	path, up := make(chan struct{}), new(sync.Once)
-	options = append(options,
-		identity.WithFacts(facts),
-		identity.WithObserver(func(e identity.Event) {
-			w.watch.follow(e, w.order.NameOnly)
-			switch e.Kind {
-			case identity.Trying:
-				up.Do(func() { close(path) })
-			case identity.Named:
-				if policy.Rename != procfs.RenameStop { // which may have to ask again
-					stop()
-				}
+	resolver.Source, resolver.Facts, resolver.Minimal = source, &facts, w.order.NameOnly
+	resolver.OnEvent = func(e identity.Event) {
+		w.watch.follow(e, w.order.NameOnly)
+		switch e.Kind {
+		case identity.EventTrying:
+			up.Do(func() { close(path) })
+		case identity.EventNamed:
+			if policy.Rename != procfs.RenameStop { // which may have to ask again
+				stop()
 			}
-			tell(w.console, e)
-		}))
-	if w.order.NameOnly {
-		options = append(options, identity.NameOnly())
+		}
+		tell(w.console, e)
 	}
 	search.Path = path
 	search.Ask = func(ctx context.Context) (*identity.Identity, error) {
 		w.watch.begin(stepNetwork)
-		return w.persist(ctx, openAgain, func() (*identity.Identity, error) {
-			return identity.Resolve(ctx, source, options...)
-		})
+		return w.persist(ctx, openAgain, func() (*identity.Identity, error) { return resolver.Resolve(ctx) })
 	}
 	outcome, err := search.Run(ctx)
 	r := result{Steps: w.watch.end()}
@@ -166,6 +157,24 @@ func (w *worker) work(ctx context.Context) result {
 		return r
 	}
 	return w.conclude(outcome, r)
+}
+
+// weigh holds what the command line says of the platform against what the firmware says, and returns the facts to go by. A
+// vendor that is known to be another cloud wins over the line, so that one image serves every cloud; of one that is
+// not, the operator knows more. Then the firmware's serial number is a proof if the answer has it, and no contradiction else.
+func (w *worker) weigh(source identity.Source, facts dmi.Facts) (goBy dmi.Facts, elsewhere string) {
+	line := platformParameter + "=" + platformHetzner
+	switch {
+	case source.Present(facts) != identity.PresenceNo:
+		return facts, ""
+	case !w.order.Given:
+		return facts, (&identity.NotPresentError{Source: source.Name(), Facts: facts}).Error()
+	case facts.Cloud() != "":
+		return facts, fmt.Sprintf("the command line says %s, but this machine is one of %s (DMI vendor %q)", line, facts.Cloud(), facts.Vendor)
+	}
+	w.console.Warnf("the command line says %s, the firmware's vendor is %q: going by the command line", line, facts.Vendor)
+	facts.Vendor = ""
+	return facts, ""
 }
 
 // conclude makes the result of what the search came to, and tells what is worth telling.
@@ -182,7 +191,7 @@ func (w *worker) conclude(outcome memory.Outcome, r result) result {
 		r.KnownSince = outcome.Recall.Name.Since
 	}
 	// The console has told it; what is left says when the name was known, for the record.
-	r.Identity.Timeline = slices.DeleteFunc(r.Identity.Timeline, func(e identity.Event) bool { return e.Kind != identity.Named })
+	r.Identity.Timeline = slices.DeleteFunc(r.Identity.Timeline, func(e identity.Event) bool { return e.Kind != identity.EventNamed })
 	return r
 }
 
@@ -237,6 +246,7 @@ const openAgain = time.Second
 // know at once of a network that this kernel does not let them open. A boot has nobody to tell, and its policy says how
 // long to wait: for ever, perhaps.
 func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func() (*identity.Identity, error)) (*identity.Identity, error) {
+	said := ""
 	for {
 		id, err := resolve()
 		var timeout *identity.TimeoutError
@@ -244,7 +254,14 @@ func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func(
 		if err == nil || errors.As(err, &timeout) || errors.As(err, &elsewhere) {
 			return id, err
 		}
-		w.console.Warnf("%v; trying again", err)
+		if again := err.Error(); again != said {
+			said = again
+			remedy := ""
+			if _, unproven := errors.AsType[*identity.UnprovenError](err); unproven {
+				remedy = fmt.Sprintf("; %s=…,id=unproven on the command line takes an answer all the same", procfs.Parameter)
+			}
+			w.console.Warnf("%v%s; trying again", err, remedy)
+		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:

@@ -105,7 +105,7 @@ func (l *Line) Show(e identity.Event) {
 	switch l.format {
 	case Live:
 		l.last = Sentence(e)
-		if e.Kind == identity.Named { // worth keeping: it scrolls away like any line
+		if e.Kind == identity.EventNamed { // worth keeping: it scrolls away like any line
 			l.clear()
 			fmt.Fprintf(l.w, "%s %s\n", clock(e.At), l.last)
 			l.last = "putting the network back"

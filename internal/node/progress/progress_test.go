@@ -14,11 +14,11 @@ func TestAnEventIsOneSentence(t *testing.T) {
 		event identity.Event
 		says  string
 	}{
-		{identity.Event{Kind: identity.Trying, Path: "eth0/dhcp"}, "eth0/dhcp: trying"},
-		{identity.Event{Kind: identity.Named, Path: "eth0/dhcp", Detail: "my-server"}, "eth0/dhcp: named: my-server"},
-		{identity.Event{Kind: identity.Failed, Path: "eth0/dhcp", Err: errors.New("connection refused")}, "eth0/dhcp: failed: connection refused"},
-		{identity.Event{Kind: identity.Platform, Detail: "a server of Hetzner Cloud"}, "platform: a server of Hetzner Cloud"},
-		{identity.Event{Kind: identity.Link, Path: "eth0/dhcp", Detail: "ack: 10.0.0.2/32", Link: &ack}, "eth0 (dhcp): ack: 10.0.0.2/32"},
+		{identity.Event{Kind: identity.EventTrying, Path: "eth0/dhcp"}, "eth0/dhcp: trying"},
+		{identity.Event{Kind: identity.EventNamed, Path: "eth0/dhcp", Detail: "my-server"}, "eth0/dhcp: named: my-server"},
+		{identity.Event{Kind: identity.EventFailed, Path: "eth0/dhcp", Err: errors.New("connection refused")}, "eth0/dhcp: failed: connection refused"},
+		{identity.Event{Kind: identity.EventPlatform, Detail: "a server of Hetzner Cloud"}, "platform: a server of Hetzner Cloud"},
+		{identity.Event{Kind: identity.EventLink, Path: "eth0/dhcp", Detail: "ack: 10.0.0.2/32", Link: &ack}, "eth0 (dhcp): ack: 10.0.0.2/32"},
 	} {
 		if got := Sentence(c.event); got != c.says {
 			t.Errorf("it says %q, not %q", got, c.says)

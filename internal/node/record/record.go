@@ -12,6 +12,7 @@
 //	  "short_name": "my-server",
 //	  "domain": "example.com",
 //	  "instance_id": "42",
+//	  "id_proven_by": "dmi",
 //	  "region": "eu-central",
 //	  "availability_zone": "hel1-dc2",
 //	  "public_ipv4": "192.0.2.7",
@@ -35,7 +36,8 @@
 //
 // Always there are schema, hostname, short_name, source, path.method and
 // elapsed_ms, the time from the first step to the proven name; what else is not
-// known is left out. hostname is the exact string that the cloud gave, short_name
+// known is left out. id_proven_by says what the instance id was compared with: dmi
+// (the firmware's serial number), expected (a number given by hand), or none. hostname is the exact string that the cloud gave, short_name
 // its first label. Where source is "known", the service gave no name, and this one is
 // that of an earlier boot, which was first written down at known_since; path.method is
 // "memory" then. boot_id is the kernel's; a record that carries another is left
@@ -74,6 +76,7 @@ type Record struct {
 	ShortName        string           `json:"short_name"`
 	Domain           string           `json:"domain,omitempty"`
 	InstanceID       string           `json:"instance_id,omitempty"`
+	IDProvenBy       identity.Proof   `json:"id_proven_by,omitempty"`
 	Region           string           `json:"region,omitempty"`
 	AvailabilityZone string           `json:"availability_zone,omitempty"`
 	PublicIPv4       netip.Addr       `json:"public_ipv4,omitzero"`
@@ -108,7 +111,7 @@ type Way struct {
 func From(id *identity.Identity) Record {
 	r := Record{
 		Schema: Schema, Hostname: id.Hostname, ShortName: id.ShortName(), Domain: id.Domain,
-		InstanceID: id.InstanceID, Region: id.Region, AvailabilityZone: id.AvailabilityZone,
+		InstanceID: id.InstanceID, IDProvenBy: id.IDProvenBy, Region: id.Region, AvailabilityZone: id.AvailabilityZone,
 		PublicIPv4: id.PublicIPv4, Source: id.Source,
 		Way:       Way{Interface: id.Path.Interface, Method: id.Path.Method, Address: id.Path.Address},
 		ElapsedMS: elapsed(id.Timeline),
@@ -125,7 +128,7 @@ func From(id *identity.Identity) Record {
 // elapsed is when the name was proven, in milliseconds since the first step.
 func elapsed(timeline []identity.Event) float64 {
 	for _, e := range timeline {
-		if e.Kind == identity.Named {
+		if e.Kind == identity.EventNamed {
 			return float64(e.At.Round(time.Microsecond)) / float64(time.Millisecond)
 		}
 	}

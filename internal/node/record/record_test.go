@@ -26,7 +26,7 @@ func example() *identity.Identity {
 			Network: netip.MustParsePrefix("10.0.0.0/16"), Subnet: netip.MustParsePrefix("10.0.0.0/24"),
 			Gateway: netip.MustParseAddr("10.0.0.1"), MAC: "86:00:00:aa:bb:cc",
 		}},
-		Timeline: []identity.Event{{At: 3 * time.Millisecond, Kind: identity.Trying}, {At: 12500 * time.Microsecond, Kind: identity.Named}},
+		Timeline: []identity.Event{{At: 3 * time.Millisecond, Kind: identity.EventTrying}, {At: 12500 * time.Microsecond, Kind: identity.EventNamed}},
 	}
 }
 

@@ -369,7 +369,7 @@ func (w *world) play(t *testing.T) bool {
 	if err != nil || !chaos.Same(asked.Policy, w.policy) {
 		t.Errorf("%q is understood as %v, %v; want %v", w.line, asked.Policy, err, w.policy)
 	}
-	options, err := links.Options(asked.Policy, links.Shared)
+	resolver, err := links.Resolver(asked.Policy, links.Shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,12 +387,14 @@ func (w *world) play(t *testing.T) bool {
 	began := time.Now()
 	var mu sync.Mutex
 	var events []identity.Event
-	id, err := identity.Resolve(bounded, hetzner.Source(), append(options, identity.WithFacts(w.facts),
-		identity.WithObserver(func(e identity.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			events = append(events, e)
-		}))...)
+	resolver.Source, resolver.Facts = hetzner.Source(), &w.facts
+	resolver.Unproven = w.facts.Serial == ""
+	resolver.OnEvent = func(e identity.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, e)
+	}
+	id, err := resolver.Resolve(bounded)
 	if took := time.Since(began); took > end+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, end)
 	}
@@ -438,14 +440,14 @@ func (w *world) checkKept(t *testing.T, lab *testvm.Lab, id *identity.Identity, 
 	var kept []string
 	var told bool // why not
 	for i, e := range events {
-		if e.Kind == identity.UndoFailed && e.Detail == "the link could not be kept" {
+		if e.Kind == identity.EventUndoFailed && e.Detail == "the link could not be kept" {
 			told = true
 		}
 		if e.Link == nil || e.Link.Kind != earlynet.Kept {
 			continue
 		}
 		kept = append(kept, e.Link.Interface+"/"+e.Link.Method.String())
-		if !slices.ContainsFunc(events[:i], func(e identity.Event) bool { return e.Kind == identity.Named }) {
+		if !slices.ContainsFunc(events[:i], func(e identity.Event) bool { return e.Kind == identity.EventNamed }) {
 			t.Error("a link was kept before there was a name")
 		}
 	}
@@ -562,7 +564,7 @@ func TestMemory(t *testing.T) {
 			opts = append(opts, testvm.NIC(w.names[i], n))
 		}
 		lab := testvm.Start(t, w.cloud, opts...)
-		args := []string{"resolve", "--wait", "20s", "--dmi", t.TempDir()}
+		args := []string{"resolve", "--wait", "20s"}
 		for _, nic := range w.names {
 			args = append(args, "--nic", nic)
 		}

@@ -86,9 +86,8 @@ func (r Report) Markdown() []byte {
 		fmt.Fprintf(&b, "| %s | %s | %s | %.1f | %s | %s | %.1f | %.0f |\n", short(c.Cap), seconds(c.Boot.Most), seconds(c.Boot.All), c.Boot.Each,
 			seconds(c.Outage.Most), seconds(c.Outage.All), c.Outage.Each, c.Outage.Before.Mean)
 	}
-	b.WriteString("\nAn attempt needs two answers at once, so where the servers ask for many times what the service gives, most of its answers are one half of\n" +
-		"nothing. Below 10 s the herd keeps itself in that state; above, what is spared the service no longer\n" +
-		"brings anybody's name earlier.\n\n## Again\n\n" +
+	b.WriteString("\nAn attempt is one request, so every answer that the service gives is a server's name, and no bound keeps the herd from being served\n" +
+		"at the service's rate. A lower one costs the service twice the requests in an outage; a higher one costs the last servers their time.\n\n## Again\n\n" +
 		"`make herd` runs it and writes this page. The seed is fixed: the figures are the same every time.\n")
 	return b.Bytes()
 }

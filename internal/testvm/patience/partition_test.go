@@ -71,7 +71,7 @@ func TestAPartitionOf30Seconds(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
-			args := []string{"resolve", "--nic", "eth0", "--wait", (s.after + partition + backoffCap + overtime).String(), "--dmi", t.TempDir()}
+			args := []string{"resolve", "--nic", "eth0", "--wait", (s.after + partition + backoffCap + overtime).String()}
 			if s.via != "" {
 				args = append(args, "--via", s.via)
 			}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
-	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
@@ -266,8 +265,8 @@ func TestUnusualButRight(t *testing.T) {
 			cfg := always(c.answer)
 			cfg.Server = cloud.Server{Hostname: name, InstanceID: id}
 			testvm.Start(t, cfg)
-			got, err := identity.Resolve(t.Context(), hetzner.Source(), identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: id}),
-				identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}}))
+			r := identity.Resolver{Source: hetzner.Source(), Link: earlynet.Config{NICs: []string{"eth0"}}}
+			got, err := r.Resolve(t.Context())
 			if err != nil || got.Hostname != c.name {
 				t.Errorf("got %+v, %v", got, err)
 			}

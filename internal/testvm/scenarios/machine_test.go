@@ -51,7 +51,7 @@ type outcome struct {
 // resolve runs nametag resolve to its end, with hold once it has started.
 func resolve(t *testing.T, lab *testvm.Lab, command []string, bound time.Duration, hold func(*os.Process)) outcome {
 	t.Helper()
-	args := slices.Concat(command[1:], []string{"resolve", "--nic", "eth0", "--wait", bound.String(), "--dmi", t.TempDir()})
+	args := slices.Concat(command[1:], []string{"resolve", "--nic", "eth0", "--wait", bound.String()})
 	cmd := lab.Command(command[0], args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

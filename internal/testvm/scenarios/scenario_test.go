@@ -91,10 +91,12 @@ func (s scenario) play(t *testing.T) {
 	}()
 
 	began := time.Now()
-	got, err := identity.Resolve(ctx, hetzner.Source(),
-		identity.OverLinks(earlynet.Config{NICs: s.nics, Methods: s.methods}),
-		identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: id}),
-		identity.WithObserver(func(e identity.Event) { events = append(events, e) }))
+	r := identity.Resolver{
+		Source: hetzner.Source(), Link: earlynet.Config{NICs: s.nics, Methods: s.methods},
+		Facts:   &dmi.Facts{Vendor: hetzner.Vendor, Serial: id},
+		OnEvent: func(e identity.Event) { events = append(events, e) },
+	}
+	got, err := r.Resolve(ctx)
 	close(resolved)
 	if took := time.Since(began); took > s.bound+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, s.bound)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
-	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
@@ -186,8 +185,8 @@ func TestAddressConflict(t *testing.T) {
 				testvm.NIC("eth0", cloud.NIC{MAC: mac, Neighbours: taken}))
 			ctx, cancel := context.WithTimeout(t.Context(), ample)
 			defer cancel()
-			got, err := identity.Resolve(ctx, hetzner.Source(), identity.WithFacts(dmi.Facts{}),
-				identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}, Methods: []earlynet.Method{earlynet.LinkLocal}}))
+			r := identity.Resolver{Source: hetzner.Source(), Link: earlynet.Config{NICs: []string{"eth0"}, Methods: []earlynet.Method{earlynet.LinkLocal}}}
+			got, err := r.Resolve(ctx)
 			if err != nil || got.Hostname != name {
 				t.Fatalf("got %+v, %v", got, err)
 			}
