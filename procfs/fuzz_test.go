@@ -54,10 +54,10 @@ func FuzzParsePolicy(f *testing.F) {
 }
 
 func FuzzPolicyRoundTrip(f *testing.F) {
-	f.Add(uint8(1), int64(time.Minute), uint8(2), "eth0", "dhcp", uint8(1), uint8(0), int64(time.Second), uint8(1))
-	f.Add(uint8(0), int64(-1), uint8(9), "eth0,then=halt", "", uint8(0), uint8(2), int64(-1), uint8(0))
-	f.Fuzz(func(t *testing.T, mode uint8, wait int64, then uint8, nic, via string, keep, known uint8, patience int64, rename uint8) {
-		p := Policy{Mode: Mode(mode), Then: Then(then), Keep: Keep(keep), Known: Known(known), Patience: time.Duration(patience), Rename: Rename(rename)}
+	f.Add(uint8(1), int64(time.Minute), uint8(2), "eth0", "dhcp", uint8(1), uint8(0), int64(time.Second), uint8(1), uint8(1))
+	f.Add(uint8(0), int64(-1), uint8(9), "eth0,then=halt", "", uint8(0), uint8(2), int64(-1), uint8(0), uint8(0))
+	f.Fuzz(func(t *testing.T, mode uint8, wait int64, then uint8, nic, via string, keep, known uint8, patience int64, rename, id uint8) {
+		p := Policy{Mode: Mode(mode), Then: Then(then), Keep: Keep(keep), Known: Known(known), Patience: time.Duration(patience), Rename: Rename(rename), ID: ID(id)}
 		if p.Mode == Bounded {
 			p.Wait = time.Duration(wait)
 		}

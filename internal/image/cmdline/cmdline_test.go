@@ -239,6 +239,8 @@ func TestWhatIsSaidOfAKnownName(t *testing.T) {
 		{"talos.hostname.wait=2m,known=off,rename=stop", 1, true},
 		{"talos.hostname.wait=2m known=10s", 1, true}, // a blank where a comma belongs
 		{"talos.hostname.wait=2m rename=stop", 1, true},
+		{"talos.hostname.wait=2m,id=unproven", 0, false},
+		{"talos.hostname.wait=2m id=unproven", 1, true},
 		{"talos.hostname.wait=2m,known=ten", 1, true},
 	} {
 		found := Check("talos.platform=hcloud "+tt.argument, Options{})
