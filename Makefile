@@ -66,6 +66,10 @@ busy-test: deps ## the suite twice, beside twice as many busy processes as there
 audit: ## bin/nametag-audit: compares names in the cloud, etcd, Kubernetes and Cluster API; nametagctl audit and pin are it
 	cd cluster && $(BUILD) -o $(CURDIR)/$(BIN)/nametag-audit ./cmd/nametag-audit
 
+.PHONY: audit-image
+audit-image: ## bin/nametag-audit.oci: the auditor as a container image for both architectures; ARGS='-arch amd64' and the like
+	cd cluster && go run ./cmd/audit-image -version $(VERSION) -o $(CURDIR)/$(BIN)/nametag-audit.oci $(ARGS)
+
 .PHONY: demo-audit
 demo-audit: ## the auditor at work on a broken control plane: a real etcd, a fake cloud, no configuration
 	@cd cluster && go run ./cmd/audit-demo

@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 		fmt.Print(string(of))
 		os.Exit(status)
 	}
+	// The users of the tests have homes of their own.
+	if err := os.Setenv("NAMETAG_CACHE", lab.Cache()); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

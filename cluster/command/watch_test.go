@@ -47,6 +47,15 @@ func becomes(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// listening is where it says that it listens, "" so far.
+func listening(log string) string {
+	m := regexp.MustCompile(`address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(log)
+	if m == nil {
+		return ""
+	}
+	return "http://" + m[1]
+}
+
 func fetch(t *testing.T, url string) (int, string) {
 	t.Helper()
 	answer, err := http.Get(url)
@@ -90,13 +99,7 @@ func TestWatchTellsWhatComesAndWhatGoes(t *testing.T) {
 		}, strings.NewReader(""), io.Discard, &stderr)
 	}()
 	var url string
-	becomes(t, "it says where it listens", func() bool {
-		m := regexp.MustCompile(`address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(stderr.String())
-		if m != nil {
-			url = "http://" + m[1]
-		}
-		return m != nil
-	})
+	becomes(t, "it says where it listens", func() bool { url = listening(stderr.String()); return url != "" })
 	metrics := func() string { _, m := fetch(t, url+"/metrics"); return m }
 	becomes(t, "the first round is done", func() bool { return strings.Contains(metrics(), `nametag_audit_rounds_total{result="agree"} 1`) })
 	if status, body := fetch(t, url+"/readyz"); status != http.StatusOK {

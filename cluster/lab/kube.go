@@ -50,13 +50,21 @@ func (k *Kube) Kubeconfig(dir string) (string, error) {
 	return name, clientcmd.WriteToFile(*c, name)
 }
 
-// APIServer is where the real kube-apiserver is kept, and whether it is there.
-func APIServer() (string, bool) {
+// Cache is the folder of what is built or fetched once, $NAMETAG_CACHE or the user's own.
+func Cache() string {
+	if cache := os.Getenv("NAMETAG_CACHE"); cache != "" {
+		return cache
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", false
+		return ""
 	}
-	name := filepath.Join(cache, "nametag", "kube", "v1.32.0", "kube-apiserver")
+	return filepath.Join(cache, "nametag")
+}
+
+// APIServer is where the real kube-apiserver is kept, and whether it is there.
+func APIServer() (string, bool) {
+	name := filepath.Join(Cache(), "kube", "v1.32.0", "kube-apiserver")
 	st, err := os.Stat(name)
 	return name, err == nil && st.Mode().IsRegular()
 }

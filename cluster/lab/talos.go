@@ -317,13 +317,13 @@ func (a *authority) issuePEM(role string, server bool) (*sidero.PEMEncodedCertif
 	if err != nil {
 		return nil, err
 	}
-	b, err := x509.MarshalPKCS8PrivateKey(key)
+	b, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		return nil, err
 	}
 	return &sidero.PEMEncodedCertificateAndKey{
 		Crt: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: b}),
+		Key: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: b}),
 	}, nil
 }
 

@@ -29,6 +29,7 @@ import (
 var standIns = map[string]string{
 	"docker":              "runs Talos' imager, which is an image in a registry",
 	"hcloud":              "makes servers that cost money",
+	"skopeo":              "pushes to a registry",
 	"hcloud-upload-image": "makes a snapshot",
 	"kubectl":             "speaks to a cluster",
 	"make":                "makes what this test is made of; tested by CI",

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/nametag-boot/nametag/cluster/command"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // for an image that has no roots of its own: the system's are taken where there are some
 )
 
 // version is set by the build.
