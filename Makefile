@@ -100,6 +100,10 @@ chaos: deps ## N runs (default 2000) in virtual time, a tenth over real links, 1
 herd: ## ten thousand servers at one moment, simulated; writes docs/retry.md (about 10 min)
 	go test ./identity -count=1 -timeout 40m -run '^TestHerdReport$$' -update-retry $(CURDIR)/docs/retry.md -v
 
+.PHONY: attacks
+attacks: deps ## how long a name takes while others on the link attack, 20 times each; writes a table of docs/network.md (about 10 min)
+	go test ./internal/testvm/scenarios -count=1 -timeout 0 -run '^TestAttackTable$$' -update-attacks $(CURDIR)/docs/network.md -v
+
 .PHONY: bench
 bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUICK=1: a look in a minute or two)
 	@go run ./internal/testvm/bench $(if $(QUICK),-quick -out '')

@@ -49,8 +49,9 @@ type scenario struct {
 	during  func(t *testing.T, l *testvm.Lab)             // beside Resolve
 	flood   func(l *testvm.Lab, resolved <-chan struct{}) // beside it too, until it is over
 
-	via     string   // the path that must win; any if empty
-	trouble []string // each in the time-out's message; a name must come if empty
+	via     string         // the path that must win; any if empty
+	took    *time.Duration // how long Resolve took is noted there; may be nil
+	trouble []string       // each in the time-out's message; a name must come if empty
 }
 
 // play runs a table.
@@ -98,6 +99,9 @@ func (s scenario) play(t *testing.T) {
 	}
 	got, err := r.Resolve(ctx)
 	close(resolved)
+	if s.took != nil {
+		*s.took = time.Since(began)
+	}
 	if took := time.Since(began); took > s.bound+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, s.bound)
 	}

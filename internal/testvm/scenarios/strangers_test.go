@@ -36,9 +36,12 @@ func rogue(after time.Duration) cloud.DHCP {
 }
 
 // What others on the link send ends no path: the right name comes.
-func TestStrangers(t *testing.T) {
+func TestStrangers(t *testing.T) { play(t, strangers()) }
+
+// strangers are the attacks, each fresh.
+func strangers() []scenario {
 	honest := cloud.DHCP{Delay: 300 * time.Millisecond}
-	play(t, []scenario{
+	return []scenario{
 		{about: "an offer and an acknowledgement under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.HonestIDs(2)})},
 		{about: "twenty of them", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.HonestIDs(20)})},
 		{about: "a second server that is 300 ms sooner", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{rogue(0), honest}})}},
@@ -67,7 +70,7 @@ func TestStrangers(t *testing.T) {
 		{about: "an MTU of 576 and a lease of ten seconds", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{26: {2, 64}, 51: {0, 0, 0, 10}}}}})}},
 		{about: "an acknowledgement of a lease of one second, in the honest server's name", methods: onlyDHCP, lab: attacked([]cloud.DHCP{{Extra: map[uint8][]byte{51: {0, 0, 0, 1}}}})},
 		{about: "a redirect to a gateway that is none", methods: onlyDHCP, cloud: first(300*time.Millisecond, cloud.Status(503)), lab: attacked(nil, cloud.Times(8, cloud.Redirects(cloud.Gateway, netip.MustParseAddr("172.31.1.77"))))},
-	})
+	}
 }
 
 // A flood of a hundred thousand packets a second, with everything on one core, the flood included.
