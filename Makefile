@@ -91,9 +91,10 @@ later-boots: deps ## boots of a node that has booted before: every disk and serv
 	NAMETAG_LATER_BOOTS=$(or $(N),10) go test -count=1 -timeout 0 -run '^(TestLaterBoots|TestANodeThatHasBootedNeedsNoService|TestASystemThatIsNotTalosGoesOnUnderTheNameInItsRoot|TestHowLongALaterBootTakes)$$' -v ./internal/node/boot
 
 .PHONY: chaos
-chaos: deps ## N runs (default 2000) in virtual time, a tenth over real links, 1 in 200 as a boot; SEED=… N=1 replays one
+chaos: deps ## N runs (default 2000) in virtual time, a tenth over real links, a twentieth with strangers on the link, 1 in 200 as a boot; SEED=… N=1 replays one
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$(or $(N),2000) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./identity
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+9)/10 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/testvm/chaos
+	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+19)/20 )) go test -count=1 -timeout 0 -run '^TestHostile$$' -v ./internal/testvm/chaos
 	NAMETAG_CHAOS_SEED=$(SEED) NAMETAG_CHAOS_N=$$(( ($(or $(N),2000)+199)/200 )) go test -count=1 -timeout 0 -run '^TestChaos$$' -v ./internal/node/boot
 
 .PHONY: herd

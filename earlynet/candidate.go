@@ -11,6 +11,7 @@ const (
 	maxCandidates = 16 // that are remembered
 	maxServers    = 4  // of one candidate
 	maxAsked      = 4  // candidates at one time
+	maxSenders    = 64 // that are remembered for the trouble that they have made
 )
 
 // A yield is what a lease is good for: where one leads that has it. It is what a
@@ -38,8 +39,19 @@ type candidate struct {
 	offers []*lease // one of each server, the youngest first
 	sender [6]byte  // the hardware address that it came from first
 
+	rounds     int // questions of ours in which it was offered
+	round      int // the last of them
 	fruitless  int // times that it was in use and led nowhere
 	unanswered int // times that it was asked for in vain
+}
+
+// failed notes that a candidate was in use and led nowhere, or was asked for in vain.
+func (cs *candidates) failed(c *candidate, count *int) {
+	*count++
+	if cs.by == nil || len(cs.by) >= maxSenders {
+		cs.by = make(map[[6]byte]int)
+	}
+	cs.by[c.sender]++
 }
 
 func (c *candidate) trouble() int { return c.fruitless + c.unanswered }
@@ -48,8 +60,13 @@ func (c *candidate) trouble() int { return c.fruitless + c.unanswered }
 // of servers, and of lies: the number of candidates is bounded.
 type candidates struct {
 	rand *rand.Rand
-	all  []*candidate // in the order in which they were first heard of
-	held *candidate   // in use: it is not forgotten
+	all  []*candidate    // in the order in which they were first heard of
+	held *candidate      // in use: it is not forgotten
+	last *candidate      // that was in use last
+	by   map[[6]byte]int // trouble that senders have made, with what is forgotten since too
+
+	asked int // questions
+	turn  int // of the candidates: see best
 }
 
 // hear takes an offer, and reports whether it is a new candidate.
@@ -61,6 +78,10 @@ func (cs *candidates) hear(l *lease, y yield, sender [6]byte) (c *candidate, new
 		c = &candidate{yield: y, sender: sender}
 		cs.all = append(cs.all, c)
 		news = true
+	}
+	if c.round != cs.asked || news {
+		c.round = cs.asked
+		c.rounds++
 	}
 	c.offers = slices.DeleteFunc(c.offers, func(o *lease) bool { return o.server == l.server })
 	c.offers = slices.Insert(c.offers, 0, l)
@@ -77,8 +98,10 @@ func (cs *candidates) find(y yield) *candidate {
 	return nil
 }
 
-// forget makes room: of those with the most trouble, one of the sender that has
-// offered the most. So who makes up offers without end pushes out his own.
+// forget makes room. Of all candidates, those go first that were offered in the fewest
+// of our questions: who makes up a new one each time pushes out his own, and an honest
+// server gives the same answer each time. Of these, those of the sender that has
+// offered the most, and of these, those with the most trouble.
 func (cs *candidates) forget() {
 	of := make(map[[6]byte]int)
 	for _, c := range cs.all {
@@ -86,7 +109,7 @@ func (cs *candidates) forget() {
 	}
 	var worst []*candidate
 	compare := func(a, b *candidate) int {
-		return cmp.Or(cmp.Compare(a.trouble(), b.trouble()), cmp.Compare(of[a.sender], of[b.sender]))
+		return cmp.Or(cmp.Compare(b.rounds, a.rounds), cmp.Compare(of[a.sender], of[b.sender]), cmp.Compare(a.trouble(), b.trouble()))
 	}
 	for _, c := range cs.all {
 		switch {
@@ -101,20 +124,35 @@ func (cs *candidates) forget() {
 	cs.all = slices.DeleteFunc(cs.all, func(c *candidate) bool { return c == out })
 }
 
-// best returns the candidates to try next, all of them as good as each other: those
-// with the least trouble, of the senders that have made the least; at most maxAsked.
-// They come in the order in which they were first heard of.
+// steady is in how many questions a candidate is offered that is not made up for one.
+const steady = 3
+
+// best returns the candidates to try next, all of them as good as each other, at most
+// maxAsked, in the order in which they were first heard of.
+//
+// Turns alternate. One is for what has not been tried yet, of the senders that have
+// made the least trouble. The other is for what has been tried: it may have led nowhere
+// for another reason, and must not wait for somebody to run out of new lies.
 func (cs *candidates) best() []*candidate {
-	by := make(map[[6]byte]int)
-	for _, c := range cs.all {
-		by[c.sender] += c.trouble()
+	if cs.turn%2 == 1 {
+		tried := pick(cs.all, func(c *candidate) bool { return c.trouble() > 0 && c != cs.last }, func(a, b *candidate) int {
+			return cmp.Or(cmp.Compare(min(b.rounds, steady), min(a.rounds, steady)), cmp.Compare(a.trouble(), b.trouble()))
+		})
+		if len(tried) > 0 {
+			return tried
+		}
 	}
+	return pick(cs.all, func(*candidate) bool { return true }, func(a, b *candidate) int {
+		return cmp.Or(cmp.Compare(a.trouble(), b.trouble()), cmp.Compare(cs.by[a.sender], cs.by[b.sender]))
+	})
+}
+
+// pick returns the least of those that are wanted, at most maxAsked.
+func pick(all []*candidate, wanted func(*candidate) bool, compare func(a, b *candidate) int) []*candidate {
 	var best []*candidate
-	compare := func(a, b *candidate) int {
-		return cmp.Or(cmp.Compare(a.trouble(), b.trouble()), cmp.Compare(by[a.sender], by[b.sender]))
-	}
-	for _, c := range cs.all {
+	for _, c := range all {
 		switch {
+		case !wanted(c):
 		case len(best) == 0 || compare(c, best[0]) == 0:
 			best = append(best, c)
 		case compare(c, best[0]) < 0:

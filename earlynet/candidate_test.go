@@ -41,12 +41,12 @@ func TestCandidates(t *testing.T) {
 		if best := cs.best(); best[0] != bad {
 			t.Errorf("the first is not the one that was heard first: %+v", best)
 		}
-		bad.fruitless++
+		cs.failed(bad, &bad.fruitless)
 		good := heard(cs, offered("10.0.0.9", "10.0.0.1", "10.0.0.1"), 1)
 		if best := cs.best(); len(best) != 1 || best[0] != good {
 			t.Errorf("the best are %+v", best)
 		}
-		good.unanswered++
+		cs.failed(good, &good.unanswered)
 		if best := cs.best(); len(best) != 1 || best[0] != too || cs.better(too) || !cs.better(good) {
 			t.Errorf("the best are %+v", best)
 		}
@@ -61,6 +61,31 @@ func TestCandidates(t *testing.T) {
 		}
 		if len(cs.all) != maxCandidates || cs.find(good.yield) != good || cs.find(cs.held.yield) != cs.held {
 			t.Errorf("of %d candidates, these are left: %+v", maxCandidates, cs.all)
+		}
+	})
+	t.Run("who makes up something new each time has every other turn at most, and not the first", func(t *testing.T) {
+		cs := empty()
+		var good *candidate
+		turns := 0
+		for round := range 40 {
+			cs.asked++
+			for i := range 8 {
+				heard(cs, offered(netip.AddrFrom4([4]byte{10, 1, byte(round), byte(i)}).String(), "10.0.0.7", "10.0.0.7"), 7)
+			}
+			good = heard(cs, offered("10.0.0.9", "10.0.0.1", "10.0.0.1"), 1)
+			next := cs.best()[0]
+			if round == 1 && next != good {
+				t.Errorf("after one that was of no use, another of the same sender's is next: %+v", next)
+			}
+			if next == good {
+				turns++
+			}
+			cs.held, cs.last = next, next
+			cs.turn++
+			cs.failed(next, &next.fruitless) // the service itself is out of order
+		}
+		if turns < 19 {
+			t.Errorf("of 40 turns the honest server has had %d", turns)
 		}
 	})
 	t.Run("a flood of servers of one candidate is bounded too", func(t *testing.T) {

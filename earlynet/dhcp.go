@@ -76,10 +76,10 @@ func (c *nic) dhcpOnce(ctx context.Context, x *exchange) (err error) {
 	if err != nil {
 		return err
 	}
-	x.heard.held = got
+	x.heard.held, x.heard.last = got, got
 	defer func() { x.heard.held = nil }()
 	if err = a.use(x.link, l); err != nil {
-		got.fruitless++
+		x.heard.failed(got, &got.fruitless)
 		c.refuse(DHCP, err)
 		return err
 	}
@@ -223,7 +223,7 @@ func (t *tenancy) doubt() error {
 		return nil
 	}
 	t.overdue = false
-	t.candidate.fruitless++
+	t.x.heard.failed(t.candidate, &t.candidate.fruitless)
 	if t.x.heard.better(t.candidate) {
 		t.nic.fail(PathFailed, &Error{Op: fmt.Sprintf("leave the lease of %v", t.lease.server), Method: DHCP, Err: errDoubt})
 		return errDoubt

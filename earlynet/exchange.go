@@ -216,6 +216,7 @@ func (x *exchange) acquire(ctx context.Context) (*candidate, *lease, error) {
 
 // ask asks all servers what they offer, in a transaction of its own.
 func (x *exchange) ask() {
+	x.heard.asked++
 	id := x.xid()
 	x.current.Store(binary.NativeEndian.Uint32(id[:]))
 	x.send(netip.IPv4Unspecified(), id, dhcpv4.MessageTypeDiscover)
@@ -238,13 +239,13 @@ func (x *exchange) discover(ctx context.Context) error {
 		}
 		err := x.await(ctx, x.interval(try, lastInterval), func(r reply) bool {
 			c := x.offer(r)
-			return c != nil && c.trouble() == 0
+			return c != nil && (c.trouble() == 0 || x.heard.turn%2 == 1 && slices.Contains(x.heard.best(), c))
 		})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		best := x.heard.best()
-		if err == nil || len(best) > 0 && (best[0].trouble() == 0 || try >= knownTries) {
+		if err == nil || len(best) > 0 && (best[0].trouble() == 0 || x.heard.turn%2 == 1 || try >= knownTries) {
 			return nil
 		}
 		if len(best) > 0 {
@@ -316,6 +317,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	if len(best) == 0 {
 		return nil, nil, errNoAnswer
 	}
+	x.heard.turn++
 	asked := time.Now()
 	var got *lease
 	var of *candidate
@@ -355,7 +357,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 		}
 	}
 	for _, c := range best {
-		c.unanswered++
+		x.heard.failed(c, &c.unanswered)
 	}
 	if x.refusal == 0 {
 		x.nic.fail(PathFailed, x.silence(fmt.Sprintf("no answer from %v to a request for its offer", best[0].offers[0].server)))

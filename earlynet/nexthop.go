@@ -30,6 +30,7 @@ import (
 const (
 	askHop       = 150 * time.Millisecond // for answers
 	maxClaimants = 8                      // that are remembered
+	maxHops      = 16                     // and of how many next hops
 )
 
 // A hop is the next host on the way to a destination.
@@ -39,6 +40,8 @@ type hop struct {
 	addr netip.Addr
 	rand *rand.Rand
 
+	source    netip.Addr // in whose name to ask; under nic.mu
+	watched   bool       // under nic.mu
 	claimants []*claimant
 	pinned    *claimant // whom the kernel was told; nil: nobody
 	attempt   *attempt  // takes that back
@@ -51,25 +54,32 @@ type claimant struct {
 }
 
 // watchHop looks after a path's next hop until ctx ends. Of several paths over the
-// same one, the first one's does.
+// same one, the first one's does. What was learnt of a hop is kept for the next path
+// over it.
 func (c *nic) watchHop(ctx context.Context, l link, addr, source netip.Addr) {
 	c.mu.Lock()
-	_, watched := c.hops[addr]
-	if c.hops == nil {
-		c.hops = make(map[netip.Addr]netip.Addr)
+	h := c.hops[addr]
+	if h == nil {
+		if c.hops == nil || len(c.hops) >= maxHops {
+			c.hops = make(map[netip.Addr]*hop)
+		}
+		h = &hop{nic: c, addr: addr, rand: c.net.random(c.index + 1<<16)}
+		c.hops[addr] = h
 	}
-	c.hops[addr] = source // in whose name to ask
+	h.source = source
+	watched := h.watched
+	h.watched = true
 	c.mu.Unlock()
 	if watched {
 		return
 	}
+	h.link = l
 	c.net.tasks.Go("next hop", func() {
 		defer func() {
 			c.mu.Lock()
-			delete(c.hops, addr)
+			h.watched = false
 			c.mu.Unlock()
 		}()
-		h := &hop{nic: c, link: l, addr: addr, rand: c.net.random(c.index + 1<<16)}
 		c.goOn(ctx, 0, func() { h.steer(ctx) })
 	}, c.net.died)
 }
@@ -79,18 +89,25 @@ func (h *hop) steer(ctx context.Context) {
 	h.attempt = h.nic.begin(0)
 	h.pinned = nil
 	defer h.attempt.stop(nil)
-	for wait := firstTrial; ; {
+	wait := firstTrial
+	if len(h.claimants) > 0 {
+		wait = 0 // it was of no use before
+	}
+	for first := true; ; first = false {
 		pause(ctx, wait)
-		if ctx.Err() != nil {
-			return
+		if h.nic.net.ctx.Err() != nil {
+			return // and most likely the name is there
 		}
 		r := h.nic.net.rtnl
 		entry, err := r.neighbour(h.nic.index, h.addr)
 		if err != nil || entry.state&unix.NUD_PERMANENT != 0 && h.pinned == nil {
 			return // somebody knows better
 		}
-		if entry.mac != [6]byte{} {
+		if entry.mac != [6]byte{} && (wait > 0 || !first) {
 			h.claimedBy(entry.mac).fruitless++
+		}
+		if ctx.Err() != nil {
+			return
 		}
 		// No packet socket, no answer: the kernel's own entry is what there is.
 		_ = safely.Do("asking for the next hop", func() error { return h.ask(ctx) })
@@ -119,7 +136,7 @@ func (h *hop) ask(ctx context.Context) error {
 	}
 	defer shut()
 	h.nic.mu.Lock()
-	source := h.nic.hops[h.addr]
+	source := h.source
 	h.nic.mu.Unlock()
 	mac, now := [6]byte(h.link.mac), time.Now()
 	question := arpPacket{op: 1, senderMAC: mac, senderIP: source, targetIP: h.addr}

@@ -31,10 +31,10 @@ type nic struct {
 	mu      sync.Mutex
 	link    link
 	present bool
-	breaks  int                       // how often it has ceased to carry frames
-	falls   int                       // how often it was set down
-	news    chan struct{}             // closed at the next change
-	hops    map[netip.Addr]netip.Addr // that are watched, and the address in whose name
+	breaks  int           // how often it has ceased to carry frames
+	falls   int           // how often it was set down
+	news    chan struct{} // closed at the next change
+	hops    map[netip.Addr]*hop
 
 	// Of the goroutine run, and of undo after it has ended:
 	claimed  net.Listener // what makes the link ours; nil where it is not, or cannot be

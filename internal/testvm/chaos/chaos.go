@@ -2,10 +2,10 @@
 //
 // The seeds and how many there are come from the environment, so that one line replays what another one found:
 //
-//	NAMETAG_CHAOS_SEED=4711 NAMETAG_CHAOS_N=1 go test -run '^TestChaos$' ./identity ./internal/testvm/chaos ./internal/node/boot
+//	NAMETAG_CHAOS_SEED=4711 NAMETAG_CHAOS_N=1 go test -run '^Test(Chaos|Hostile)$' ./identity ./internal/testvm/chaos ./internal/node/boot
 //
 // The scenarios themselves are the tests of three packages: in virtual time, without a kernel, in identity; over real
-// links in a namespace here; and as boots of virtual machines in internal/node/boot. [Dice.Argument] makes the policies of all
+// links in a namespace here, with strangers on the link or without; and as boots of virtual machines in internal/node/boot. [Dice.Argument] makes the policies of all
 // of them, as the text of the kernel argument.
 package chaos
 

@@ -51,7 +51,9 @@ type siege struct {
 	about   []string
 }
 
-func (h *siege) say(format string, args ...any) { h.about = append(h.about, fmt.Sprintf(format, args...)) }
+func (h *siege) say(format string, args ...any) {
+	h.about = append(h.about, fmt.Sprintf(format, args...))
+}
 
 func newSiege(d *chaos.Dice) *siege {
 	h := &siege{cloud: cloud.Config{Seed: d.Uint64(), Server: cloud.Server{Hostname: name, InstanceID: serial}}}
@@ -143,10 +145,12 @@ func (h *siege) play(t *testing.T) time.Duration {
 	}
 	var events []identity.Event
 	began := time.Now()
-	id, err := identity.Resolve(ctx, hetzner.Source(),
-		identity.OverLinks(earlynet.Config{NICs: []string{"eth0"}, Methods: h.methods}),
-		identity.WithFacts(dmi.Facts{Vendor: hetzner.Vendor, Serial: serial}),
-		identity.WithObserver(func(e identity.Event) { events = append(events, e) }))
+	r := identity.Resolver{
+		Source: hetzner.Source(), Link: earlynet.Config{NICs: []string{"eth0"}, Methods: h.methods},
+		Facts:   &dmi.Facts{Vendor: hetzner.Vendor, Serial: serial},
+		OnEvent: func(e identity.Event) { events = append(events, e) },
+	}
+	id, err := r.Resolve(ctx)
 	took := time.Since(began)
 	if err != nil || id.Hostname != name || id.InstanceID != serial {
 		t.Errorf("got %+v, %v after %v", id, err, took)
