@@ -414,6 +414,23 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// FuzzARP reads a packet, and what is made of it again.
+func FuzzARP(f *testing.F) {
+	f.Add(arpPacket{op: 1, senderMAC: [6]byte(testMAC), senderIP: netip.IPv4Unspecified(), targetIP: netip.MustParseAddr("169.254.7.7")}.marshal())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, ok := parseARP(b)
+		if !ok {
+			return
+		}
+		if again, ok := parseARP(p.marshal()); !ok || again != p {
+			t.Errorf("%+v became %+v, %v", p, again, ok)
+		}
+		if p.conflicts([6]byte(testMAC), p.targetIP, true) && p.senderMAC == [6]byte(testMAC) {
+			t.Errorf("our own packet is a conflict: %+v", p)
+		}
+	})
+}
+
 // replyIn is the reply in a datagram, or nil.
 func replyIn(datagram []byte) *dhcpv4.DHCPv4 {
 	payload, ok := decodeDatagram(datagram)
