@@ -82,21 +82,19 @@ func (e Event) Level() slog.Level {
 	return slog.LevelDebug
 }
 
-// String is one line: "0.012s eth0/linklocal named: my-server".
-func (e Event) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%.3fs ", e.At.Seconds())
-	if e.Path != "" {
-		b.WriteString(e.Path + " ")
+// String is one line with the time: "0.012s eth0/linklocal: named: my-server".
+func (e Event) String() string { return fmt.Sprintf("%.3fs %s", e.At.Seconds(), e.Sentence()) }
+
+// Sentence is the event in words: "eth0/linklocal: named: my-server".
+func (e Event) Sentence() string {
+	if e.Link != nil { // the network's own words name its path already
+		return e.Link.String()
 	}
-	b.WriteString(e.Kind.String())
-	if e.Detail != "" {
-		b.WriteString(": " + e.Detail)
-	}
+	words := []string{e.Path, e.Kind.String(), e.Detail}
 	if e.Err != nil {
-		b.WriteString(": " + e.Err.Error())
+		words = append(words, e.Err.Error())
 	}
-	return b.String()
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ": ")
 }
 
 // eventJSON is an event's stable form.

@@ -203,11 +203,8 @@ func TestResolveAsJSONTellsAllThatIsKnown(t *testing.T) {
 		t.Errorf("the identity is not whole: %s", &stdout)
 	}
 	for line := range strings.Lines(stderr.String()) {
-		var event struct {
-			T     *float64
-			Event string
-		}
-		if err := json.Unmarshal([]byte(line), &event); err != nil || event.T == nil || event.Event == "" {
+		var event identity.Event
+		if err := json.Unmarshal([]byte(line), &event); err != nil || event.Kind == 0 {
 			t.Errorf("a line of the log is no event: %q: %v", line, err)
 		}
 	}

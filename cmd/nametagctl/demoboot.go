@@ -23,7 +23,6 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
-	"github.com/nametag-boot/nametag/internal/node/progress"
 )
 
 // The two boots of the demo.
@@ -149,7 +148,7 @@ func (b *booting) withoutNametag(ctx context.Context) error {
 func (b *booting) withNametag(ctx context.Context) error {
 	last := ""
 	observe := func(e identity.Event) {
-		line := progress.Sentence(e)
+		line := e.Sentence()
 		if worthShowing(e) && line != last {
 			b.say("nametag", "%s", line)
 			last = line

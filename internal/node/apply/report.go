@@ -9,7 +9,6 @@ import (
 
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
-	"github.com/nametag-boot/nametag/internal/node/progress"
 	"github.com/nametag-boot/nametag/internal/node/systemd"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -61,7 +60,7 @@ func (s Shell) Status(string) {}
 
 // tell reports an event, if it changes what an operator should know.
 func (c Config) tell(e identity.Event) {
-	l := Line{Text: progress.Sentence(e), Event: e.Kind.String(), Path: e.Path, Err: e.Err}
+	l := Line{Text: e.Sentence(), Event: e.Kind.String(), Path: e.Path, Err: e.Err}
 	if e.Link != nil {
 		l.Event = e.Link.Kind.String()
 	}

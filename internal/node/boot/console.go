@@ -6,7 +6,6 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
-	"github.com/nametag-boot/nametag/internal/node/progress"
 )
 
 // tell says an event on the console, if it changes what an operator should know. The kernel takes ten lines in five
@@ -16,7 +15,7 @@ func tell(console *kmsg.Console, e identity.Event) {
 		e.Detail = "" // the how manieth try it was: the same line is folded, and another one is worth saying
 	}
 	if level, worth := levelOf(e); worth {
-		console.Say(level, progress.Sentence(e))
+		console.Say(level, e.Sentence())
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -104,7 +102,7 @@ func (l *Line) Show(e identity.Event) {
 	defer l.mu.Unlock()
 	switch l.format {
 	case Live:
-		l.last = Sentence(e)
+		l.last = e.Sentence()
 		if e.Kind == identity.EventNamed { // worth keeping: it scrolls away like any line
 			l.clear()
 			fmt.Fprintf(l.w, "%s %s\n", clock(e.At), l.last)
@@ -113,7 +111,7 @@ func (l *Line) Show(e identity.Event) {
 		}
 		l.draw()
 	case Plain:
-		fmt.Fprintf(l.w, "%s %s\n", clock(e.At), Sentence(e))
+		fmt.Fprintf(l.w, "%s %s\n", clock(e.At), e.Sentence())
 	case JSON:
 		l.writeJSON(e)
 	}
@@ -161,18 +159,9 @@ func (l *Line) clear() {
 	}
 }
 
+// writeJSON writes the event's own JSON, as it stands in an identity's timeline.
 func (l *Line) writeJSON(e identity.Event) {
-	record := struct {
-		Seconds float64 `json:"t"`
-		Event   string  `json:"event"`
-		Path    string  `json:"path,omitempty"`
-		Detail  string  `json:"detail,omitempty"`
-		Error   string  `json:"error,omitempty"`
-	}{Seconds: e.At.Seconds(), Event: e.Kind.String(), Path: e.Path, Detail: e.Detail}
-	if e.Err != nil {
-		record.Error = e.Err.Error()
-	}
-	if line, err := json.Marshal(record); err == nil {
+	if line, err := json.Marshal(e); err == nil {
 		fmt.Fprintf(l.w, "%s\n", line)
 	}
 }
@@ -180,16 +169,4 @@ func (l *Line) writeJSON(e identity.Event) {
 // clock is the time since the beginning, in a column of fixed width.
 func clock(d time.Duration) string {
 	return fmt.Sprintf("[%8.3fs]", d.Seconds())
-}
-
-// Sentence is an event in words: `eth0/dhcp: named: my-server`.
-func Sentence(e identity.Event) string {
-	if e.Link != nil { // the network's own words name its path already
-		return e.Link.String()
-	}
-	words := []string{e.Path, e.Kind.String(), e.Detail}
-	if e.Err != nil {
-		words = append(words, e.Err.Error())
-	}
-	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ": ")
 }

@@ -20,7 +20,7 @@ func TestAnEventIsOneSentence(t *testing.T) {
 		{identity.Event{Kind: identity.EventPlatform, Detail: "a server of Hetzner Cloud"}, "platform: a server of Hetzner Cloud"},
 		{identity.Event{Kind: identity.EventLink, Path: "eth0/dhcp", Detail: "ack: 10.0.0.2/32", Link: &ack}, "eth0 (dhcp): ack: 10.0.0.2/32"},
 	} {
-		if got := Sentence(c.event); got != c.says {
+		if got := c.event.Sentence(); got != c.says {
 			t.Errorf("it says %q, not %q", got, c.says)
 		}
 	}
