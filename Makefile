@@ -140,6 +140,11 @@ release: ## dist/: binaries, SBOMs, licences, man pages, completions, extensions
 	@go build -C internal/release/dist -o $(CURDIR)/$(BIN)/release .
 	$(BIN)/release -o dist -version $(VERSION) -check $(if $(KEY),-sign $(KEY))
 
+.PHONY: docs
+docs: ## writes what the documentation takes from the code; a test says where the two differ
+	go test ./cmd/nametag -count=1 -run '^TestThePageListsTheVariables$$' -update-docs
+	go run ./internal/testvm/bench -render
+
 # Its packages are those of the lock file; npm runs no script of theirs.
 .PHONY: site
 site: build ## dist/site: the documentation as a static site, with search

@@ -18,23 +18,30 @@ func write(w io.Writer, format string, id *identity.Identity) error {
 		return enc.Encode(id)
 	}
 	var b strings.Builder
-	for _, kv := range [][2]string{
-		{"HOSTNAME", id.Hostname},
-		{"SHORT_HOSTNAME", id.ShortName()},
-		{"DOMAIN", id.Domain},
-		{"INSTANCE_ID", id.InstanceID},
-		{"REGION", id.Region},
-		{"AVAILABILITY_ZONE", id.AvailabilityZone},
-		{"PUBLIC_IPV4", address(id.PublicIPv4)},
-		{"PRIVATE_IPV4", privateAddresses(id.PrivateNetworks)},
-		{"SOURCE", id.Source},
-		{"INTERFACE", id.Path.Interface},
-		{"METHOD", id.Path.Method},
-	} {
-		fmt.Fprintf(&b, "NAMETAG_%s=%s\n", kv[0], quote(kv[1]))
+	for _, v := range variables {
+		fmt.Fprintf(&b, "%s=%s\n", v.name, quote(v.of(id)))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// variables are what --output env prints, in order; docs/output.md lists them. A name that is there stays.
+var variables = []struct {
+	name, about string
+	of          func(*identity.Identity) string
+}{
+	{"NAMETAG_HOSTNAME", "the name, whole", func(id *identity.Identity) string { return id.Hostname }},
+	{"NAMETAG_SHORT_HOSTNAME", "its first label", (*identity.Identity).ShortName},
+	{"NAMETAG_DOMAIN", "the rest; empty without a domain", func(id *identity.Identity) string { return id.Domain }},
+	{"NAMETAG_INSTANCE_ID", "the server's number", func(id *identity.Identity) string { return id.InstanceID }},
+	{"NAMETAG_REGION", "its region", func(id *identity.Identity) string { return id.Region }},
+	{"NAMETAG_AVAILABILITY_ZONE", "its availability zone", func(id *identity.Identity) string { return id.AvailabilityZone }},
+	{"NAMETAG_PUBLIC_IPV4", "its public address; empty where it has none", func(id *identity.Identity) string { return address(id.PublicIPv4) }},
+	{"NAMETAG_PRIVATE_IPV4", "its addresses in private networks, separated by spaces", func(id *identity.Identity) string { return privateAddresses(id.PrivateNetworks) }},
+	{"NAMETAG_ID_PROVEN_BY", "what says that the number is this machine's: `dmi`, `expected` or `none`", func(id *identity.Identity) string { return string(id.IDProvenBy) }},
+	{"NAMETAG_SOURCE", "who said so: `hetzner`, or `known` for a name of an earlier boot", func(id *identity.Identity) string { return id.Source }},
+	{"NAMETAG_INTERFACE", "the NIC that it came by", func(id *identity.Identity) string { return id.Path.Interface }},
+	{"NAMETAG_METHOD", "how that NIC got its address", func(id *identity.Identity) string { return id.Path.Method }},
 }
 
 // quote makes a value safe for a shell and for systemd's EnvironmentFile=, whatever the network put into it: line ends

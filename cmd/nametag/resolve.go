@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/nametag-boot/nametag/earlynet"
@@ -31,12 +32,13 @@ Usage:
 
 Flags:
   --wait VALUE[,KEY=VALUE…]  how long to wait, in the syntax of the kernel argument talos.hostname.wait=
-                             (90s, 2m, forever; keys then, nic, via, keep, known, rename, id); default 5m
+                             (90s, 2m, forever; keys nic, via, keep, known, rename, id); default 5m
   --nic NIC                  a MAC, an interface name or a glob; may be repeated; one named exactly is taken
                              whatever its kind; default every physical Ethernet NIC
   --via METHOD               linklocal, dhcp or ipv6; may be repeated; default linklocal and dhcp
   --keep WHAT                none: undo everything; network: leave the link, address and routes; default none
-  --host-network             ask over the network the system already has; no link is touched
+  --host-network             ask over the network the system already has; no link is touched, so not with --nic,
+                             --via or --keep
   --output FORMAT            hostname: the name alone; json: all that is known; env: shell assignments
   --log FORMAT               auto: a live line on a terminal, else plain lines; plain; json; off
   --id WHAT                  proven: the answer must have this machine's DMI serial number as its instance id, or the
@@ -114,6 +116,9 @@ func parseResolve(args []string) (resolveFlags, error) {
 	if f.policy, err = procfs.ParsePolicy(wait); err != nil {
 		return f, &usageError{err}
 	}
+	if err := f.useless(wait); err != nil {
+		return f, &usageError{err}
+	}
 	if f.policy.Mode == procfs.Off {
 		return f, &usageError{errors.New("--wait off: there is nothing to do; give a bound such as 30s, or leave the flag out")}
 	}
@@ -126,6 +131,22 @@ func parseResolve(args []string) (resolveFlags, error) {
 		return f, &usageError{fmt.Errorf("--output %s: choose hostname, json or env", f.output)}
 	}
 	return f, nil
+}
+
+// useless refuses what would have no effect: whoever writes it expects one. wait is all that was asked for, in the syntax
+// of the kernel argument.
+func (f resolveFlags) useless(wait string) error {
+	for field := range strings.SplitSeq(wait, ",") {
+		switch key, _, _ := strings.Cut(strings.TrimSpace(field), "="); key {
+		case "then":
+			return errors.New("then= is for a boot; resolve ends with exit status 3 when the time is up: leave it out")
+		case "nic", "via", "keep":
+			if f.hostNetwork {
+				return fmt.Errorf("--host-network touches no link, so that %s= or --%s says nothing: leave one of the two out", key, key)
+			}
+		}
+	}
+	return nil
 }
 
 // runResolve is `nametag resolve`: flags in, the name on stdout.

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/testvm"
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+)
+
+var updateDocs = flag.Bool("update-docs", false, "write what the documentation takes from the code")
+
+// The page lists what is printed, and nothing else.
+func TestThePageListsTheVariables(t *testing.T) {
+	const page, begin, end = "../../docs/output.md", "<!-- variables -->\n", "<!-- end -->"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(text), begin)
+	listed, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no place for them", page)
+	}
+	var rows strings.Builder
+	for _, v := range variables {
+		fmt.Fprintf(&rows, "| `%s` | %s |\n", v.name, v.about)
+	}
+	if listed == rows.String() {
+		return
+	}
+	if !*updateDocs {
+		t.Fatalf("%s lists\n%s\nand these are printed:\n%s\nmake docs writes it", page, listed, &rows)
+	}
+	if err := os.WriteFile(page, []byte(before+begin+rows.String()+end+after), 0o644); err != nil { //nolint:gosec // a page
+		t.Fatal(err)
+	}
+}
+
+func TestEveryVariableIsPrintedOnceAndInOrder(t *testing.T) {
+	var out bytes.Buffer
+	if err := write(&out, "env", &identity.Identity{Hostname: "web-1.example.com", Domain: "example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != len(variables) {
+		t.Fatalf("%d lines for %d variables:\n%s", len(lines), len(variables), &out)
+	}
+	for i, v := range variables {
+		if !strings.HasPrefix(lines[i], v.name+"=") {
+			t.Errorf("line %d is %q, not %s", i+1, lines[i], v.name)
+		}
+	}
+}
+
+// Whoever writes a flag expects an effect. Nothing is sent.
+func TestResolveRefusesFlagsThatWouldHaveNoEffect(t *testing.T) {
+	for _, args := range [][]string{
+		{"--host-network", "--nic", "eth0"},
+		{"--host-network", "--via", "dhcp"},
+		{"--host-network", "--keep", "network"},
+		{"--host-network", "--wait", "10s,nic=eth0"},
+		{"--wait", "10s,then=reboot"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			lab := testvm.Start(t, cloud.Config{})
+			var stdout, stderr bytes.Buffer
+			if exit := run(t.Context(), append([]string{"resolve"}, args...), &stdout, &stderr); exit != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), "leave") {
+				t.Errorf("exit status %d, %q, %q", exit, &stdout, &stderr)
+			}
+			if asked := lab.Cloud.Requests(); len(asked) > 0 {
+				t.Errorf("it asked: %v", asked)
+			}
+		})
+	}
+}
