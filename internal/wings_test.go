@@ -27,20 +27,23 @@ var below = map[string][]string{
 
 	// What runs on a node, what edits images, the lab, and what makes a release.
 	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely"},
-	"internal/image":   {"procfs"},
+	"internal/image":   {"procfs", "internal/cli"},
 	"internal/release": {"internal/image"},
 	"internal/testvm":  {"procfs", "identity/dmi", "internal/image", "internal/release"},
+	// The demo shows what the library does.
+	"internal/testvm/demo": {"earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/testvm"},
 
 	"cmd/nametag": {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/release/buildinfo"},
 	"cmd/nametagctl": {
 		"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node",
-		"internal/image", "internal/testvm", "internal/release", "internal/release/buildinfo",
+		"internal/image", "internal/testvm", "internal/testvm/demo", "internal/release", "internal/release/buildinfo", "internal/cli",
 	},
 	"examples": {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner"},
 
 	// Things that any wing may use have no wing themselves.
 	"internal/release/buildinfo": {},
 	"internal/safely":            {},
+	"internal/cli":               {},
 }
 
 // heavy are modules that must not be in what a node runs, or not in this module at all.

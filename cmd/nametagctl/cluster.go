@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/cli"
 )
 
 // auditor is the program that has the commands which speak to clusters. Their clients are large, and so they are a program, and a
@@ -37,11 +38,11 @@ func clusterCommand(name string, first []string, short, example string) *cobra.C
 		RunE: func(_ *cobra.Command, args []string) error {
 			program, err := findAuditor()
 			if err != nil {
-				return &exitError{exitFailed, fmt.Errorf("%s: %w", name, err)}
+				return &cli.Error{Status: cli.Failed, Err: err}
 			}
 			argv := append(append([]string{auditor}, first...), args...)
-			err = unix.Exec(program, argv, os.Environ()) // comes back only where it failed
-			return &exitError{exitFailed, fmt.Errorf("%s: %s: %w", name, program, err)}
+			err = become(program, argv) // comes back only where it failed
+			return &cli.Error{Status: cli.Failed, Err: fmt.Errorf("%s: %w", program, err)}
 		},
 	}
 }

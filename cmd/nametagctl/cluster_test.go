@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/nametag-boot/nametag/internal/cli"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ func TestTheCommandsOfClustersAreTheAuditors(t *testing.T) {
 		out, _ := cmd.CombinedOutput()
 		return cmd.ProcessState.ExitCode(), string(out)
 	}
-	if status, out := run("/nowhere", "audit"); status != exitFailed || !strings.Contains(out, "make audit") {
+	if status, out := run("/nowhere", "audit"); status != cli.Failed || !strings.Contains(out, "make audit") {
 		t.Errorf("without it: %d, %s", status, out)
 	}
 	elsewhere := filepath.Join(t.TempDir(), auditor)

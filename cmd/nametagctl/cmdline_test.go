@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"github.com/nametag-boot/nametag/internal/cli"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,7 +44,7 @@ func TestCmdlinePrintsWhatToAdd(t *testing.T) {
 		"has no blanks":       {"--path", "/name tag"},
 	} {
 		_, _, err := execute(t, cmdlineCommand(), args...)
-		fails(t, err, exitUsage, says)
+		fails(t, err, cli.Usage, says)
 	}
 }
 
@@ -57,19 +58,19 @@ func TestCmdlineCheckTellsByItsExitStatus(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"right", []string{"check", "talos.hostname.wait=2m talos.platform=hcloud"}, exitOK, "no mistake found"},
-		{"right, in pieces", []string{"check", "talos.hostname.wait=2m", "talos.platform=hcloud"}, exitOK, "no mistake found"},
-		{"a mistake", []string{"check", "talos.hostname.wait=90"}, exitFailed, "did you mean 90s?"},
-		{"nothing in the image", []string{"check", "--image", image, "talos.hostname.wait=2m"}, exitFailed, "nametagctl initramfs add"},
-		{"a path that dangles", []string{"check", "--image", image, "talos.hostname.wait=2m rdinit=/x init=/init"}, exitFailed, "the kernel panics"},
-		{"another release's path", []string{"check", "--talos", "1.9", "talos.hostname.wait=2m rdinit=/usr/lib/firmware/nametag/nametag init=/init"}, exitFailed, "rdinit=/lib/firmware"},
-		{"nothing that a terminal obeys", []string{"check", "talos.hostname.wait=2m rdinit=/\x1b[2J init=/init initrd=\x1b]0;x"}, exitOK, "\uFFFD]0;x"},
+		{"right", []string{"check", "talos.hostname.wait=2m talos.platform=hcloud"}, cli.OK, "no mistake found"},
+		{"right, in pieces", []string{"check", "talos.hostname.wait=2m", "talos.platform=hcloud"}, cli.OK, "no mistake found"},
+		{"a mistake", []string{"check", "talos.hostname.wait=90"}, cli.Failed, "did you mean 90s?"},
+		{"nothing in the image", []string{"check", "--image", image, "talos.hostname.wait=2m"}, cli.Failed, "nametagctl initramfs add"},
+		{"a path that dangles", []string{"check", "--image", image, "talos.hostname.wait=2m rdinit=/x init=/init"}, cli.Failed, "the kernel panics"},
+		{"another release's path", []string{"check", "--talos", "1.9", "talos.hostname.wait=2m rdinit=/usr/lib/firmware/nametag/nametag init=/init"}, cli.Failed, "rdinit=/lib/firmware"},
+		{"nothing that a terminal obeys", []string{"check", "talos.hostname.wait=2m rdinit=/\x1b[2J init=/init initrd=\x1b]0;x"}, cli.OK, `\u001b]0;x`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			out, _, err := execute(t, cmdlineCommand(), tt.args...)
-			if tt.status == exitOK && err != nil {
+			if tt.status == cli.OK && err != nil {
 				t.Errorf("it failed: %v", err)
-			} else if tt.status != exitOK {
+			} else if tt.status != cli.OK {
 				fails(t, err, tt.status, "")
 			}
 			if !strings.Contains(out, tt.says) || strings.Contains(out, "\x1b") {
@@ -81,7 +82,7 @@ func TestCmdlineCheckTellsByItsExitStatus(t *testing.T) {
 		cmd := cmdlineCommand()
 		cmd.SetIn(strings.NewReader("talos.hostname.wait=2m talos.hostname=x\n"))
 		out, _, err := execute(t, cmd, "check", "--output", "json", "-")
-		fails(t, err, exitFailed, "")
+		fails(t, err, cli.Failed, "")
 		var printed struct {
 			Right    bool
 			Findings []struct {
@@ -97,10 +98,10 @@ func TestCmdlineCheckTellsByItsExitStatus(t *testing.T) {
 		cmd := cmdlineCommand()
 		cmd.SetIn(strings.NewReader(strings.Repeat("x", 1<<20)))
 		_, _, err := execute(t, cmd, "check", "-")
-		fails(t, err, exitFailed, "no command line")
+		fails(t, err, cli.Failed, "no command line")
 		_, _, err = execute(t, cmdlineCommand(), "check")
-		fails(t, err, exitUsage, "no line given")
+		fails(t, err, cli.Usage, "no line given")
 		_, _, err = execute(t, cmdlineCommand(), "check", "--image", os.DevNull, "x")
-		fails(t, err, exitFailed, "not a regular file")
+		fails(t, err, cli.Failed, "not a regular file")
 	})
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nametag-boot/nametag/internal/cli"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
@@ -43,7 +44,7 @@ var standIns = map[string]string{
 
 // exits are the commands that are shown because they fail.
 var exits = map[string]int{
-	`nametagctl cmdline check "talos.platform=hcloud talos.hostname.wait=90"`: exitFailed,
+	`nametagctl cmdline check "talos.platform=hcloud talos.hostname.wait=90"`: cli.Failed,
 }
 
 // The languages of the blocks. In sh every line is a command; in console a prompt comes before each, and behind it what it

@@ -16,26 +16,35 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/spf13/cobra"
 
+	"github.com/nametag-boot/nametag/internal/cli"
+	"github.com/nametag-boot/nametag/internal/image/jobs"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 // execute runs a command as nametagctl would.
 func execute(t *testing.T, cmd *cobra.Command, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	return executeIn(t.Context(), cmd, args...)
+}
+
+func executeIn(ctx context.Context, cmd *cobra.Command, args ...string) (stdout, stderr string, err error) {
 	var out, complaints bytes.Buffer
-	cmd.SetArgs(args)
-	cmd.SetOut(&out)
-	cmd.SetErr(&complaints)
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	err = cmd.ExecuteContext(t.Context())
+	root := &cobra.Command{Use: "nametagctl"}
+	root.AddCommand(cmd)
+	cli.Prepare(root)
+	root.SetArgs(append([]string{cmd.Name()}, args...))
+	root.SetOut(cli.NewScreen(&out))
+	root.SetErr(cli.NewScreen(&complaints))
+	root.SetIn(cmd.InOrStdin())
+	err = root.ExecuteContext(ctx)
 	return out.String(), complaints.String(), err
 }
 
 // fails checks that a command ends with that status, and what it says.
 func fails(t *testing.T, err error, status int, says string) {
 	t.Helper()
-	var exit *exitError
-	if !errors.As(err, &exit) || exit.status != status || !strings.Contains(err.Error(), says) {
+	var exit *cli.Error
+	if !errors.As(err, &exit) || exit.Status != status || !strings.Contains(err.Error(), says) {
 		t.Errorf("got %v, want status %d and %q", err, status, says)
 	}
 }
@@ -70,7 +79,7 @@ func TestExtensionAsItsDocumentationHasIt(t *testing.T) {
 			t.Error(err)
 		}
 		_, _, err = execute(t, extensionCommand(), "--helper", helpers, "--oci", "nametag.oci")
-		fails(t, err, exitFailed, "--force")
+		fails(t, err, cli.Failed, "--force")
 	})
 	t.Run("the same digest twice, in a layout and in a registry", func(t *testing.T) {
 		t.Chdir(t.TempDir())
@@ -81,7 +90,7 @@ func TestExtensionAsItsDocumentationHasIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var r extensionResult
+			var r jobs.ExtensionResult
 			if err := json.Unmarshal([]byte(out), &r); err != nil {
 				t.Fatal(err)
 			}
@@ -153,20 +162,20 @@ func TestExtensionRefusesWhatCannotWork(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"no target", nil, exitUsage, "say where it goes"},
-		{"a bare number of seconds", []string{"--oci", "x", "--wait", "90"}, exitUsage, "did you mean"},
-		{"a policy that does nothing", []string{"--oci", "x", "--wait", "off"}, exitUsage, "do nothing"},
-		{"a release that is too old", []string{"--oci", "x", "--talos", "1.8"}, exitUsage, "too old"},
-		{"an output that there is not", []string{"--oci", "x", "--output", "xml"}, exitUsage, "choose text, json or profile"},
-		{"an installer profile for 1.9", []string{"--oci", "x", "--talos", "1.9", "--output", "profile", "--for", "installer"}, exitUsage, "nametagctl installer"},
-		{"one tarball for two architectures", []string{"--tarball", "x.tar", "--helper", helpers}, exitUsage, "{arch}"},
-		{"an architecture that there is not", []string{"--oci", "x", "--arch", "riscv64"}, exitFailed, "choose amd64, arm64"},
-		{"no helper", []string{"--oci", "x", "--helper", t.TempDir()}, exitFailed, "make cross"},
-		{"a helper for the other architecture", []string{"--oci", "x", "--helper-arm64", filepath.Join(helpers, "nametag-linux-amd64")}, exitFailed, "is for amd64, not for arm64"},
-		{"a layout where a file is", []string{"--oci", file, "--helper", helpers}, exitFailed, "not a directory"},
-		{"a layout in a folder that there is not", []string{"--oci", filepath.Join(file, "x"), "--helper", helpers}, exitFailed, "not a directory"},
-		{"a reference that is none", []string{"--push", "Not A Reference"}, exitUsage, "could not parse reference"},
-		{"a registry that is not there", []string{"--push", "127.0.0.1:1/nametag", "--helper", helpers}, exitFailed, "connection refused"},
+		{"no target", nil, cli.Usage, "say where it goes"},
+		{"a bare number of seconds", []string{"--oci", "x", "--wait", "90"}, cli.Usage, "did you mean"},
+		{"a policy that does nothing", []string{"--oci", "x", "--wait", "off"}, cli.Usage, "do nothing"},
+		{"a release that is too old", []string{"--oci", "x", "--talos", "1.8"}, cli.Usage, "too old"},
+		{"an output that there is not", []string{"--oci", "x", "--output", "xml"}, cli.Usage, "choose text, json or profile"},
+		{"an installer profile for 1.9", []string{"--oci", "x", "--talos", "1.9", "--output", "profile", "--for", "installer"}, cli.Usage, "nametagctl installer"},
+		{"one tarball for two architectures", []string{"--tarball", "x.tar", "--helper", helpers}, cli.Usage, "{arch}"},
+		{"an architecture that there is not", []string{"--oci", "x", "--arch", "riscv64"}, cli.Usage, "choose amd64, arm64"},
+		{"no helper", []string{"--oci", "x", "--helper", t.TempDir()}, cli.Failed, "make cross"},
+		{"a helper for the other architecture", []string{"--oci", "x", "--helper-arm64", filepath.Join(helpers, "nametag-linux-amd64")}, cli.Failed, "is for amd64, not for arm64"},
+		{"a layout where a file is", []string{"--oci", file, "--helper", helpers}, cli.Failed, "not a directory"},
+		{"a layout in a folder that there is not", []string{"--oci", filepath.Join(file, "x"), "--helper", helpers}, cli.Failed, "not a directory"},
+		{"a reference that is none", []string{"--push", "Not A Reference"}, cli.Usage, "could not parse reference"},
+		{"a registry that is not there", []string{"--push", "127.0.0.1:1/nametag", "--helper", helpers}, cli.Failed, "connection refused"},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
@@ -191,10 +200,8 @@ func TestAnInterruptedExtensionLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, to := range [][]string{{"--oci", filepath.Join(out, "layout")}, {"--tarball", filepath.Join(out, "{arch}.tar")}} {
-		cmd := extensionCommand()
-		cmd.SilenceErrors, cmd.SilenceUsage = true, true
-		cmd.SetArgs(append([]string{"--helper", helpers}, to...))
-		fails(t, cmd.ExecuteContext(ctx), exitFailed, "interrupted; nothing was replaced by half")
+		_, _, err := executeIn(ctx, extensionCommand(), append([]string{"--helper", helpers}, to...)...)
+		fails(t, err, cli.Failed, "nothing was replaced by half")
 	}
 	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
 		t.Errorf("%v %v", left, err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/nametag-boot/nametag/internal/cli"
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 )
@@ -88,7 +89,7 @@ func TestInitramfsAddInspectRemove(t *testing.T) {
 		return out
 	}
 	out := image + ".out"
-	do("/init is nametag, and what /init was is /init.next", "add", image, "--helper", helper, "-o", out)
+	do("/init is nametag, and what /init was is /init.next", "add", image, "--helper", helper, "--out", out)
 	if b, _ := os.ReadFile(image); !bytes.Equal(b, original) {
 		t.Error("the image was changed, though -o named another file")
 	}
@@ -103,7 +104,7 @@ func TestInitramfsAddInspectRemove(t *testing.T) {
 	if !os.SameFile(before, after) || before.Mode() != after.Mode() || !before.ModTime().Equal(after.ModTime()) || after.Mode() != 0o640 {
 		t.Errorf("nothing to do, and the file is another: %v %v", before.Mode(), after.Mode())
 	}
-	do("nothing changed", "add", image, "--helper", helper, "-o", out+"2")
+	do("nothing changed", "add", image, "--helper", helper, "--out", out+"2")
 	if b, _ := os.ReadFile(out + "2"); !bytes.Equal(a, b) {
 		t.Error("the copy is not the same")
 	}
@@ -132,7 +133,7 @@ func TestInitramfsAddInspectRemove(t *testing.T) {
 	}
 	var change struct {
 		Changed         bool
-		KernelArguments []string
+		KernelArguments []string `json:"kernel_arguments"`
 	}
 	if err := json.Unmarshal([]byte(do("", "add", image, "--helper", helper, "--path", "/nametag", "--rdinit", "--output", "json")), &change); err != nil {
 		t.Fatal(err)
@@ -166,20 +167,20 @@ func TestInitramfsLeavesTheImageAloneWhenItFails(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"no image", []string{"add"}, exitUsage, "give one IMAGE"},
-		{"two images", []string{"inspect", image, image}, exitUsage, "give one IMAGE"},
-		{"an image that is not there", []string{"inspect", image + "x"}, exitFailed, "no such file"},
-		{"a device", []string{"inspect", os.DevNull}, exitFailed, "not a regular file"},
-		{"something else behind it", []string{"add", broken, "--helper", helper}, exitFailed, fmt.Sprintf("byte %d", len(original))},
-		{"no helper", []string{"add", image, "--helper", helper + "x"}, exitFailed, "no such file"},
-		{"none beside nametagctl", []string{"add", image}, exitFailed, "no nametag for amd64"},
-		{"a script for a helper", []string{"add", image, "--helper", script}, exitFailed, "not a Linux program"},
-		{"nothing to remove", []string{"remove", image}, exitFailed, "nametag was not added"},
-		{"a folder to write to", []string{"add", image, "--helper", helper, "-o", dir}, exitFailed, "not a regular file"},
-		{"a folder that is not there", []string{"add", image, "--helper", helper, "-o", dir + "/no/file"}, exitFailed, "no such file"},
-		{"a path without --rdinit", []string{"add", image, "--path", "/x"}, exitUsage, "--rdinit"},
-		{"an unknown compression", []string{"add", image, "--compression", "rar"}, exitUsage, "choose none, gzip"},
-		{"an unknown output", []string{"inspect", image, "--output", "xml"}, exitUsage, "text or json"},
+		{"no image", []string{"add"}, cli.Usage, "give one IMAGE"},
+		{"two images", []string{"inspect", image, image}, cli.Usage, "give one IMAGE"},
+		{"an image that is not there", []string{"inspect", image + "x"}, cli.Failed, "no such file"},
+		{"a device", []string{"inspect", os.DevNull}, cli.Failed, "not a regular file"},
+		{"something else behind it", []string{"add", broken, "--helper", helper}, cli.Failed, fmt.Sprintf("byte %d", len(original))},
+		{"no helper", []string{"add", image, "--helper", helper + "x"}, cli.Failed, "no such file"},
+		{"none beside nametagctl", []string{"add", image}, cli.Failed, "no nametag for amd64"},
+		{"a script for a helper", []string{"add", image, "--helper", script}, cli.Failed, "not a Linux program"},
+		{"nothing to remove", []string{"remove", image}, cli.Failed, "nametag was not added"},
+		{"a folder to write to", []string{"add", image, "--helper", helper, "--out", dir}, cli.Failed, "not a regular file"},
+		{"a folder that is not there", []string{"add", image, "--helper", helper, "--out", dir + "/no/file"}, cli.Failed, "no such file"},
+		{"a path without --rdinit", []string{"add", image, "--path", "/x"}, cli.Usage, "--rdinit"},
+		{"an unknown compression", []string{"add", image, "--compression", "rar"}, cli.Usage, "choose none, gzip"},
+		{"an unknown output", []string{"inspect", image, "--output", "xml"}, cli.Usage, "text or json"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, _, err := execute(t, initramfsCommand(), tt.args...)
@@ -192,10 +193,8 @@ func TestInitramfsLeavesTheImageAloneWhenItFails(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) {
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
-		cmd := initramfsCommand()
-		cmd.SetArgs([]string{"add", image, "--helper", helper})
-		cmd.SilenceErrors, cmd.SilenceUsage = true, true
-		fails(t, cmd.ExecuteContext(over), exitFailed, "interrupted")
+		_, _, err := executeIn(over, initramfsCommand(), "add", image, "--helper", helper)
+		fails(t, err, cli.Failed, "interrupted")
 	})
 	if entries, _ := os.ReadDir(dir); len(entries) != 4 {
 		t.Errorf("left in the folder: %v", entries)

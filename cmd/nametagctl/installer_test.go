@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -15,12 +14,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/nametag-boot/nametag/internal/cli"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
+	"github.com/nametag-boot/nametag/internal/image/jobs"
 	"github.com/nametag-boot/nametag/internal/image/oci"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
@@ -64,7 +64,7 @@ func TestInstallerAsItsDocumentationHasIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var r installerResult
+			var r jobs.InstallerResult
 			if err := json.Unmarshal([]byte(out), &r); err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +98,7 @@ func TestInstallerAsItsDocumentationHasIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var r installerResult
+		var r jobs.InstallerResult
 		if err := json.Unmarshal([]byte(out), &r); err != nil {
 			t.Fatal(err)
 		}
@@ -137,24 +137,24 @@ func TestInstallerRefusesWhatCannotWorkAndLeavesTheTargetUnharmed(t *testing.T) 
 		status int
 		says   string
 	}{
-		{"no image", []string{"--archive", "out.tar"}, exitUsage, "give one IMAGE"},
-		{"no target", []string{index}, exitUsage, "say where it goes"},
-		{"a bare number of seconds", []string{index, "--archive", "out.tar", "--wait", "90"}, exitUsage, "did you mean"},
-		{"an architecture that there is not", []string{index, "--archive", "out.tar", "--arch", "riscv64"}, exitUsage, "choose amd64, arm64"},
-		{"a tag that is none", []string{whole, "--archive", "out.tar", "--tag", "No Tag"}, exitUsage, "--tag"},
-		{"an index into an archive", []string{index, "--archive", "out.tar"}, exitFailed, "choose one by --arch"},
-		{"an installer-base", []string{base, "--archive", "out.tar"}, exitFailed, "no installer of Talos"},
-		{"an image that is not there", []string{host + "/nothing:v1", "--archive", "out.tar"}, exitFailed, "the registry has no such image"},
-		{"a name that is none", []string{"Not A Name", "--archive", "out.tar"}, exitFailed, "no file, no OCI layout and no image reference"},
-		{"a file that is not there", []string{"_out/none.tar", "--archive", "out.tar"}, exitFailed, "_out/none.tar: no such file or directory"},
-		{"a folder that is no layout", []string{t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
-		{"an archive cut short", []string{torn, "--archive", "out.tar"}, exitFailed, torn + ": it is no such archive"},
-		{"a layout that is none", []string{"oci:" + t.TempDir(), "--archive", "out.tar"}, exitFailed, "OCI layout"},
-		{"one architecture's helper is missing", []string{index, "--push", host + "/x:v1", "--helper-amd64", filepath.Join(helpers, "nametag-linux-amd64")}, exitFailed, "no nametag for arm64"},
+		{"no image", []string{"--archive", "out.tar"}, cli.Usage, "give one IMAGE"},
+		{"no target", []string{index}, cli.Usage, "say where it goes"},
+		{"a bare number of seconds", []string{index, "--archive", "out.tar", "--wait", "90"}, cli.Usage, "did you mean"},
+		{"an architecture that there is not", []string{index, "--archive", "out.tar", "--arch", "riscv64"}, cli.Usage, "choose amd64, arm64"},
+		{"a tag that is none", []string{whole, "--archive", "out.tar", "--tag", "No Tag"}, cli.Usage, "--tag"},
+		{"an index into an archive", []string{index, "--archive", "out.tar"}, cli.Failed, "choose one by --arch"},
+		{"an installer-base", []string{base, "--archive", "out.tar"}, cli.Failed, "no installer of Talos"},
+		{"an image that is not there", []string{host + "/nothing:v1", "--archive", "out.tar"}, cli.Failed, "the registry has no such image"},
+		{"a name that is none", []string{"Not A Name", "--archive", "out.tar"}, cli.Usage, "no file, no OCI layout and no image reference"},
+		{"a file that is not there", []string{"_out/none.tar", "--archive", "out.tar"}, cli.Failed, "_out/none.tar: no such file or directory"},
+		{"a folder that is no layout", []string{t.TempDir(), "--archive", "out.tar"}, cli.Failed, "OCI layout"},
+		{"an archive cut short", []string{torn, "--archive", "out.tar"}, cli.Failed, torn + ": it is no such archive"},
+		{"a layout that is none", []string{"oci:" + t.TempDir(), "--archive", "out.tar"}, cli.Failed, "OCI layout"},
+		{"one architecture's helper is missing", []string{index, "--push", host + "/x:v1", "--helper-amd64", filepath.Join(helpers, "nametag-linux-amd64")}, cli.Failed, "no nametag for arm64"},
 		// Before the image is looked for.
-		{"a target that is no file", []string{host + "/nothing:v1", "--archive", "/dev/null"}, exitFailed, "no regular file"},
-		{"a target folder that is none", []string{host + "/nothing:v1", "--archive", whole + "/out.tar"}, exitFailed, "not a directory"},
-		{"a target folder that there is not", []string{host + "/nothing:v1", "--archive", "no/such/out.tar"}, exitFailed, "no such file or directory"},
+		{"a target that is no file", []string{host + "/nothing:v1", "--archive", "/dev/null"}, cli.Failed, "not a regular file"},
+		{"a target folder that is none", []string{host + "/nothing:v1", "--archive", whole + "/out.tar"}, cli.Failed, "not a directory"},
+		{"a target folder that there is not", []string{host + "/nothing:v1", "--archive", "no/such/out.tar"}, cli.Failed, "no such file or directory"},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
@@ -241,7 +241,7 @@ func TestAnInterruptedInstallerLeavesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			var exit *exec.ExitError
-			if err := <-ended; !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "interrupted; nothing was replaced") {
+			if err := <-ended; !errors.As(err, &exit) || exit.ExitCode() != cli.Failed || !strings.Contains(stderr.String(), "nothing was replaced by half") {
 				t.Errorf("%v: %s", err, stderr.String())
 			}
 			if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
@@ -251,18 +251,5 @@ func TestAnInterruptedInstallerLeavesNothing(t *testing.T) {
 				t.Errorf("the target is %q, %v", b, err)
 			}
 		})
-	}
-}
-
-// Where there is no room for the result, TMPDIR is no remedy.
-func TestOnlyWhereTheCopiesInBetweenFindNoRoomIsTMPDIRARemedy(t *testing.T) {
-	for path, remedy := range map[string]bool{
-		filepath.Join(os.TempDir(), "nametagctl-123", "file-1"): true,
-		"/mnt/.out.tar.1": false,
-	} {
-		err := fmt.Errorf("writing: %w", &fs.PathError{Op: "write", Path: path, Err: syscall.ENOSPC})
-		if scratchIsFull(err) != remedy {
-			t.Errorf("%v: not %v", err, remedy)
-		}
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/cli"
+	"github.com/nametag-boot/nametag/internal/testvm/lab"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
@@ -77,12 +79,12 @@ func TestTheLabEndsAsItsCommandDoes(t *testing.T) {
 		{"it is killed", []string{"lab", "--", "sh", "-c", "kill -9 $$"}, 137, ""},
 		{"it is not found", []string{"lab", "--", "no-such-command"}, 127, "no-such-command"},
 		{"it cannot be run", []string{"lab", "--", notExecutable}, 126, "permission denied"},
-		{"there is none", []string{"lab"}, exitUsage, "no command given"},
-		{"an unknown flag", []string{"lab", "--speed", "--", "true"}, exitUsage, "--help"},
-		{"a share that is none", []string{"lab", "--loss", "2", "--", "true"}, exitLab, "not within 0 and 1"},
-		{"an unknown shape", []string{"lab", "--shape", "round", "--", "true"}, exitUsage, "choose public, private"},
-		{"an unknown behaviour", []string{"lab", "--metadata-until-then", "odd", "--", "true"}, exitUsage, "an HTTP status"},
-		{"a capture that cannot be written", []string{"lab", "--pcap", "/no/such/folder/file", "--", "true"}, exitLab, "no such file"},
+		{"there is none", []string{"lab"}, cli.Usage, "no command given"},
+		{"an unknown flag", []string{"lab", "--speed", "--", "true"}, cli.Usage, "--help"},
+		{"a share that is none", []string{"lab", "--loss", "2", "--", "true"}, cli.Usage, "a share is from 0 to 1"},
+		{"an unknown shape", []string{"lab", "--shape", "round", "--", "true"}, cli.Usage, "choose public, private"},
+		{"an unknown behaviour", []string{"lab", "--metadata-until-then", "odd", "--", "true"}, cli.Usage, "an HTTP status"},
+		{"a capture that cannot be written", []string{"lab", "--pcap", "/no/such/folder/file", "--", "true"}, lab.StatusFailed, "no such file"},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			got := nametagctl(t, scenario.args...)
@@ -130,14 +132,14 @@ func TestTheDemoNamesBothOutcomes(t *testing.T) {
 		t.Errorf("exit status %d: %s", got.exit, got.stderr)
 	}
 	lines := strings.Split(strings.TrimSpace(got.stdout), "\n")
-	last := regexp.MustCompile(`^demo: without nametag the service started as talos-[a-z0-9]{3}-[a-z0-9]{3}; with nametag as ` + demoHostname + ` after \d+\.\ds$`)
+	last := regexp.MustCompile(`^demo: without nametag the service started as talos-[a-z0-9]{3}-[a-z0-9]{3}; with nametag as ` + lab.Default().Hostname + ` after \d+\.\ds$`)
 	if !last.MatchString(lines[len(lines)-1]) {
 		t.Errorf("the last line is %q", lines[len(lines)-1])
 	}
 }
 
 func TestTheInsideOfTheDemoTouchesNoHost(t *testing.T) {
-	if got := nametagctl(t, "demo-boot", "with"); got.exit != exitUsage || !strings.Contains(got.stderr, "run by demo") {
+	if got := nametagctl(t, "demo-boot", "with"); got.exit != cli.Usage || !strings.Contains(got.stderr, "run by demo") {
 		t.Errorf("exit status %d: %s", got.exit, got.stderr)
 	}
 }
@@ -160,7 +162,7 @@ func TestAWordThatIsNoCommandIsRefused(t *testing.T) {
 	} {
 		t.Run(strings.Join(scenario.args, " "), func(t *testing.T) {
 			got := nametagctl(t, scenario.args...)
-			if got.exit != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, scenario.says) {
+			if got.exit != cli.Usage || got.stdout != "" || !strings.Contains(got.stderr, scenario.says) {
 				t.Errorf("exit status %d, %q, and on stderr %q; want %q", got.exit, got.stdout, got.stderr, scenario.says)
 			}
 		})
@@ -182,7 +184,7 @@ func TestHelpIsNoFailure(t *testing.T) {
 		{"completion", "bash"},
 		{"--version"},
 	} {
-		if got := nametagctl(t, args...); got.exit != exitOK || got.stdout == "" || got.stderr != "" {
+		if got := nametagctl(t, args...); got.exit != cli.OK || got.stdout == "" || got.stderr != "" {
 			t.Errorf("%q: exit status %d, %d bytes, and on stderr %q", args, got.exit, len(got.stdout), got.stderr)
 		}
 	}
@@ -238,7 +240,7 @@ func TestWhatCannotBePrintedIsAFailure(t *testing.T) {
 		cmd.Stdout, cmd.Stderr = full, &stderr
 		err := cmd.Run()
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "no space left") {
+		if !errors.As(err, &exit) || exit.ExitCode() != cli.Failed || !strings.Contains(stderr.String(), "no space left") {
 			t.Errorf("%q: %v, %q", args, err, stderr.String())
 		}
 	}
@@ -257,7 +259,7 @@ func TestAPipeIsNoImage(t *testing.T) {
 		{"initramfs", "remove", pipe},
 		{"cmdline", "check", "--image", pipe, "talos.hostname.wait=2m"},
 	} {
-		if got := nametagctl(t, args...); got.exit != exitFailed || !strings.Contains(got.stderr, "not a regular file") {
+		if got := nametagctl(t, args...); got.exit != cli.Failed || !strings.Contains(got.stderr, "not a regular file") {
 			t.Errorf("%q: exit status %d: %s", args, got.exit, got.stderr)
 		}
 	}
@@ -308,7 +310,7 @@ func TestVersion(t *testing.T) {
 	if got := nametagctl(t, "version"); got.exit != 0 || !strings.HasPrefix(got.stdout, "nametagctl ") {
 		t.Errorf("exit status %d: %q", got.exit, got.stdout)
 	}
-	if got := nametagctl(t, "nonsense"); got.exit != exitUsage {
+	if got := nametagctl(t, "nonsense"); got.exit != cli.Usage {
 		t.Errorf("an unknown command ends with %d", got.exit)
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/nametag-boot/nametag/internal/cli"
 )
 
 // manualCommand writes the man pages of all commands, for a release.
@@ -18,7 +20,7 @@ func manualCommand() *cobra.Command {
 			// The date is SOURCE_DATE_EPOCH's, so that the same source gives the same bytes.
 			header := &doc.GenManHeader{Section: "1", Source: "nametag", Manual: "User Commands"}
 			if err := doc.GenManTree(root, header, args[0]); err != nil {
-				return &exitError{exitFailed, err}
+				return &cli.Error{Status: cli.Failed, Err: err}
 			}
 			return nil
 		},

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nametag-boot/nametag/internal/cli"
+	"github.com/nametag-boot/nametag/internal/image/jobs"
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
 )
@@ -112,23 +114,17 @@ func ukiInitrd(t *testing.T, program string) string {
 
 func runUKICommand(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	var out bytes.Buffer
-	cmd := ukiCommand()
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	cmd.SetArgs(args)
-	cmd.SetOut(&out)
-	cmd.SetErr(&out)
-	err := cmd.ExecuteContext(t.Context())
-	return out.String(), err
+	out, complaints, err := execute(t, ukiCommand(), args...)
+	return out + complaints, err
 }
 
-func inspectJSON(t *testing.T, name string) ukiReport {
+func inspectJSON(t *testing.T, name string) jobs.UKIReport {
 	t.Helper()
 	out, err := runUKICommand(t, "inspect", "--output", "json", name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r ukiReport
+	var r jobs.UKIReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +145,7 @@ func TestNametagIsPutIntoAUnifiedKernelImage(t *testing.T) {
 	)
 	t.Run("it is shown", func(t *testing.T) {
 		out, err := runUKICommand(t, "inspect", image)
-		for _, want := range []string{"unified kernel image for amd64", "Talos (v1.12.7)", "systemd-stub 257", "command line of reset:\n    talos.platform=hcloud wipe?[2J", "without nametag", "signature       none"} {
+		for _, want := range []string{"unified kernel image for amd64", "Talos (v1.12.7)", "systemd-stub 257", "command line of reset:\n    talos.platform=hcloud wipe\\u001b[2J", "without nametag", "signature       none"} {
 			if err != nil || !strings.Contains(out, want) {
 				t.Errorf("%v: no %q in\n%s", err, want, out)
 			}
@@ -166,7 +162,7 @@ func TestNametagIsPutIntoAUnifiedKernelImage(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out.efi")
-			flags := append([]string{"edit", image, "--nametag", "--helper", program, "--wait", "2m", "-o", out}, c.flags...)
+			flags := append([]string{"edit", image, "--nametag", "--helper", program, "--wait", "2m", "--out", out}, c.flags...)
 			said, err := runUKICommand(t, flags...)
 			if err != nil {
 				t.Fatal(err)
@@ -199,18 +195,18 @@ func TestNametagIsPutIntoAUnifiedKernelImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := filepath.Join(t.TempDir(), "out.efi")
-		said, err := runUKICommand(t, "edit", image, "--initrd", other, "-o", out, "--output", "json")
-		var result ukiEditResult
+		said, err := runUKICommand(t, "edit", image, "--initrd", other, "--out", out, "--output", "json")
+		var result jobs.UKIResult
 		if err != nil || json.Unmarshal([]byte(said), &result) != nil || len(result.Initramfs) != 1 || result.Initramfs[0].After != result.Initramfs[0].Before+8192 {
 			t.Errorf("%v: %s", err, said)
 		}
 	})
 	t.Run("arguments added, replaced and removed", func(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out.efi")
-		if _, err := runUKICommand(t, "edit", image, "--append", "a b=1", "--append", "c", "--replace", "talos.platform=metal", "--remove", "wipe\x1b[2J", "-o", out); err == nil {
+		if _, err := runUKICommand(t, "edit", image, "--append", "a b=1", "--append", "c", "--replace", "talos.platform=metal", "--remove", "wipe\x1b[2J", "--out", out); err == nil {
 			t.Error("a name that is not printable was taken")
 		}
-		if _, err := runUKICommand(t, "edit", image, "--append", "a b=1", "--append", "c", "--replace", "talos.platform=metal", "-o", out); err != nil {
+		if _, err := runUKICommand(t, "edit", image, "--append", "a b=1", "--append", "c", "--replace", "talos.platform=metal", "--out", out); err != nil {
 			t.Fatal(err)
 		}
 		if r := inspectJSON(t, out); r.CommandLines[0].Text != "talos.platform=metal a b=1 c" {
@@ -232,7 +228,7 @@ func TestNametagIsNotPutAtInitWhereTheKernelIsToldOtherwise(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = runUKICommand(t, "edit", image, "--nametag", "--helper", program)
-	fails(t, err, exitFailed, "--remove rdinit")
+	fails(t, err, cli.Failed, "--remove rdinit")
 	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("it was changed: %v", err)
 	}
@@ -249,22 +245,24 @@ func TestAnEditSaysWhatKeepsNametagFromWaiting(t *testing.T) {
 	program := ukiProgram(t)
 	image := ukiFile(t, false, ukiSection{".cmdline", "talos.hostname=web-1"}, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
 	said, err := runUKICommand(t, "edit", image, "--nametag", "--helper", program)
-	if err != nil || !strings.Contains(said, "command line of base: mistake: there is no talos.hostname.wait=") {
+	if err != nil || !strings.Contains(said, "talos.hostname=web-1 talos.hostname.wait=5m") || !strings.Contains(said, "command line of base: mistake: ") {
 		t.Errorf("%v: %s", err, said)
 	}
 	said, err = runUKICommand(t, "edit", image, "--wait", "2m", "--output", "json")
-	var result ukiEditResult
+	var result jobs.UKIResult
 	if err != nil || json.Unmarshal([]byte(said), &result) != nil || !result.Changed || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "web-1") {
 		t.Errorf("%v: %s", err, said)
 	}
-	plain := ukiFile(t, false, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
+	_, err = runUKICommand(t, "edit", ukiFile(t, false, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"}), "--nametag", "--helper", program)
+	fails(t, err, cli.Usage, "--cmdline")
+	plain := ukiFile(t, false, ukiSection{".cmdline", ""}, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
 	said, err = runUKICommand(t, "edit", plain, "--wait", "2m")
 	if err != nil || !strings.Contains(said, "nothing runs nametag") || !strings.Contains(said, "uki edit --nametag") {
 		t.Errorf("told to wait, and not added: %v: %s", err, said)
 	}
 	for _, flags := range [][]string{nil, {"--rdinit"}} {
 		out := filepath.Join(t.TempDir(), "out.efi")
-		said, err = runUKICommand(t, append([]string{"edit", plain, "--nametag", "--helper", program, "--wait", "2m", "-o", out}, flags...)...)
+		said, err = runUKICommand(t, append([]string{"edit", plain, "--nametag", "--helper", program, "--wait", "2m", "--out", out}, flags...)...)
 		if err != nil || strings.Contains(said, "mistake") || strings.Contains(said, "hint") {
 			t.Errorf("as it should be: %v: %s", err, said)
 		}
@@ -296,8 +294,8 @@ func TestWhatIsNoInitramfsIsNotPutIn(t *testing.T) {
 		{write("foreign", string(foreign)), "its /init is for arm64, and the image for amd64"},
 		{dir, "not a regular file"},
 	} {
-		_, err := runUKICommand(t, "edit", image, "--initrd", c.file, "-o", filepath.Join(dir, "out.efi"))
-		fails(t, err, exitFailed, c.want)
+		_, err := runUKICommand(t, "edit", image, "--initrd", c.file, "--out", filepath.Join(dir, "out.efi"))
+		fails(t, err, cli.Failed, c.want)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "out.efi")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("there is a result: %v", err)
@@ -306,9 +304,9 @@ func TestWhatIsNoInitramfsIsNotPutIn(t *testing.T) {
 
 func TestACommandLineIsCheckedAgainstAUnifiedKernelImage(t *testing.T) {
 	program := ukiProgram(t)
-	image := ukiFile(t, false, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
+	image := ukiFile(t, false, ukiSection{".cmdline", ""}, ukiSection{".initrd", ukiInitrd(t, program)}, ukiSection{".linux", "kernel"})
 	out, _, err := execute(t, cmdlineCommand(), "check", "--image", image, "talos.hostname.wait=2m rdinit=/x init=/init")
-	fails(t, err, exitFailed, "")
+	fails(t, err, cli.Failed, "")
 	if !strings.Contains(out, "the image has no /x") {
 		t.Errorf("%s", out)
 	}
@@ -319,7 +317,7 @@ func TestACommandLineIsCheckedAgainstAUnifiedKernelImage(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	_, _, err = execute(t, cmdlineCommand(), "check", "--image", ukiFile(t, false, ukiSection{".linux", "kernel"}), "talos.hostname.wait=2m")
-	fails(t, err, exitFailed, "it has no initramfs")
+	fails(t, err, cli.Failed, "it has no initramfs")
 }
 
 func TestASignedImageIsNotEditedUnasked(t *testing.T) {
@@ -329,8 +327,8 @@ func TestASignedImageIsNotEditedUnasked(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = runUKICommand(t, "edit", image, "--wait", "2m")
-	var exit *exitError
-	if !errors.As(err, &exit) || exit.status != exitFailed || !strings.Contains(err.Error(), "--drop-signature") || !strings.Contains(err.Error(), "sbsign --key") {
+	var exit *cli.Error
+	if !errors.As(err, &exit) || exit.Status != cli.Failed || !strings.Contains(err.Error(), "--drop-signature") || !strings.Contains(err.Error(), "sbsign --key") {
 		t.Errorf("%v", err)
 	}
 	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
@@ -352,25 +350,27 @@ func TestWhatTheUKICommandsCannotDoHasARemedy(t *testing.T) {
 		status int
 		want   string
 	}{
-		{[]string{"inspect"}, exitUsage, "give one IMAGE"},
-		{[]string{"inspect", "--output", "yaml", image}, exitUsage, "choose text or json"},
-		{[]string{"inspect", "uki_test.go"}, exitFailed, `uki_test.go: at byte 0x0: no EFI program: it begins with "pa"`},
-		{[]string{"inspect", "no-such"}, exitFailed, "no such file"},
-		{[]string{"edit", image}, exitUsage, "nothing to do"},
-		{[]string{"edit", image, "--wait", "90"}, exitUsage, "did you mean 90s?"},
-		{[]string{"edit", image, "--append", `a="b`}, exitUsage, "--append: a quotation mark"},
-		{[]string{"edit", image, "--rdinit"}, exitUsage, "belong to --nametag"},
-		{[]string{"edit", image, "--nametag", "--initrd", "x"}, exitUsage, "choose --initrd"},
-		{[]string{"edit", image, "--initrd", "no-such"}, exitFailed, "no such file"},
-		{[]string{"edit", image, "--nametag"}, exitFailed, "put one in with --initrd"},
-		{[]string{"edit", ukiFile(t, false, ukiSection{".initrd", "x"}, ukiSection{".linux", "kernel"}), "--nametag", "--helper", "uki_test.go"}, exitFailed, "is not a Linux program"},
-		{[]string{"edit", image, "--append", strings.Repeat("x", 3000)}, exitFailed, "the kernel cuts it off after 2047"},
-		{[]string{"edit", image, "--wait", "2m", "-o", "/proc/no/such"}, exitFailed, "no such file"},
+		{[]string{"inspect"}, cli.Usage, "give one IMAGE"},
+		{[]string{"inspect", "--output", "yaml", image}, cli.Usage, "choose text or json"},
+		{[]string{"inspect", "uki_test.go"}, cli.Failed, `uki_test.go: at byte 0x0: no EFI program: it begins with "pa"`},
+		{[]string{"inspect", "no-such"}, cli.Failed, "no such file"},
+		{[]string{"edit", image}, cli.Usage, "nothing to do"},
+		{[]string{"edit", image, "--wait", "90"}, cli.Usage, "did you mean 90s?"},
+		{[]string{"edit", image, "--append", `a="b`}, cli.Usage, "--append: a quotation mark"},
+		{[]string{"edit", image, "--rdinit"}, cli.Usage, "belong to --nametag"},
+		{[]string{"edit", image, "--nametag", "--initrd", "x"}, cli.Usage, "choose --initrd"},
+		{[]string{"edit", image, "--initrd", "no-such"}, cli.Failed, "no such file"},
+		{[]string{"edit", image, "--nametag", "--cmdline", ""}, cli.Failed, "put one in with --initrd"},
+		{[]string{"edit", image, "--append", "quiet"}, cli.Usage, "give the image a whole one by --cmdline"},
+		{[]string{"edit", image, "--append", "-- foo"}, cli.Usage, "is not one kernel argument"},
+		{[]string{"edit", ukiFile(t, false, ukiSection{".initrd", "x"}, ukiSection{".linux", "kernel"}), "--nametag", "--cmdline", "quiet", "--helper", "uki_test.go"}, cli.Failed, "is not a Linux program"},
+		{[]string{"edit", image, "--cmdline", "", "--append", strings.Repeat("x", 3000)}, cli.Failed, "the kernel cuts it off after 2047"},
+		{[]string{"edit", image, "--cmdline", "", "--wait", "2m", "--out", "/proc/no/such"}, cli.Failed, "no such file"},
 	} {
 		t.Run(strings.Join(slices.DeleteFunc(slices.Clone(c.args), func(s string) bool { return len(s) > 40 }), " "), func(t *testing.T) {
 			_, err := runUKICommand(t, c.args...)
-			var exit *exitError
-			if !errors.As(err, &exit) || exit.status != c.status || !strings.Contains(err.Error(), c.want) {
+			var exit *cli.Error
+			if !errors.As(err, &exit) || exit.Status != c.status || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; not %d with %q", err, c.status, c.want)
 			}
 		})

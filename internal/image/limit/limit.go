@@ -49,6 +49,9 @@ func (e *Exceeded) Error() string {
 	return e.What + ": no more is read of one file, unless " + e.Flag + " allows it"
 }
 
+// RaisedBy is the flag that raises the limit.
+func (e *Exceeded) RaisedBy() string { return e.Flag }
+
 // A Budget is what is left for one file. The zero value has the default limits. It is for one goroutine.
 type Budget struct {
 	Limits Limits

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Size is a number of bytes that a flag takes and shows: 4G, 512M, 100K or 1048576, in powers of 1024. It implements
@@ -37,6 +38,42 @@ func (s *Size) Set(text string) error {
 		return fmt.Errorf("%q is no size such as 512M or 8G", text)
 	}
 	*s = Size(n << shift)
+	return nil
+}
+
+// Count is a number that a flag takes, at least one. It implements pflag.Value.
+type Count int64
+
+func (c *Count) String() string { return strconv.FormatInt(int64(*c), 10) }
+
+// Type is what a help calls such a value.
+func (c *Count) Type() string { return "number" }
+
+// Set reads one.
+func (c *Count) Set(text string) error {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 || n > 1<<40 {
+		return fmt.Errorf("%q is no number of things from 1 on", text)
+	}
+	*c = Count(n)
+	return nil
+}
+
+// Duration is a time that a flag takes, more than none. It implements pflag.Value.
+type Duration time.Duration
+
+func (d *Duration) String() string { return time.Duration(*d).String() }
+
+// Type is what a help calls such a value.
+func (d *Duration) Type() string { return "duration" }
+
+// Set reads one.
+func (d *Duration) Set(text string) error {
+	t, err := time.ParseDuration(text)
+	if err != nil || t <= 0 {
+		return fmt.Errorf("%q is no time such as 10m", text)
+	}
+	*d = Duration(t)
 	return nil
 }
 

@@ -102,6 +102,16 @@ func key(word string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
+// CheckWords says which of them is no argument that Apply takes.
+func CheckWords(words []string) error {
+	for _, word := range words {
+		if err := checkWord(word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func checkWord(word string) error {
 	words, err := split(word)
 	if err != nil {

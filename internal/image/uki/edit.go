@@ -26,13 +26,13 @@ type Edit struct {
 
 // Result is what an edit did.
 type Result struct {
-	CommandLines []CommandLine `json:"commandLines,omitempty"`
+	CommandLines []CommandLine `json:"command_lines,omitempty"`
 	Initramfs    []Initramfs   `json:"initramfs,omitempty"`
 	// DroppedSignatures is how many signatures the image had.
-	DroppedSignatures int `json:"droppedSignatures,omitempty"`
+	DroppedSignatures int `json:"dropped_signatures,omitempty"`
 	// StalePCRSignatures is how many sections .pcrsig there are: signatures over the very sections that the edit
 	// changed. What is sealed to them, an encrypted disk say, opens only after they are made anew.
-	StalePCRSignatures int   `json:"stalePCRSignatures,omitempty"`
+	StalePCRSignatures int   `json:"stale_pcr_signatures,omitempty"`
 	Size               int64 `json:"size"` // of the image, in bytes
 }
 

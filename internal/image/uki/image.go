@@ -44,8 +44,8 @@ type Image struct {
 type Section struct {
 	Name           string `json:"name"`
 	Profile        int    `json:"profile"` // 0: the base; n: Profiles[n-1]
-	VirtualAddress uint32 `json:"virtualAddress"`
-	VirtualSize    uint32 `json:"virtualSize"`
+	VirtualAddress uint32 `json:"virtual_address"`
+	VirtualSize    uint32 `json:"virtual_size"`
 	Offset         uint32 `json:"offset"` // in the file
 	Size           uint32 `json:"size"`   // in the file, with its padding
 

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bufio"
@@ -12,10 +12,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/lab"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
@@ -28,29 +28,10 @@ const (
 	demoBound      = time.Minute            // no boot of the demo takes longer
 )
 
-const demoLong = `Boot a server twice on a fake Hetzner network whose metadata service is unreachable for the first 3 s.
-
-First as Talos v1.9.1 does it: ask once, invent a name, start the service. Then with nametag. Both boots are real
-processes in namespaces of their own: the hostname is the kernel's, and the service reads it once, when it starts.
-
-The exit status is 0 only when the service of the second boot started under the server's true name.`
-
-func demoCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "demo",
-		Short:   "Two boots on a fake Hetzner network: without nametag, then with it",
-		Long:    demoLong,
-		Example: "  nametagctl demo",
-		Args:    noArguments,
-		RunE:    func(*cobra.Command, []string) error { return runDemo(os.Stdout) },
-	}
-}
-
-// runDemo shows both boots and judges them.
-func runDemo(out *os.File) error {
-	failed := func(err error) error { return &exitError{exitFailed, fmt.Errorf("demo: %w", err)} }
+// Run shows both boots and judges them: it is an error if the service of the second did not start under the server's name.
+func Run(out *os.File) error {
 	if err := netns.Enter(); err != nil {
-		return failed(err)
+		return err
 	}
 	c, err := cloud.New(cloud.Config{
 		Server:   cloud.Server{Hostname: demoHostname, InstanceID: demoInstanceID},
@@ -58,7 +39,7 @@ func runDemo(out *os.File) error {
 		Metadata: []cloud.Phase{{Until: demoLate, Answer: cloud.Unreachable()}},
 	})
 	if err != nil {
-		return failed(err)
+		return err
 	}
 	defer c.Close() //nolint:errcheck // it has no capture that could be incomplete
 
@@ -68,16 +49,16 @@ func runDemo(out *os.File) error {
 
 	without, err := demoBoot(c, s, bootWithout, "without nametag, as Talos v1.9.1 boots")
 	if err != nil {
-		return failed(err)
+		return err
 	}
 	with, err := demoBoot(c, s, bootWith, "with nametag")
 	if err != nil {
-		return failed(err)
+		return err
 	}
 	s.printf("\ndemo: without nametag the service started as %s; with nametag as %s after %.1fs\n",
 		without.service, with.service, with.at.Seconds())
 	if with.service != demoHostname {
-		return failed(fmt.Errorf("the service started as %q, not as %q", with.service, demoHostname))
+		return fmt.Errorf("the service started as %q, not as %q", with.service, demoHostname)
 	}
 	return nil
 }
@@ -90,14 +71,14 @@ type outcome struct {
 
 // demoBoot boots a fresh node on the cloud and shows what it reports.
 func demoBoot(c *cloud.Cloud, s *screen, kind, title string) (result outcome, err error) {
-	node, err := plug(c, netns.Options{Hostname: "(none)"}, cloud.NIC{Name: "eth0"})
+	node, err := lab.Plug(c, netns.Options{Hostname: "(none)"}, cloud.NIC{Name: "eth0"})
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 
 	s.printf("\n%s\n", s.bold(title))
-	cmd := exec.Command("/proc/self/exe", "demo-boot", kind) //nolint:noctx // bounded by itself, see demoBound
+	cmd := exec.Command("/proc/self/exe", BootCommand, kind) //nolint:noctx // bounded by itself, see demoBound
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
@@ -205,5 +186,3 @@ func (s *screen) line(r bootReport) {
 	}
 	s.printf("  %6.2fs  %-9s %s %s\n", r.At.Seconds(), r.Who, mark, text)
 }
-
-var errDemoKind = errors.New("demo-boot is run by demo")

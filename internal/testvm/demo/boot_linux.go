@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/earlynet"
@@ -57,33 +56,22 @@ func (b *booting) say(who, format string, args ...any) {
 	b.report(bootReport{Who: who, Text: fmt.Sprintf(format, args...)})
 }
 
-func demoBootCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    "demo-boot {without|with}",
-		Hidden: true, // the inside of demo: it sets the hostname of wherever it runs
-		Args:   cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if name, err := os.Hostname(); err != nil || name != "(none)" {
-				return &exitError{exitUsage, errDemoKind}
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), demoBound)
-			defer cancel()
-			b := &booting{began: time.Now(), out: os.Stdout}
-			var err error
-			switch args[0] {
-			case bootWithout:
-				err = b.withoutNametag(ctx)
-			case bootWith:
-				err = b.withNametag(ctx)
-			default:
-				err = errDemoKind
-			}
-			if err != nil {
-				return &exitError{exitFailed, err}
-			}
-			return nil
-		},
+// Boot is the inside of one boot of the demo, and reports to out. It sets the hostname of wherever it runs, so it runs only
+// where that is still the kernel's own.
+func Boot(ctx context.Context, kind string, out io.Writer) error {
+	if name, err := os.Hostname(); err != nil || name != "(none)" {
+		return ErrInside
 	}
+	ctx, cancel := context.WithTimeout(ctx, demoBound)
+	defer cancel()
+	b := &booting{began: time.Now(), out: out}
+	switch kind {
+	case bootWithout:
+		return b.withoutNametag(ctx)
+	case bootWith:
+		return b.withNametag(ctx)
+	}
+	return ErrInside
 }
 
 // withoutNametag boots as Talos v1.9.1 does: it asks for the name once, before there is a network, invents one, and
@@ -183,7 +171,7 @@ func worthShowing(e identity.Event) bool {
 
 // startService starts the service, a process of its own that reads the hostname once, and reports its name.
 func (b *booting) startService(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "demo-service")
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", ServiceCommand)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -192,22 +180,6 @@ func (b *booting) startService(ctx context.Context) (string, error) {
 	name := strings.TrimSpace(string(out))
 	b.report(bootReport{Who: "service", Text: "starts as " + name, Started: name})
 	return name, nil
-}
-
-func demoServiceCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    "demo-service",
-		Hidden: true, // stands in for etcd: says under which name it would join its cluster
-		Args:   cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			name, err := os.Hostname()
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), name)
-			return nil
-		},
-	}
 }
 
 // askHostname asks the metadata service once, as any program would, over whatever network there is.

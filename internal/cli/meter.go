@@ -1,4 +1,4 @@
-package oci
+package cli
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-// A Meter shows a person, or a log, how far a transfer has come: one live line on a terminal, a line for each quarter
+// A Meter shows a person, or a log, how far something has come: one live line on a terminal, a line for each quarter
 // elsewhere. The zero value shows nothing. Its methods may be called from several goroutines.
 type Meter struct {
 	mu      sync.Mutex
@@ -24,8 +24,28 @@ type Meter struct {
 
 // NewMeter returns a Meter for what is being done, such as "pushing ghcr.io/acme/nametag".
 func NewMeter(w io.Writer, what string) *Meter {
-	f, isFile := w.(*os.File)
-	return &Meter{w: w, what: what, live: isFile && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"} //nolint:gosec // a descriptor
+	m := &Meter{w: w, what: Line(what), live: Terminal(w)}
+	if s, ok := w.(*Screen); ok && m.live {
+		m.w = s.to // a live line is made of what a Screen lets nobody else print
+	}
+	return m
+}
+
+// Quiet is a Meter that shows nothing but on a terminal: for what takes a second or two, which is nothing for a log.
+func Quiet(w io.Writer, what string) *Meter {
+	if !Terminal(w) {
+		return &Meter{}
+	}
+	return NewMeter(w, what)
+}
+
+// Terminal says whether that is a terminal that can draw over a line. A dumb one cannot.
+func Terminal(w io.Writer) bool {
+	if s, ok := w.(*Screen); ok {
+		w = s.to
+	}
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" //nolint:gosec // a descriptor
 }
 
 // Update is for Registry.Progress.
