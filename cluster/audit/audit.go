@@ -139,7 +139,7 @@ func (c *check) settle() {
 	for i, f := range c.found {
 		keys[i] = f.Key()
 	}
-	c.memory.keep(c.s.Taken, keys)
+	c.memory.keep(c.s.Taken, keys, c.s.Incomplete)
 	for _, f := range c.found {
 		since := c.memory.Since[f.Key()]
 		if f.settling && f.Pending == "" && c.s.Taken.Sub(since) < c.grace {

@@ -248,6 +248,30 @@ func TestWithAMemoryWhatDoesNotStayIsNoFinding(t *testing.T) {
 	}
 }
 
+func TestARoundWithoutASourceForgetsNothing(t *testing.T) {
+	a := Auditor{Memory: &Memory{}}
+	s := aCluster()
+	s.Members = s.Members[1:]
+	a.Audit(s) // seen first
+	s.Taken, s.Incomplete = now.Add(6*time.Minute), true
+	whole := *s
+	s.Read = map[Source]bool{Cloud: true, Kubernetes: true}
+	s.Members = nil
+	a.Audit(s)
+	whole.Taken, whole.Incomplete = now.Add(11*time.Minute), false
+	if got := ids(a.Audit(&whole), Warning); !slices.Equal(got, []string{"server-without-member"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestNamesThatATerminalWouldObeyAreQuoted(t *testing.T) {
+	for name, want := range map[string]string{"cp-1": "cp-1", "Knoten-ä": "Knoten-ä", "a\x1b[2J": `"a\x1b[2J"`, "a\nb": `"a\nb"`} {
+		if got := Printable(name); got != want {
+			t.Errorf("%q became %s", name, got)
+		}
+	}
+}
+
 // A rolling replacement of a control plane, as its provider and the cloud's controllers do it, step by step: at no moment
 // is there a finding that would wake anybody.
 func TestARollingReplacementGivesNoFalseAlarm(t *testing.T) {

@@ -3,7 +3,6 @@ package audit
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 )
 
@@ -62,9 +61,13 @@ func (m *Memory) see(s *Snapshot) {
 	}
 }
 
-// keep remembers since when each finding is there, and forgets those that are not there any more.
-func (m *Memory) keep(taken time.Time, keys []string) {
+// keep remembers since when each finding is there, and forgets those that are not there any more. A round in which a source was
+// missing forgets none.
+func (m *Memory) keep(taken time.Time, keys []string, incomplete bool) {
 	since := make(map[string]time.Time, len(keys))
+	if incomplete {
+		maps.Copy(since, m.Since)
+	}
 	for _, key := range keys {
 		since[key] = taken
 		if before, ok := m.Since[key]; ok && before.Before(taken) {
@@ -100,6 +103,3 @@ func (m *Memory) Accept(servers []Server, which string) (Server, string, error) 
 	m.Servers[found[0].ID] = &First{Name: found[0].Name, Seen: time.Now().UTC()}
 	return found[0], before, nil
 }
-
-// ids are the servers that are remembered, in order.
-func (m *Memory) ids() []int64 { return slices.Sorted(maps.Keys(m.Servers)) }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // A Source is where a part of a snapshot comes from.
@@ -31,6 +32,8 @@ type Snapshot struct {
 	Taken time.Time
 	// Read has the sources that were read whole. What a source did not tell is not known to be absent.
 	Read map[Source]bool
+	// Incomplete: a source that was to be read could not be. What is then not found may be there all the same.
+	Incomplete bool
 
 	Servers       []Server
 	Members       []Member
@@ -85,6 +88,14 @@ type Member struct {
 	ClientURLs []string
 	Learner    bool
 	Health     Health
+}
+
+// Printable is a name that is safe to show: etcd takes any text for one, and a terminal may take some for a command.
+func Printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // HexID is the id as etcdctl and talosctl write it.

@@ -139,6 +139,13 @@ func TestWatchTellsWhatComesAndWhatGoes(t *testing.T) {
 	})
 	kube.Cut()
 	cloud.Rename(103, "node-2")
+	becomes(t, "the source counts as not read", func() bool {
+		kube.Cut() // a change of the cloud alone makes no round: the interval is an hour
+		return strings.Contains(stderr.String(), "service unavailable") || strings.Contains(stderr.String(), "Service Unavailable")
+	})
+	if strings.Contains(stderr.String(), "msg=gone") {
+		t.Errorf("something is said to have gone while the nodes are not seen:\n%s", stderr.String())
+	}
 	kube.Fault(nil)
 	if err := kube.Delete(t.Context(), lab.Nodes, "", lab.Invented); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -88,6 +89,9 @@ type ConfigMap struct {
 // manager is the field manager that owns the memory.
 const manager = "nametag-audit"
 
+// patience bounds one question to the API server.
+const patience = 30 * time.Second
+
 // key is where in the ConfigMap it is.
 const key = "memory.json"
 
@@ -105,6 +109,8 @@ func (c *ConfigMap) what() string { return "ConfigMap " + c.Namespace + "/" + c.
 
 // Load reads the ConfigMap.
 func (c *ConfigMap) Load(ctx context.Context) (*audit.Memory, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	client, err := c.client()
 	if err != nil {
 		return nil, err
@@ -129,6 +135,8 @@ func (c *ConfigMap) Save(ctx context.Context, m *audit.Memory) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	client, err := c.client()
 	if err != nil {
 		return err

@@ -62,6 +62,7 @@ func Collect(ctx context.Context, readers []Reader, timeout time.Duration) (*aud
 			continue
 		case errs[i] != nil:
 			report.State, report.Error = audit.SourceFailed, errs[i].Error()
+			whole.Incomplete = true
 		case report.State != audit.SourceFailed:
 			report.State = audit.SourceRead
 		}

@@ -42,7 +42,7 @@ func (e *Etcd) Read(ctx context.Context, into *audit.Snapshot) error {
 		return err
 	}
 	for _, m := range list.Members {
-		into.Members = append(into.Members, audit.Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner})
+		into.Members = append(into.Members, audit.Member{ID: m.ID, Name: audit.Printable(m.Name), PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner})
 	}
 	ask(ctx, client, into.Members, agreed)
 	return nil

@@ -30,7 +30,7 @@ func (t *TalosEtcd) Read(ctx context.Context, into *audit.Snapshot) error {
 	}
 	for _, m := range members {
 		into.Members = append(into.Members, audit.Member{
-			ID: m.GetId(), Name: m.GetHostname(), PeerURLs: m.GetPeerUrls(), ClientURLs: m.GetClientUrls(), Learner: m.GetIsLearner(),
+			ID: m.GetId(), Name: audit.Printable(m.GetHostname()), PeerURLs: m.GetPeerUrls(), ClientURLs: m.GetClientUrls(), Learner: m.GetIsLearner(),
 		})
 	}
 	var all sync.WaitGroup
@@ -96,7 +96,7 @@ func (t *TalosHosts) Read(ctx context.Context, into *audit.Snapshot) error {
 				return
 			}
 			id, err := c.Identity(ctx, node)
-			hosts[i], errs[i] = audit.Host{Address: a.Unmap(), Hostname: id.Hostname, InstanceID: id.InstanceID}, err
+			hosts[i], errs[i] = audit.Host{Address: a.Unmap(), Hostname: audit.Printable(id.Hostname), InstanceID: id.InstanceID}, err
 		})
 	}
 	all.Wait()

@@ -25,6 +25,7 @@ type Watcher struct {
 
 	mu       sync.Mutex
 	report   *audit.Report
+	told     map[string]audit.Finding // what came and has not gone
 	success  map[audit.Source]time.Time
 	finished time.Time
 	rounds   map[string]int // by result
@@ -41,6 +42,7 @@ func (w *Watcher) init() {
 		w.changed = make(chan struct{}, 1)
 		w.success = map[audit.Source]time.Time{}
 		w.rounds = map[string]int{}
+		w.told = map[string]audit.Finding{}
 	})
 }
 
@@ -108,7 +110,6 @@ func (w *Watcher) round(ctx context.Context) {
 		result = "findings"
 	}
 	w.mu.Lock()
-	before := w.report
 	w.report = report
 	w.finished = time.Now()
 	for _, s := range sources {
@@ -118,7 +119,7 @@ func (w *Watcher) round(ctx context.Context) {
 	}
 	w.mu.Unlock()
 	w.count(result)
-	w.tell(ctx, before, report)
+	w.tell(ctx, report)
 	if w.Store != nil {
 		if err := w.Store.Save(ctx, w.Auditor.Memory); err != nil {
 			w.Log.Error("the memory cannot be kept", "error", err)
@@ -149,20 +150,22 @@ func (w *Watcher) count(result string) {
 }
 
 // tell logs what came and what went. While a source is not read, what only it could show has not gone.
-func (w *Watcher) tell(ctx context.Context, before, now *audit.Report) {
-	old, fresh := keyed(before), keyed(now)
+func (w *Watcher) tell(ctx context.Context, now *audit.Report) {
+	fresh := keyed(now)
 	for key, f := range fresh {
-		if _, known := old[key]; known {
+		if _, known := w.told[key]; known {
 			continue
 		}
+		w.told[key] = f
 		w.Log.Warn("found", "id", f.ID, "severity", f.Severity, "subject", f.Subject, "server", f.Server, "what", f.Message)
 		w.pass(ctx, f, true)
 	}
 	if len(now.Failed()) > 0 {
 		return
 	}
-	for key, f := range old {
+	for key, f := range w.told {
 		if _, still := fresh[key]; !still {
+			delete(w.told, key)
 			w.Log.Info("gone", "id", f.ID, "subject", f.Subject, "server", f.Server)
 			w.pass(ctx, f, false)
 		}
@@ -181,9 +184,6 @@ func (w *Watcher) pass(ctx context.Context, f audit.Finding, came bool) {
 // keyed has the findings that count by their key.
 func keyed(r *audit.Report) map[string]audit.Finding {
 	all := map[string]audit.Finding{}
-	if r == nil {
-		return all
-	}
 	for _, f := range r.Findings {
 		if f.Severity != audit.Info {
 			all[f.Key()] = f
