@@ -112,9 +112,9 @@ bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUIC
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml, in every module
 	@echo 'lint: from a cold cache this takes a few minutes'
-	@for module in $(MODULES); do \
-	  echo "lint: $$module"; (cd $$module && $(abspath $(GOLANGCI_LINT)) run --config $(CURDIR)/.golangci.yml ./...); \
-	done
+	@failed=; for module in $(MODULES); do \
+	  echo "lint: $$module"; (cd $$module && $(abspath $(GOLANGCI_LINT)) run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...) || failed+=" $$module"; \
+	done; [ -z "$$failed" ] || { echo "lint: issues in:$$failed"; exit 1; }
 
 $(GOLANGCI_LINT):
 	@mkdir -p $(dir $@)
@@ -139,6 +139,10 @@ extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--t
 release: ## dist/: binaries, SBOMs, licences, man pages, completions, extensions, an image, provenance, checksums; built twice and compared; KEY=… signs
 	@go build -C internal/release/dist -o $(CURDIR)/$(BIN)/release .
 	$(BIN)/release -o dist -version $(VERSION) -check $(if $(KEY),-sign $(KEY))
+
+.PHONY: mutants
+mutants: deps ## breaks the code on purpose, one promise at a time, and says whether the tests notice (about 10 min)
+	@go run ./internal/testvm/mutants
 
 .PHONY: docs
 docs: ## writes what the documentation takes from the code; a test says where the two differ

@@ -1,0 +1,96 @@
+package main
+
+// mutants are faults of the kind that must never come in: each is a promise turned round.
+var mutants = []mutant{
+	{
+		name: "any instance id will do",
+		file: "identity/proof.go",
+		old:  `case r.own != "" && a.InstanceID == r.own:`,
+		new:  `case r.own != "":`,
+		test: []string{"./identity"},
+	},
+	{
+		name: "what is no host name is a name",
+		file: "identity/proof.go",
+		old:  `if err := ValidateHostname(a.Hostname); err != nil {`,
+		new:  `if err := ValidateHostname(a.Hostname); err != nil && a.Hostname == "" {`,
+		test: []string{"./identity"},
+	},
+	{
+		name: "a body that just ends is whole",
+		file: "identity/hetzner/client.go",
+		old:  `certain := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0`,
+		new:  `certain := true`,
+		test: []string{"./identity/hetzner"},
+	},
+	{
+		name: "the last key of a cut document counts",
+		file: "identity/hetzner/document.go",
+		old:  `if !certain && len(d.entries) > 0 {`,
+		new:  `if !certain && len(d.entries) > 2 {`,
+		test: []string{"./identity/hetzner"},
+	},
+	{
+		name: "the id is not read again behind the name",
+		file: "identity/hetzner/hetzner.go",
+		old:  `if said[0] != said[2] {`,
+		new:  `if said[0] == "" {`,
+		test: []string{"./identity/hetzner"},
+	},
+	{
+		name: "a slip in the argument switches waiting off",
+		file: "procfs/parse.go",
+		old:  `		return Default(), err`,
+		new:  `		return Policy{}, err`,
+		test: []string{"./procfs"},
+	},
+	{
+		name: "a route is left behind",
+		file: "earlynet/nic.go",
+		old:  `a.ledger.add("route to "+rt.dst.String(), func() error { return a.nic.net.rtnl.deleteRoute(rt) })`,
+		new:  `a.ledger.add("route to "+rt.dst.String(), func() error { return nil })`,
+		test: []string{"./earlynet"},
+	},
+	{
+		name: "an address is left behind",
+		file: "earlynet/nic.go",
+		old:  `a.ledger.add("address "+p.String(), func() error { return a.nic.dropAddress(p) })`,
+		new:  `a.ledger.add("address "+p.String(), func() error { return nil })`,
+		test: []string{"./earlynet"},
+	},
+	{
+		name: "a path is not bound to its interface",
+		file: "earlynet/path.go",
+		old:  `err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)`,
+		new:  `err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 0*index)`,
+		test: []string{"./earlynet"},
+	},
+	{
+		name: "one thread of the next init stays traced",
+		file: "internal/node/handover/tracer.go",
+		old:  "		ptrace(unix.PTRACE_DETACH, last, 0)",
+		new:  "		_ = last",
+		test: []string{"-run", "TestBoot", "./internal/node/handover"},
+	},
+	{
+		name: "what reboots goes on",
+		file: "internal/node/boot/init.go",
+		old:  "handover.Enforce(context.Background(), then, b.console, countdown, why)",
+		new:  "handover.Enforce(context.Background(), procfs.Continue, b.console, countdown, why)",
+		test: []string{"-run", "TestWhenTheTimeIsUp", "./internal/node/boot"},
+	},
+	{
+		name: "another machine's memory counts",
+		file: "internal/node/memory/recall.go",
+		old:  `r.Name.InstanceID == instance && instance != ""`,
+		new:  `r.Name.InstanceID != ""`,
+		test: []string{"./internal/node/memory"},
+	},
+	{
+		name: "a rename is not seen",
+		file: "internal/node/memory/decide.go",
+		old:  `case stage == Answered && r.Known() && !SameName(answer, r.Name.Hostname):`,
+		new:  `case stage == Answered && r.Known() && answer == "":`,
+		test: []string{"./internal/node/memory"},
+	},
+}
