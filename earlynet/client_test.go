@@ -26,6 +26,9 @@ type wire struct {
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case p := <-w.in:
+		if p == nil {
+			panic("a reply that nobody has thought of")
+		}
 		return copy(b, p), nil, nil
 	case <-w.done:
 		return 0, nil, os.ErrDeadlineExceeded
@@ -41,6 +44,10 @@ func (w *wire) WriteTo(b []byte, _ net.Addr) (int, error) {
 		return 0, err
 	}
 	for _, p := range w.answers(m) {
+		if p == nil {
+			w.in <- nil
+			continue
+		}
 		reply := encodeDatagram(netip.MustParseAddr("10.0.0.1"), p)
 		reply[20], reply[21], reply[22], reply[23] = reply[22], reply[23], reply[20], reply[21]
 		select {
@@ -76,7 +83,7 @@ func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease,
 		x := newExchange(newNIC(n, on), on)
 		x.conn, x.in = w, make(chan reply)
 		var read sync.WaitGroup
-		read.Go(func() { x.receive(ctx) })
+		read.Go(func() { x.nic.goOn(ctx, DHCP, func() { x.receive(ctx) }) })
 		_, l, _ = x.acquire(ctx)
 		cancel()
 		close(w.done)
@@ -100,6 +107,19 @@ func TestClient(t *testing.T) {
 		l, _, sent := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte { return [][]byte{replyTo(m, ack())} })
 		if l == nil || l.prefix.Addr() != netip.MustParseAddr("10.0.0.9") || sent != 2 {
 			t.Errorf("got %+v after %d messages", l, sent)
+		}
+	})
+	t.Run("a reply that makes the reader panic is one lost reply", func(t *testing.T) {
+		first := true
+		l, events, _ := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte {
+			if first {
+				first = false
+				return [][]byte{nil} // see wire
+			}
+			return [][]byte{replyTo(m, ack())}
+		})
+		if l == nil || events == 0 {
+			t.Errorf("%+v, %d events", l, events)
 		}
 	})
 	t.Run("a flood of useless answers costs neither memory nor a flood of events", func(t *testing.T) {

@@ -195,6 +195,9 @@ func (h *hop) pin(c *claimant, was neighbour) {
 		a.mu.Unlock()
 	}
 	h.pinned = c
+	if was.mac == [6]byte{} {
+		return // the kernel's own question was lost
+	}
 	h.nic.event(0, NextHop, fmt.Sprintf("%v is tried at %v, one of %d hosts that claim it", h.addr, net.HardwareAddr(c.mac[:]), len(h.claimants)), nil)
 }
 
