@@ -42,7 +42,8 @@
 //
 // A process that is killed leaves, for a minute at most, an address and the
 // routes that hang on it: the kernel removes both. The link stays up, and so
-// do its ARP timers.
+// do its ARP timers and, where several hosts have claimed to be the next on the way,
+// the neighbour entry that says which one is believed: the next run puts them back.
 //
 // No DHCPRELEASE is sent: the system that boots next asks with the same
 // hardware address and is given the same lease.

@@ -100,7 +100,7 @@ func (h *hop) steer(ctx context.Context) {
 		}
 		r := h.nic.net.rtnl
 		entry, err := r.neighbour(h.nic.index, h.addr)
-		if err != nil || entry.state&unix.NUD_PERMANENT != 0 && h.pinned == nil {
+		if err != nil || entry.state&(unix.NUD_PERMANENT|unix.NUD_NOARP) != 0 && h.pinned == nil {
 			return // somebody knows better
 		}
 		if entry.mac != [6]byte{} && (wait > 0 || !first) {
@@ -201,6 +201,35 @@ func (h *hop) pin(c *claimant, was neighbour) {
 	h.nic.event(0, NextHop, fmt.Sprintf("%v is tried at %v, one of %d hosts that claim it", h.addr, net.HardwareAddr(c.mac[:]), len(h.claimants)), nil)
 }
 
+// ndaProtocol is NDA_PROTOCOL of linux/neighbour.h, since Linux 5.2: whose an entry is.
+const ndaProtocol = 12
+
+// unpin takes back the entries of a run that was killed. Older kernels do not tell them
+// from others'.
+func (c *nic) unpin() {
+	msgs, err := c.net.rtnl.dump(unix.RTM_GETNEIGH, &rtnetlink.NeighMessage{})
+	if err != nil {
+		return
+	}
+	for _, m := range msgs {
+		var nm rtnetlink.NeighMessage
+		if err := nm.UnmarshalBinary(m.Data); err != nil || int(nm.Index) != c.index || nm.Attributes == nil || nm.State&unix.NUD_PERMANENT == 0 {
+			continue
+		}
+		ad, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofNdMsg:])
+		if err != nil {
+			continue
+		}
+		var ours bool
+		for ad.Next() {
+			ours = ours || ad.Type() == ndaProtocol && ad.Uint8() == mark
+		}
+		if a, ok := netip.AddrFromSlice(nm.Attributes.Address); ok && ours && c.net.rtnl.deleteNeighbour(c.index, a) == nil {
+			c.event(0, TakenOver, "neighbour entry of "+a.String(), nil)
+		}
+	}
+}
+
 // A neighbour is an entry of the kernel's table.
 type neighbour struct {
 	mac   [6]byte // zero: not known
@@ -236,6 +265,9 @@ func (r rtnl) setNeighbour(index int, a netip.Addr, mac [6]byte, state uint16) e
 	ae := netlink.NewAttributeEncoder()
 	ae.Bytes(unix.NDA_DST, a.AsSlice())
 	ae.Bytes(unix.NDA_LLADDR, mac[:])
+	if state&unix.NUD_PERMANENT != 0 {
+		ae.Uint8(ndaProtocol, mark)
+	}
 	b, err := ae.Encode()
 	if err != nil {
 		return err

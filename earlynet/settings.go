@@ -121,7 +121,7 @@ func (c *nic) prepare() {
 	}
 }
 
-// clear takes back the addresses and routes of a run that was killed: nobody else uses our mark, and no living process of
+// clear takes back the addresses, routes and neighbour entries of a run that was killed: nobody else uses our mark, and no living process of
 // ours the link. Marked says that the link's alias tells of such a run, too: kernels before 5.18 do not keep the mark of
 // addresses.
 func (c *nic) clear(marked bool) {
@@ -146,6 +146,7 @@ func (c *nic) clear(marked bool) {
 			c.event(0, TakenOver, "route to "+rt.dst.String(), nil)
 		}
 	}
+	c.unpin()
 }
 
 // shield keeps router advertisements from the link, until it is as it was.
