@@ -103,7 +103,9 @@ func (h *siege) attack(d *chaos.Dice, gateway netip.Addr) {
 		server(cloud.DHCP{ID: id, Address: netip.MustParsePrefix("203.0.113.99/32"), Routes: []cloud.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: id}}}, "a useless server")
 	case 2:
 		k := 1 + d.IntN(4)
-		server(cloud.RogueDHCP(k), "%d rotating servers", k)
+		s := cloud.RogueDHCP(k)
+		s.OwnMAC = d.Chance(0.3)
+		server(s, "%d rotating servers, with MACs of their own: %v", k, s.OwnMAC)
 	case 3:
 		kind := chaos.Pick(d, dhcpv4.MessageTypeNak, dhcpv4.MessageTypeOffer, 9)
 		server(cloud.ForgedDHCP(kind), "a forged %v for each request", kind)

@@ -54,6 +54,8 @@ type DHCP struct {
 	// Mangle, when set, has the last word on the message as it goes out, for malformed and cut-off ones. nil from it
 	// sends nothing.
 	Mangle func(message []byte) []byte
+	// OwnMAC sends from a MAC that belongs to the identifier, so that a server of many identifiers is many hosts.
+	OwnMAC bool
 	// Answers, when set, are sent instead of whatever the fields above would have the server say.
 	Answers func(m *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4
 }
@@ -303,6 +305,8 @@ func (n *nic) sendDHCP(server int, s DHCP, reply *dhcpv4.DHCPv4) {
 
 	from := n.mac
 	switch {
+	case s.OwnMAC:
+		from = strangerMAC(binary.BigEndian.Uint32(id.AsSlice()))
 	case s.Answers != nil:
 		from = strangerMAC(uint32(server))
 	case server > 0:

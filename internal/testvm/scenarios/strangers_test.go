@@ -38,6 +38,13 @@ func rogue(after time.Duration) cloud.DHCP {
 // What others on the link send ends no path: the right name comes.
 func TestStrangers(t *testing.T) { play(t, strangers()) }
 
+// manyHosts are n new servers for each question, on as many hosts.
+func manyHosts(n int) cloud.DHCP {
+	s := cloud.RogueDHCP(n)
+	s.OwnMAC = true
+	return s
+}
+
 // strangers are the attacks, each fresh.
 func strangers() []scenario {
 	honest := cloud.DHCP{Delay: 300 * time.Millisecond}
@@ -47,6 +54,7 @@ func strangers() []scenario {
 		{about: "a second server that is 300 ms sooner", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{rogue(0), honest}})}},
 		{about: "a server with a new identifier for each offer", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(1)})},
 		{about: "eight new identifiers each time", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(8)})},
+		{about: "eight new identifiers each time, each with a MAC of its own", methods: onlyDHCP, lab: attacked([]cloud.DHCP{manyHosts(8)})},
 		{about: "a refusal of each request, under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.ForgedDHCP(dhcpv4.MessageTypeNak)})},
 		{about: "ARP replies for each address of ours, from eleven MACs", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.Times(11, cloud.HasEveryAddress()))},
 		{about: "ARP replies for each address of ours, from another MAC each time", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.HasEveryAddress())},
