@@ -56,8 +56,11 @@ func (c ownCloud) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answe
 	body, err := io.ReadAll(resp.Body)
 	// The end of the body must be certain, or half a name would do. Name and id are of one answer.
 	id, name, found := strings.Cut(strings.TrimSpace(string(body)), " ")
-	if err != nil || resp.StatusCode != http.StatusOK || resp.ContentLength < 0 || !found {
-		return identity.Answer{}, fmt.Errorf("no answer that counts: %s, %w", resp.Status, err)
+	switch {
+	case err != nil:
+		return identity.Answer{}, err
+	case resp.StatusCode != http.StatusOK, resp.ContentLength < 0, !found:
+		return identity.Answer{}, fmt.Errorf("%s: no answer that counts", resp.Status)
 	}
 	return identity.Answer{Hostname: name, InstanceID: id}, nil
 }

@@ -131,8 +131,15 @@ func clients(ctx context.Context, t tools, wanted string) ([]client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-clients: %w", err)
 	}
+	facts := filepath.Join(t.dir, "dmi")
+	if err := os.MkdirAll(facts, 0o755); err != nil {
+		return nil, err
+	}
+	if err := (cloud.Server{InstanceID: instanceID}).WriteDMI(facts); err != nil {
+		return nil, err
+	}
 	resolve := func(via ...string) []string {
-		argv := []string{t.nametag, "resolve", "--nic", "eth0", "--wait", "25s", "--log", "off"}
+		argv := []string{t.nametag, "resolve", "--nic", "eth0", "--wait", "25s", "--log", "off", "--dmi", facts}
 		for _, m := range via {
 			argv = append(argv, "--via", m)
 		}

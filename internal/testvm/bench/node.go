@@ -11,6 +11,9 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
+// instanceID is the server's.
+const instanceID = "42"
+
 // A node is a machine that has just been switched on: its NIC eth0 is down, and no client has left anything behind.
 type node struct {
 	cloud *cloud.Cloud
@@ -22,7 +25,7 @@ func newNode(c condition, seed uint64) (n *node, err error) {
 	impairment := cloud.Impairment{Loss: c.loss}
 	n = new(node)
 	n.cloud, err = cloud.New(cloud.Config{
-		Server: cloud.Server{Hostname: hostname, InstanceID: "42"},
+		Server: cloud.Server{Hostname: hostname, InstanceID: instanceID},
 		Link:   cloud.Link{RTT: c.rtt, Up: impairment, Down: impairment},
 		Seed:   seed,
 	})

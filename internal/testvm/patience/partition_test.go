@@ -71,7 +71,7 @@ func TestAPartitionOf30Seconds(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
-			args := []string{"resolve", "--nic", "eth0", "--wait", (s.after + partition + backoffCap + overtime).String()}
+			args := []string{"resolve", "--nic", "eth0", "--wait", (s.after + partition + backoffCap + overtime).String(), "--dmi", n.dmi}
 			if s.via != "" {
 				args = append(args, "--via", s.via)
 			}
@@ -110,6 +110,7 @@ type node struct {
 	*netns.Node
 	t     *testing.T
 	cloud *cloud.Cloud
+	dmi   string // the folder with its firmware's facts
 }
 
 func plugged(t *testing.T, cfg cloud.Config, nic cloud.NIC) node {
@@ -131,7 +132,11 @@ func plugged(t *testing.T, cfg cloud.Config, nic cloud.NIC) node {
 	if err := c.Attach(nic, port); err != nil {
 		t.Fatal(err)
 	}
-	return node{made, t, c}
+	facts := t.TempDir()
+	if err := c.WriteDMI(facts); err != nil {
+		t.Fatal(err)
+	}
+	return node{made, t, c, facts}
 }
 
 // set changes the cable.
