@@ -280,9 +280,10 @@ func TestHowLongALaterBootTakes(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		took[kind.name] = append(took[kind.name], service.At-began.At)
+		t.Logf("the first service %v after the first process", service.At-began.At)
 		for _, l := range v.Console {
-			if strings.Contains(l.Text, " after ") && strings.Contains(l.Text, "handover") {
-				t.Log(l.Text)
+			if strings.Contains(l.Text, " after ") && strings.Contains(l.Text, "handover") || strings.Contains(l.Text, "nothing to find out") || strings.Contains(l.Text, "finding out") {
+				t.Log(l)
 			}
 		}
 	}

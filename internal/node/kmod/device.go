@@ -109,7 +109,7 @@ func scan(sysfs string, withDisks bool) ([]Device, error) {
 			}
 			d := Device{Bus: bus, Address: e.Name(), Modalias: strings.TrimSpace(alias)}
 			forNetwork := slices.ContainsFunc(network(bus), func(p string) bool { return match(p, d.Modalias) })
-			if !forNetwork && !(withDisks && d.Disk()) {
+			if !forNetwork && (!withDisks || !d.Disk()) {
 				continue
 			}
 			if driver, err := os.Readlink(filepath.Join(dir, e.Name(), "driver")); err == nil {

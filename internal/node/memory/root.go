@@ -132,11 +132,11 @@ func (c Config) partUUID(name string) string {
 	if err != nil {
 		return ""
 	}
-	real, err := filepath.EvalSymlinks(dir)
+	place, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return ""
 	}
-	disk := filepath.Dir(real)
+	disk := filepath.Dir(place)
 	sector := int64(512)
 	if size, err := readShort(filepath.Join(disk, "queue/logical_block_size")); err == nil {
 		if s, err := strconv.ParseInt(strings.TrimSpace(string(size)), 10, 32); err == nil && s >= 512 {

@@ -120,7 +120,8 @@ func TestSearch(t *testing.T) {
 				}
 				if tt.err != nil {
 					var renamed *RenamedError
-					if err == nil || !errors.Is(err, tt.err) && !(errors.As(tt.err, &renamed) && errors.As(err, &renamed)) {
+					same := errors.Is(err, tt.err) || errors.As(tt.err, &renamed) && errors.As(err, &renamed)
+					if err == nil || !same {
 						t.Errorf("the error is %v, not %v", err, tt.err)
 					}
 					return
