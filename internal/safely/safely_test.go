@@ -26,7 +26,7 @@ func TestDo(t *testing.T) {
 
 func TestAGoroutineThatPanicsTellsAndIsWaitedFor(t *testing.T) {
 	for about, fn := range map[string]func(){
-		"panic":            func() { var m map[string]int; m["a"] = 1 },
+		"a nil pointer":    func() { var p *safely.PanicError; _ = p.Doing },
 		"panic(nil)":       func() { panic(nil) }, //nolint:govet // what it is for
 		"Goexit":           runtime.Goexit,
 		"an out of range":  func() { _ = make([]byte, 1)[len(about(8))] },
