@@ -11,8 +11,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Options are what the caller of Add may choose. The zero value is right: nametag as /init, compressed as the image is.
@@ -245,16 +243,16 @@ func (a *archive) write(base *Image, h *Helper, w io.Writer) error {
 	}
 	marker = append(marker, '\n')
 	out := &archiveWriter{w: w}
-	if err := out.write(markerName, header{mode: unix.S_IFREG | 0o444, size: uint32(len(marker))}, bytes.NewReader(marker)); err != nil { //nolint:gosec // a few hundred bytes
+	if err := out.write(markerName, header{mode: typeFile | 0o444, size: uint32(len(marker))}, bytes.NewReader(marker)); err != nil { //nolint:gosec // a few hundred bytes
 		return err
 	}
 	link := func(name, target string) error {
-		return out.write(name, header{mode: unix.S_IFLNK | 0o777, size: uint32(len(target))}, strings.NewReader(target)) //nolint:gosec // at most maxName
+		return out.write(name, header{mode: typeLink | 0o777, size: uint32(len(target))}, strings.NewReader(target)) //nolint:gosec // at most maxName
 	}
 	switch n := a.init; {
 	case n == nil:
 		for _, dir := range a.folders {
-			if err := out.write(dir, header{mode: unix.S_IFDIR | 0o755, nlink: 2}, nil); err != nil {
+			if err := out.write(dir, header{mode: typeDir | 0o755, nlink: 2}, nil); err != nil {
 				return err
 			}
 		}
@@ -277,7 +275,7 @@ func (a *archive) write(base *Image, h *Helper, w io.Writer) error {
 			return err
 		}
 	}
-	if err := out.write(a.marker.Path, header{mode: unix.S_IFREG | 0o755, size: uint32(h.Size)}, h.open()); err != nil { //nolint:gosec // NewHelper saw to it
+	if err := out.write(a.marker.Path, header{mode: typeFile | 0o755, size: uint32(h.Size)}, h.open()); err != nil { //nolint:gosec // NewHelper saw to it
 		return err
 	}
 	return out.close()

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -17,6 +15,18 @@ const (
 	magicCRC   = "070702" // the same, and the sum of each file's bytes
 	headerSize = 110
 	trailer    = "TRAILER!!!"
+)
+
+// The types of files in a mode, as Linux has them (include/uapi/linux/stat.h), whatever system this runs on.
+const (
+	typeMask   = 0o170000
+	typeSocket = 0o140000
+	typeLink   = 0o120000
+	typeFile   = 0o100000
+	typeBlock  = 0o060000
+	typeDir    = 0o040000
+	typeChar   = 0o020000
+	typeFIFO   = 0o010000
 )
 
 // header is an entry's, as it stands in the archive.
@@ -47,7 +57,7 @@ func (h *header) parse(b []byte) error {
 	return nil
 }
 
-func (h *header) kind() uint32 { return h.mode & unix.S_IFMT }
+func (h *header) kind() uint32 { return h.mode & typeMask }
 
 // A record is one entry of an archive. Its content stands behind it.
 type record struct {
@@ -106,15 +116,15 @@ func readRecord(t *tape) (r record, err error) {
 // check refuses a record that the kernel would drop, or take for another kind of file than its writer meant.
 func (r *record) check() error {
 	switch r.kind() {
-	case unix.S_IFLNK:
+	case typeLink:
 		if r.ends() {
 			return fmt.Errorf("%q: a link, which does not end an archive", r.name)
 		}
 		if r.size == 0 || r.size > maxName {
 			return fmt.Errorf("%q: a link of %d bytes", r.name, r.size)
 		}
-	case unix.S_IFREG:
-	case unix.S_IFDIR, unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+	case typeFile:
+	case typeDir, typeChar, typeBlock, typeFIFO, typeSocket:
 		if r.size > 0 { // then the kernel does not even look at the name
 			return fmt.Errorf("%q: a folder or device with %d bytes of content", r.name, r.size)
 		}

@@ -10,8 +10,6 @@ import (
 	"io"
 	"path"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nametag-boot/nametag/internal/image/limit"
 )
 
@@ -184,7 +182,7 @@ func (s *scanner) entry(t *tape, seg *Segment) (name string, last bool, err erro
 		return "", false, err
 	}
 	n := &Node{
-		Mode: r.mode & (unix.S_IFMT | 0o7777), UID: r.uid, GID: r.gid, MTime: r.mtime,
+		Mode: r.mode & (typeMask | 0o7777), UID: r.uid, GID: r.gid, MTime: r.mtime,
 		Segment: len(s.im.Segments), at: r.at,
 	}
 	var read []byte

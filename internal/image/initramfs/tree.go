@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nametag-boot/nametag/internal/image/limit"
 )
 
@@ -35,16 +33,16 @@ type Node struct {
 	children map[string]*Node
 }
 
-func (n *Node) kind() uint32 { return n.Mode & unix.S_IFMT }
+func (n *Node) kind() uint32 { return n.Mode & typeMask }
 
 // IsDir reports whether it is a folder.
-func (n *Node) IsDir() bool { return n.kind() == unix.S_IFDIR }
+func (n *Node) IsDir() bool { return n.kind() == typeDir }
 
 // IsRegular reports whether it is a regular file.
-func (n *Node) IsRegular() bool { return n.kind() == unix.S_IFREG }
+func (n *Node) IsRegular() bool { return n.kind() == typeFile }
 
 // IsLink reports whether it is a symbolic link.
-func (n *Node) IsLink() bool { return n.kind() == unix.S_IFLNK }
+func (n *Node) IsLink() bool { return n.kind() == typeLink }
 
 // Children is what is in a folder, by name.
 func (n *Node) Children() iter.Seq2[string, *Node] {
@@ -76,7 +74,7 @@ type tree struct {
 type hardLink struct{ major, minor, ino, kind uint32 }
 
 func newTree() *tree {
-	return &tree{root: &Node{Mode: unix.S_IFDIR | 0o755, Links: 1}, hard: map[hardLink]string{}}
+	return &tree{root: &Node{Mode: typeDir | 0o755, Links: 1}, hard: map[hardLink]string{}}
 }
 
 // forgetLinks ends what hard links are known by: another archive begins.
@@ -294,7 +292,7 @@ func (t *tree) doName(name string, h *header, fresh *Node) bool {
 }
 
 func (p *place) makeDir(fresh *Node) bool {
-	if !p.cleanPath(unix.S_IFDIR) {
+	if !p.cleanPath(typeDir) {
 		return false
 	}
 	if p.old == nil {
