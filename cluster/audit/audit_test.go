@@ -127,6 +127,10 @@ func TestWhatIsFound(t *testing.T) {
 		"what is no server of this cloud is left alone": {func(s *Snapshot) {
 			s.Nodes = append(s.Nodes, Node{Name: "robot", ProviderID: "hrobot://5", Created: now.Add(-long), Ready: true})
 		}, ""},
+		"a dedicated server has a member and is no server of the cloud": {func(s *Snapshot) {
+			s.Servers = s.Servers[1:]
+			s.Nodes[0].ProviderID, s.Machines[0].ProviderID = "hrobot://1", "hrobot://1"
+		}, ""},
 		"servers of the project that are not of the cluster are left alone": {func(s *Snapshot) {
 			s.Servers = append(s.Servers, Server{ID: 900, Name: "bastion", Addresses: []netip.Addr{address(90)}})
 		}, ""},
@@ -245,6 +249,50 @@ func TestWithAMemoryWhatDoesNotStayIsNoFinding(t *testing.T) {
 		if got := ids(a.Audit(s), Warning); !slices.Equal(got, c.want) {
 			t.Errorf("after %s: %v, want %v", c.after, got, c.want)
 		}
+	}
+}
+
+func TestAnAddressOfTwoServersIsTheOnesWhoseNodeHasIt(t *testing.T) {
+	s := aCluster()
+	s.Servers = append(s.Servers, Server{ID: 900, Name: "other", Addresses: []netip.Addr{address(1)}})
+	s.Members[0].Name = "talos-8qy-c5p"
+	s.Machines, s.Read[ClusterAPI] = nil, false
+	if got := ids((&Auditor{}).Audit(s), Info); !slices.Equal(got, []string{"member-name-invented"}) {
+		t.Errorf("%v", got)
+	}
+	s.Nodes[0].Addresses = nil // now nobody tells whose it is
+	s.Hosts = nil
+	if got := ids((&Auditor{}).Audit(s), Info); !slices.Equal(got, []string{"address-ambiguous", "member-without-server", "server-without-member"}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestAMemberThatHasNotStartedIsNotUp(t *testing.T) {
+	q := QuorumOf([]Member{{ID: 1, Name: "a"}, {ID: 2, Name: "b", Health: Healthy}, {ID: 3}, {ID: 4, Learner: true, Name: "d"}})
+	if q != (Quorum{Voting: 3, Up: 2, Needed: 2}) || q.Spare() != 0 {
+		t.Errorf("%+v", q)
+	}
+}
+
+// Two of five are dead: nothing may be restarted. When their members are removed, three of three are up, and one may.
+func TestARemedyCountsWithThoseBeforeIt(t *testing.T) {
+	s := aCluster()
+	addMachine(s, 5, "cp-5", true)
+	addMachine(s, 6, "cp-6", true)
+	s.Members[3].Health, s.Members[4].Health = Unhealthy, Unhealthy
+	s.Servers, s.Nodes, s.Machines, s.Hosts = s.Servers[:4], s.Nodes[:4], nil, nil
+	s.Read[ClusterAPI] = false
+	s.Members[0].Name = "talos-8qy-c5p"
+	var acts []Act
+	for _, f := range (&Auditor{}).Audit(s).Findings {
+		for _, step := range f.Remedy {
+			if step.Act != nil {
+				acts = append(acts, *step.Act)
+			}
+		}
+	}
+	if want := []Act{{Remove, 0xa5}, {Remove, 0xa6}, {Restart, 0xa1}}; !slices.Equal(acts, want) {
+		t.Errorf("%v, want %v", acts, want)
 	}
 }
 
