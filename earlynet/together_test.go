@@ -57,7 +57,7 @@ func use(ctx context.Context) error {
 		err = errors.Join(err, n.Close())
 		return errors.Join(err, leftUp)
 	}
-	return fmt.Errorf("no path: %v; Close: %v", n.Status(), n.Close())
+	return fmt.Errorf("no path: %v; Close: %w", n.Status(), n.Close())
 }
 
 func TestOneOfTwo(t *testing.T) {

@@ -104,7 +104,7 @@ func ExampleFromPolicy() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(line.Policy.Wait, r.Link.NICs, r.Link.Methods, r.Keep)
+	fmt.Println(line.Policy.Wait, r.Link.NICs, r.Link.Methods, r.Keep) //nolint:staticcheck // methods, not bytes
 	// Output: 2m0s [eth*] [dhcp] true
 }
 

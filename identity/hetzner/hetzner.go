@@ -185,7 +185,7 @@ func parseWitness(body []byte, certain bool) (witness, error) {
 	switch {
 	case err != nil || idErr != nil:
 		return witness{}, fmt.Errorf("%w: %w", errNoWitness, cmp.Or(err, idErr))
-	case !certain && !(named && numbered):
+	case !certain && (!named || !numbered):
 		return witness{}, ErrUncertain
 	case !named || !numbered:
 		return witness{}, errNoWitness

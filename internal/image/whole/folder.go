@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 )
 
-// Folder makes a folder as a whole or not at all: make fills a new one beside it, which takes the place of dir once it is
+// Folder makes a folder as a whole or not at all: fill fills a new one beside it, which takes the place of dir once it is
 // on the disk. What was at dir goes with all that is in it. Its files get the modes of files that everybody may read.
-func Folder(dir string, make func(dir string) error) (err error) {
+func Folder(dir string, fill func(dir string) error) (err error) {
 	dir = filepath.Clean(dir)
 	aside, err := os.MkdirTemp(filepath.Dir(dir), asideName)
 	if err != nil {
@@ -22,7 +22,7 @@ func Folder(dir string, make func(dir string) error) (err error) {
 		}
 	}()
 	made := filepath.Join(aside, "new")
-	if err := make(made); err != nil {
+	if err := fill(made); err != nil {
 		return err
 	}
 	if err := settle(made); err != nil {

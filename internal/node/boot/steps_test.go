@@ -17,13 +17,22 @@ func TestTheSummaryBlamesWhoTookTheTime(t *testing.T) {
 		events   []identity.Event // a second after one another, and one after the last
 		says     string
 	}{
-		{"the service is late", true, []identity.Event{ready, {Kind: identity.EventFailed}, {Kind: identity.EventFailed}, {Kind: identity.EventNamed}},
-			"drivers 1000 ms, network 1000 ms, metadata 3000 ms, clean-up 1000 ms, the rest 500 ms"},
-		{"all that is known is asked for", false, []identity.Event{ready, {Kind: identity.EventNamed}, {Kind: identity.EventCompleted}},
-			"drivers 1000 ms, network 1000 ms, metadata 2000 ms, clean-up 1000 ms, the rest 500 ms"},
+		{
+			"the service is late", true,
+			[]identity.Event{ready, {Kind: identity.EventFailed}, {Kind: identity.EventFailed}, {Kind: identity.EventNamed}},
+			"drivers 1000 ms, network 1000 ms, metadata 3000 ms, clean-up 1000 ms, the rest 500 ms",
+		},
+		{
+			"all that is known is asked for", false,
+			[]identity.Event{ready, {Kind: identity.EventNamed}, {Kind: identity.EventCompleted}},
+			"drivers 1000 ms, network 1000 ms, metadata 2000 ms, clean-up 1000 ms, the rest 500 ms",
+		},
 		{"there never was a path", true, nil, "drivers 1000 ms, network 1000 ms, the rest 500 ms"},
-		{"a second path comes too late", true, []identity.Event{ready, {Kind: identity.EventNamed}, ready},
-			"drivers 1000 ms, network 1000 ms, metadata 1000 ms, clean-up 2000 ms, the rest 500 ms"},
+		{
+			"a second path comes too late", true,
+			[]identity.Event{ready, {Kind: identity.EventNamed}, ready},
+			"drivers 1000 ms, network 1000 ms, metadata 1000 ms, clean-up 2000 ms, the rest 500 ms",
+		},
 	} {
 		var at time.Duration
 		watch := &stopwatch{now: func() time.Time { return time.Unix(0, 0).Add(at) }}

@@ -25,8 +25,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	os.Exit(run(ctx, mutants, os.Args[1:], os.Stdout))
+	status := run(ctx, mutants, os.Args[1:], os.Stdout)
+	stop()
+	os.Exit(status)
 }
 
 // A mutant is one change for the worse.

@@ -28,8 +28,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout))
+	status := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	os.Exit(status)
 }
 
 func run(ctx context.Context, args []string, out io.Writer) int {

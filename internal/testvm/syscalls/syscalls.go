@@ -119,10 +119,10 @@ func (t *tracer) run() error {
 
 // stopped looks at a thread that stands, and says by which signal it goes on.
 func (t *tracer) stopped(tid int, ws unix.WaitStatus) (int, error) {
-	switch s := ws.StopSignal(); {
-	case s == unix.SIGTRAP|0x80:
+	switch s := ws.StopSignal(); s {
+	case unix.SIGTRAP | 0x80:
 		return 0, t.call(tid)
-	case s == unix.SIGTRAP, s == unix.SIGSTOP: // an event, a new thread
+	case unix.SIGTRAP, unix.SIGSTOP: // an event, a new thread
 		return 0, nil
 	default:
 		return int(s), nil

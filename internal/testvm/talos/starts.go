@@ -47,7 +47,8 @@ func trees() []start.Tree {
 		{Name: "a dynamically linked program", Files: []start.File{{Path: "init", From: "dynamic"}, {Path: "lib64/ld-linux-x86-64.so.2", From: "ld.so"}}},
 		{Name: "Talos", Files: []start.File{{Path: "init", From: "talos"}, {Path: "rootfs.sqsh", Text: "not mounted, since there is a NIC\n"}, {Path: "proc"}}},
 		{Name: "systemd", Files: []start.File{
-			{Path: "usr/lib/systemd/systemd", From: "systemd"}, {Path: "init", Link: "usr/lib/systemd/systemd"},
+			{Path: "usr/lib/systemd/systemd", From: "systemd"},
+			{Path: "init", Link: "usr/lib/systemd/systemd"},
 			{Path: "lib64/ld-linux-x86-64.so.2", From: "ld.so"},
 		}},
 		{Name: "initramfs-tools", Files: busybox(start.File{Path: "init", From: "initramfs-tools"})},
