@@ -95,11 +95,15 @@ func asksForCommand(args []string) bool {
 		return false
 	}
 	switch args[1] {
-	case "resolve", "apply", "status", "pin", "version", "help", "--help", "--version":
+	case "resolve", "apply", "status", "pin", "version", "-version", "--version", "help":
 		return true
+	case "init":
+		return len(args) > 2 && asksForHelp(args[2])
 	}
-	return false
+	return asksForHelp(args[1])
 }
+
+func asksForHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
 
 // run is main without the process: arguments and streams in, exit status out.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
