@@ -304,3 +304,61 @@ func TestPolicy(t *testing.T) {
 		}
 	})
 }
+
+// A panic of ours, wherever, is said, and ends neither the machine nor its boot: the other process does the rest, or
+// whoever was to hand over is told, whose policy it is then.
+func TestPanic(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		at   moment
+		told bool // before the exec: the caller is told
+	}{
+		{"first", stageHearing, true},
+		{"first", stageTelling, true},
+		{roleGuardian, stageHearing, true},
+		{roleGuardian, stageGuards, true},
+		{roleGuardian, stageOrdered, true},
+		{roleGuardian, stageSettled, true},
+		{roleGuardian, stageCommitted, true},
+		{roleGuardian, stageGiving, false},
+		{roleGuardian, stageWatching, false},
+		{roleGuardian, stageFinishing, false},
+		{roleTracer, stageHearing, false},
+		{roleTracer, stageStands, false},
+		{roleTracer, stageSeizing, false},
+		{roleTracer, stageFollowing, false},
+		{roleTracer, stageMounted, false},
+		{roleTracer, stageReleasing, false},
+	} {
+		t.Run(fmt.Sprintf("in %s: %s", tt.in, tt.at), func(t *testing.T) {
+			f := run(t, boot{Panic: fault{tt.in, tt.at}, Await: true, Limits: Limits{Seize: time.Second}}, false)
+			if !tt.told {
+				rightly(t, f)
+			} else if f.Reached != "commit" || !strings.Contains(f.Err, "handover: ") || f.signal != 0 || len(f.Left) > 0 {
+				t.Errorf("%+v", f)
+			}
+			if tt.in != "first" && !strings.Contains(f.console, "the unthinkable") || strings.Contains(f.Err+f.console, "goroutine ") {
+				t.Errorf("the console does not say it in a line:\n%s", f.console)
+			}
+		})
+	}
+	t.Run("in the carrying out of the policy: it is carried out all the same", func(t *testing.T) {
+		f := run(t, boot{Panic: fault{roleGuardian, stageEnforcing}, NoMount: true, Limits: Limits{Mount: time.Second}}, false)
+		if f.signal != syscall.SIGHUP {
+			t.Errorf("ended by %v; %+v", f.signal, f)
+		}
+	})
+}
+
+// Signals that ask a process to end, or tell it of a child, change nothing, whoever of the three gets them and when.
+func TestAStormOfSignals(t *testing.T) {
+	for _, tt := range []struct{ at, do string }{
+		{"", "kill"}, {"exec", "kill tracer"}, {"mounted", "kill tracer"}, {"exec", "kill guardian"}, {"moved", "kill guardian"},
+	} {
+		for _, way := range []Way{Strict, Watch} {
+			t.Run(fmt.Sprintf("%s at %s, %s", tt.do, tt.at, way), func(t *testing.T) {
+				rightly(t, run(t, boot{Storm: true, At: tt.at, Do: tt.do, Way: way, Await: true, MoveMnt: true}, false))
+			})
+		}
+	}
+}

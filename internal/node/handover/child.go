@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // IsChild reports whether this process was started by [Start]. A main function
@@ -39,24 +40,43 @@ func ChildMain() (status int) {
 		found: -1,
 		beats: time.NewTicker(heartbeat).C,
 	}
+	// The other process does the rest: it sees this one end.
 	defer func() {
-		// The other process does the rest: it sees this one end.
 		if p := recover(); p != nil {
-			kmsg.New(os.Stderr, k.Console).Errorf("handover: %s: %v; this is a bug, please report it", role, p)
-			status = 3
+			status = k.died(&safely.PanicError{Doing: role, Value: p})
 		}
 	}()
 	if role == roleTracer {
-		return standBy(k, hear(in), out, hear(life))
+		return standBy(k, k.hear(in), out, k.hear(life))
 	}
+	reached(stageGuards)
 	if err := k.startTracer(executable, life); err != nil {
 		tell(out, wordFailed, err.Error())
 		return 1
 	}
 	life.Close() // the tracer's
-	status = guard(k, hear(in), out)
+	status = guard(k, k.hear(in), out)
 	k.dismiss() // not after a panic: then it has work to do
 	return status
+}
+
+// statusPanic is the exit status of a process of ours that has met a bug.
+const statusPanic = 3
+
+// died says that this process has met a bug, and returns its exit status.
+func (k *keeper) died(err error) int {
+	kmsg.New(os.Stderr, k.Console).Errorf("handover: %v; this is a bug, please report it", err)
+	return statusPanic
+}
+
+// start runs what goes on beside, whose panic is the end of this process: the other one does the rest.
+func (k *keeper) start(doing string, fn func()) {
+	safely.Go(doing, fn, func(err error) { os.Exit(k.died(err)) })
+}
+
+// hear is [hear], whose panic is the end of this process.
+func (k *keeper) hear(f *os.File) <-chan string {
+	return hear(f, func(err error) { os.Exit(k.died(err)) })
 }
 
 // take takes the order, whose line is the first one. Its absence is an order to
@@ -79,7 +99,8 @@ func guard(k *keeper, orders <-chan string, out *os.File) int {
 		return 0
 	}
 	k.console = kmsg.New(os.Stderr, k.Console)
-	go tell(k.other, line)
+	reached(stageOrdered)
+	k.start("telling the tracer", func() { tell(k.other, line) })
 	// Out of memory, these few megabytes are not worth a boot. Not every caller may.
 	for _, pid := range []string{"self", strconv.Itoa(k.tracer.Pid)} {
 		if fd, err := k.own.open(pid+"/oom_score_adj", unix.O_WRONLY); err == nil {
@@ -88,6 +109,7 @@ func guard(k *keeper, orders <-chan string, out *os.File) int {
 		}
 	}
 	k.settle()
+	reached(stageSettled)
 	tell(out, wordReady, k.Way.String(), k.why)
 	for !k.execed {
 		select {
@@ -98,6 +120,7 @@ func guard(k *keeper, orders <-chan string, out *os.File) int {
 			case word == wordGo:
 				k.commit()
 				k.ask(wordGo)
+				reached(stageCommitted)
 				tell(out, wordReady, k.Way.String(), k.why)
 			default:
 				return 0
@@ -122,6 +145,7 @@ const adoption = time.Second
 // standBy is the tracer's life: it traces, passes on what comes of it, and is there
 // in case that the guardian is not.
 func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) int {
+	reached(stageStands)
 	guardian := os.Getppid() // later it may be another, who takes in orphans
 	select {
 	case line := <-orders:
@@ -137,14 +161,14 @@ func standBy(k *keeper, orders <-chan string, out *os.File, life <-chan string) 
 	adopt := sync.OnceFunc(func() { close(adopted) })
 	k.count = new(atomic.Uint64)
 	if k.Way == Strict {
-		go func() {
+		k.start("tracing", func() {
 			runtime.LockOSThread() // and never unlocked: the thread ends with it
 			t := tracer{private: k.own, tree: k.tree, text: k.Text, stops: k.count, say: func(r report) { reports <- r }}
 			// A guardian that stands still, for whatever reason, must not keep the first process. It finds the new /proc later
 			// by ours.
 			t.adopted = func() { await(adopted, newPatience(k.own, adoption, 0, guardian)) }
 			t.run()
-		}()
+		})
 	}
 	pass := func(r report) {
 		k.note(r, true)

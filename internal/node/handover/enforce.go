@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -37,10 +38,11 @@ func Enforce(ctx context.Context, then procfs.Then, console *kmsg.Console, count
 		return fmt.Errorf("handover: %w", err)
 	}
 	synced := make(chan struct{})
-	go func() {
+	safely.Go("sync", func() {
 		defer close(synced)
+		reached(stageEnforcing)
 		unix.Sync()
-	}()
+	}, func(error) {})
 	timer := time.NewTimer(syncLimit)
 	defer timer.Stop()
 	select {

@@ -76,20 +76,21 @@ func (k *keeper) startTracer(executable string, life *os.File) error {
 		return err
 	}
 	k.other, k.ended = w, make(chan struct{})
-	go func() {
+	tracer := k.tracer
+	k.start("waiting for the tracer", func() {
 		defer close(k.ended)
-		_, _ = k.tracer.Wait()
-	}()
-	lines, reports := hear(r), make(chan report, 16)
+		_, _ = tracer.Wait()
+	})
+	lines, reports := k.hear(r), make(chan report, 16)
 	k.reports = reports
-	go func() {
+	k.start("hearing the tracer", func() {
 		defer close(reports)
 		for line := range lines {
 			if r, err := parseReport(line); err == nil {
 				reports <- r
 			}
 		}
-	}()
+	})
 	return nil
 }
 
@@ -258,6 +259,9 @@ func (k *keeper) keep() int {
 
 // give sees to it that the file is on the new /proc, and that nothing is traced.
 func (k *keeper) give() error {
+	if k.tracer != nil {
+		reached(stageGiving)
+	}
 	stop := make(chan struct{})
 	defer close(stop)
 	sights := k.sights(stop)
@@ -463,6 +467,9 @@ func (k *keeper) dismiss() {
 
 // finish waits until the system has the name, and takes the mount away.
 func (k *keeper) finish() error {
+	if k.tracer != nil {
+		reached(stageFinishing)
+	}
 	looks := time.NewTicker(tick)
 	defer looks.Stop()
 	// By our own looks, not by the clock: what counts is the system's time to run, and where we get none, it gets none.
@@ -524,12 +531,15 @@ func (k *keeper) fail(err error) int {
 func (k *keeper) sights(stop <-chan struct{}) <-chan struct{} {
 	seen := make(chan struct{}, 1)
 	fd, err := k.own.open("self/mountinfo", unix.O_RDONLY)
-	go func() {
+	k.start("watching the mount table", func() {
 		defer func() {
 			if err == nil {
 				closeFD(fd)
 			}
 		}()
+		if k.tracer != nil {
+			reached(stageWatching)
+		}
 		for {
 			select {
 			case <-stop:
@@ -545,6 +555,6 @@ func (k *keeper) sights(stop <-chan struct{}) <-chan struct{} {
 			// fs/proc_namespace.c).
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}, 50)
 		}
-	}()
+	})
 	return seen
 }

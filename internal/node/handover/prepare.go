@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -48,6 +49,7 @@ type Handover struct {
 	in, life *os.File // to the guardian, to the tracer; an exec closes them, which is what they tell
 	out      *os.File
 	answers  <-chan string
+	deaf     chan error // why there are no more answers, other than that the guardian has ended
 }
 
 // Error is what went wrong before the next init was executed. The name was not
@@ -130,7 +132,8 @@ func (h *Handover) start(executable string, console *kmsg.Console) error {
 	if h.out, out, err = os.Pipe(); err != nil {
 		return err
 	}
-	h.answers = hear(h.out)
+	h.deaf = make(chan error, 1)
+	h.answers = hear(h.out, func(err error) { h.deaf <- err })
 	if treeFile, err = dup(tree, target); err != nil {
 		return err
 	}
@@ -183,7 +186,10 @@ func (h *Handover) prepare(ctx context.Context, name string) (err error) {
 	}
 	// From a goroutine: a command line may be longer than a pipe is deep, and the
 	// guardian may be dead. The end of the pipe ends it.
-	go tell(h.in, string(text))
+	safely.Go("telling the guardian", func() {
+		reached(stageTelling)
+		tell(h.in, string(text))
+	}, func(error) {}) // the guardian says nothing then, and that is noticed
 	return h.await(ctx, 2*o.Limits.Seize)
 }
 
@@ -222,6 +228,8 @@ func (h *Handover) await(ctx context.Context, limit time.Duration) error {
 			}
 		case <-ctx.Done():
 			return ctx.Err()
+		case err := <-h.deaf:
+			return err
 		case line, ok := <-h.answers:
 			return h.answered(line, ok)
 		}
@@ -277,10 +285,11 @@ func (h *Handover) end() {
 	}
 	if h.guardian != nil {
 		gone := make(chan struct{})
-		go func() {
+		guardian := h.guardian
+		safely.Go("waiting for the guardian", func() {
 			defer close(gone)
-			_, _ = h.guardian.Wait()
-		}()
+			_, _ = guardian.Wait()
+		}, func(error) {})
 		await(gone, newPatience(h.own, h.order.Limits.Seize, 0, h.guardian.Pid))
 		_ = h.guardian.Kill() // or it has ended
 		<-gone

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // A report is what the tracer tells of its work: to the keeper of its own process
@@ -71,16 +73,18 @@ func tell(f *os.File, words ...string) {
 }
 
 // hear returns the lines that come from f, closed when its other end is. The
-// goroutine lives as long as f.
-func hear(f *os.File) <-chan string {
+// goroutine lives as long as f. died is told of its panic; that the lines end may mean
+// something else.
+func hear(f *os.File, died func(error)) <-chan string {
 	lines := make(chan string, 16)
-	go func() {
-		defer close(lines)
+	safely.Go("hearing from "+f.Name(), func() {
+		reached(stageHearing)
 		s := bufio.NewScanner(f)
 		s.Buffer(nil, 1<<20) // an order carries a command line
 		for s.Scan() {
 			lines <- s.Text()
 		}
-	}()
+		close(lines)
+	}, died)
 	return lines
 }

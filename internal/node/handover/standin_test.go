@@ -48,8 +48,40 @@ type boot struct {
 	Continue string // where what was stopped goes on: "named"
 	Early    bool   // there is no exec: Start, what Do says, Close
 	Preset   string // the kernel's hostname before
+	Panic    fault
+	Storm    bool // signals all the time, to all three
 	Then     procfs.Then
 	Limits   Limits
+}
+
+// A fault is a panic.
+type fault struct {
+	In string // a role; "first" for the first process
+	At moment
+}
+
+// faultFile is where the children find theirs.
+const faultFile = "/panic"
+
+func (f fault) arm() {
+	reached = func(m moment) {
+		if m == f.At {
+			panic("the unthinkable")
+		}
+	}
+}
+
+// storm sends signals that end nobody who was told to heed none, until the machine ends.
+func (s *standIn) storm() {
+	for {
+		_ = unix.Kill(1, unix.SIGCHLD)
+		for _, pid := range []int{s.pids.Guardian, s.pids.Tracer} {
+			for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE, unix.SIGCHLD, unix.SIGURG, unix.SIGCONT} {
+				_ = unix.Kill(pid, sig)
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // fate is how a boot ended.
@@ -82,6 +114,10 @@ const (
 
 func TestMain(m *testing.M) {
 	if IsChild() {
+		var p fault
+		if text, err := os.ReadFile(faultFile); err == nil && json.Unmarshal(text, &p) == nil && p.In == os.Args[1] {
+			p.arm()
+		}
 		os.Exit(ChildMain())
 	}
 	role := os.Getenv(envRole)
@@ -104,6 +140,8 @@ func TestMain(m *testing.M) {
 	case "machined":
 		s.fate.Reached = "machined"
 		err = s.machined()
+	case "storm":
+		s.storm()
 	case "pod":
 		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -123,6 +161,7 @@ type standIn struct {
 	fate fate
 	pids struct {
 		Guardian, Tracer, Mounter int
+		Storm                     int
 		Way, Why                  string
 		Prepare, Commit           time.Duration
 	}
@@ -178,6 +217,16 @@ func (s *standIn) nametag() error {
 			return fmt.Errorf("seccomp: %w", err)
 		}
 	}
+	text, err := json.Marshal(s.boot.Panic)
+	if err == nil {
+		err = os.WriteFile(faultFile, text, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	if s.boot.Panic.In == "first" {
+		s.boot.Panic.arm()
+	}
 	console := kmsg.New(os.Stderr, kmsg.Format{Prefix: "nametag", Unlimited: true})
 	before, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -208,6 +257,17 @@ func (s *standIn) nametag() error {
 	s.pids.Prepare = time.Since(start)
 	s.pids.Guardian, s.pids.Tracer = find(roleGuardian), find(roleTracer)
 	s.at("prepared")
+	if s.boot.Storm {
+		pids, _ := json.Marshal(s.pids)
+		storm := exec.Command("/proc/self/exe")
+		storm.Env = []string{envRole + "=storm", envBoot + "={}", envPIDs + "=" + string(pids)}
+		storm.Stdin = os.Stdin // there is no /dev/null
+		storm.Stdout, storm.Stderr = os.Stderr, os.Stderr
+		if err := storm.Start(); err != nil {
+			return err
+		}
+		s.pids.Storm = storm.Process.Pid
+	}
 	if err := unix.Unmount("/proc", 0); err != nil { // busy if we, or they, had anything open there
 		return fmt.Errorf("unmounting /proc: %w", err)
 	}
@@ -546,7 +606,7 @@ func holds(pid int) bool {
 // processes are all but the first.
 func (s *standIn) processes() (left []string) {
 	for _, dir := range globs("/proc/[0-9]*") {
-		if dir != "/proc/1" {
+		if dir != "/proc/1" && dir != fmt.Sprintf("/proc/%d", s.pids.Storm) {
 			text, _ := os.ReadFile(dir + "/cmdline")
 			if len(text) > 0 { // not a zombie, which is the first process' to reap
 				left = append(left, fmt.Sprintf("process %s %q", filepath.Base(dir), text))

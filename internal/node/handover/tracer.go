@@ -41,6 +41,7 @@ type tracer struct {
 // this process.
 func (t *tracer) run() {
 	t.threads = map[int]uint64{}
+	reached(stageSeizing)
 	if err := t.seize(); err != nil {
 		t.giveUp(err, 0)
 		return
@@ -58,6 +59,7 @@ func (t *tracer) run() {
 	}
 	t.say(report{kind: bound, proc: found, text: detail})
 	t.adopted()
+	reached(stageReleasing)
 	start := time.Now()
 	n := len(t.threads)
 	if err := t.release(at); err != nil {
@@ -142,6 +144,7 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 			t.threads[tid] = unknown
 			if exec.IsZero() {
 				exec = time.Now()
+				reached(stageFollowing)
 				t.stale, t.goes = t.private.stale(), t.private.isGo(first)
 				t.say(report{kind: execed})
 			}
@@ -160,6 +163,7 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 			if mounted {
 				if p, _, ok := t.private.at(t.stale); ok {
 					took := time.Since(exec)
+					reached(stageMounted)
 					if err := p.bind(t.tree, t.text); err != nil {
 						p.close()
 						return -1, tid, "", err
