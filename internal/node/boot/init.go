@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/handover"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -33,14 +33,14 @@ type Options struct {
 }
 
 // countdown stands before a reboot, power-off or halt for which the wait has not counted down already.
-const countdown = 3 * time.Second
+var countdown = 3 * time.Second // a test has none
 
 // workerGrace is how long after the policy's bound the worker may still be busy putting the network back.
 const workerGrace = 5 * time.Second
 
 // Init is the first process' work. It does not return: it ends in the next init, or in what the policy says.
 func Init(o Options) {
-	b := &boot{options: o, began: time.Now(), next: next{self: os.Args[0]}}
+	b := &boot{options: o, began: time.Now(), next: next{asked: o.Next, self: os.Args[0]}, line: commandLine}
 	b.next.us, _ = os.Stat(b.next.self) // before anything is moved
 	b.deafen()
 	b.guarded(b.run)
@@ -49,11 +49,13 @@ func Init(o Options) {
 
 type boot struct {
 	options  Options
+	line     func() (string, error) // reads the kernel's
 	next     next
 	began    time.Time
 	decision decision
 	places   places
-	console  *kmsg.Console // nil until there is something to say
+	handover *handover.Handover // while its processes may be there, and there has been no exec
+	console  *kmsg.Console      // nil until there is something to say
 }
 
 // deafen takes the signals that Go would end the process by. They are caught, not ignored: an ignored signal would stay
@@ -62,31 +64,53 @@ func (b *boot) deafen() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
 }
 
-// guarded runs f, and if it panics, carries the policy out; if that panics too, the machine stays where it is.
+// guarded runs f, and if it panics, carries the policy out: with all that belongs to it, and if that panics too, without.
 func (b *boot) guarded(f func()) {
-	defer func() {
-		p := recover()
-		if p == nil {
-			return
-		}
-		defer func() {
-			if recover() != nil {
-				b.stay("an internal failure, twice")
-			}
-		}()
+	err := safely.Do("the first process", func() error { f(); return nil })
+	if err == nil {
+		return
+	}
+	err = safely.Do("giving up", func() error {
 		b.openConsole()
-		b.console.Errorf("panic: %v: this is a bug in nametag, please report it with these lines", p)
-		for line := range strings.Lines(string(debug.Stack())) {
-			b.console.Errorf("%s", strings.TrimSpace(line))
-		}
+		report(b.console, err)
 		b.giveUp("an internal failure", countdown)
-	}()
-	f()
+		return nil
+	})
+	if err != nil {
+		_ = safely.Do("telling", func() error { report(b.console, err); return nil })
+		b.lastResort()
+	}
+}
+
+// report says on the console what we have to be told of.
+func report(console *kmsg.Console, err error) {
+	console.Errorf("%v: this is a bug in nametag, please report it with these lines", err)
+	var p *safely.PanicError
+	if errors.As(err, &p) {
+		for line := range strings.Lines(string(p.Stack)) {
+			console.Errorf("%s", strings.TrimSpace(line))
+		}
+	}
+}
+
+// lastResort does what the policy says by system calls alone. It does not return.
+func (b *boot) lastResort() {
+	then := b.decision.policy.Then
+	switch {
+	case !b.decision.wait, then == procfs.Continue:
+		_ = unix.Exec(b.next.path(), append([]string{b.next.name()}, b.options.Args...), os.Environ())
+	case then == procfs.Reboot:
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	case then == procfs.PowerOff:
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	}
+	b.stay("an internal failure, twice")
 }
 
 // run is the boot, in order.
 func (b *boot) run() {
-	line, err := commandLine()
+	reached(stageBegun)
+	line, err := b.line()
 	if err != nil {
 		b.openConsole()
 		b.console.Errorf("cannot read the kernel command line: %v; booting on: nobody asked to wait, as far as I can tell", err)
@@ -96,6 +120,7 @@ func (b *boot) run() {
 	d, mistake := decide(line)
 	b.decision = d
 	b.next.asked = cmp.Or(b.options.Next, d.next)
+	reached(stageDecided)
 	if !d.wait {
 		if d.why != "" {
 			b.openConsole()
@@ -117,12 +142,14 @@ func (b *boot) run() {
 		b.giveUp(fmt.Sprintf("cannot mount what is needed: %v", err), countdown)
 		return
 	}
+	reached(stageMounted)
 	b.console.Noticef("finding out this node's name: %s", d.policy)
 	found, err := b.startWorker(line)
 	if err != nil {
 		b.giveUp(err.Error(), countdown)
 		return
 	}
+	reached(stageAsked)
 	// While the worker waits for the network: what the handover needs before there is a name.
 	var h *handover.Handover
 	var noHandover error
@@ -130,14 +157,13 @@ func (b *boot) run() {
 		h, noHandover = handover.Start(handover.Config{
 			CommandLine: line, Then: d.policy.Then, Console: b.console, Executable: b.places.self(),
 		})
+		b.handover = h
 	}
 	r, err := found()
+	reached(stageAnswered)
 	if r.Identity != nil && noHandover == nil {
 		b.handOver(h, r)
 		return
-	}
-	if h != nil {
-		err = errors.Join(err, h.Close())
 	}
 	switch {
 	case err != nil:
@@ -145,6 +171,7 @@ func (b *boot) run() {
 	case r.Identity != nil:
 		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover), countdown)
 	case r.BootOn:
+		b.endHandover()
 		b.console.Noticef("%s", r.Why)
 		b.execNext(nil)
 	default:
@@ -190,12 +217,16 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 		defer out.Close()
 		ended := make(chan error, 1)
 		said := make(chan string, 1)
-		go func() {
+		safely.Go("waiting for the worker", func() {
+			reached(stageWaiting)
 			err := worker.Wait()
 			said <- complaint.String()
 			ended <- err
-		}()
-		r, err := awaitWorker(ctx, out, ended)
+		}, func(err error) {
+			report(b.console, err)
+			ended <- err
+		})
+		r, err := awaitWorker(ctx, out, ended, func(err error) { report(b.console, err) })
 		if err != nil {
 			select {
 			case lines := <-said:
@@ -214,15 +245,17 @@ const endGrace = 2 * time.Second
 
 // awaitWorker waits for the worker's answer and for its end: for the end not without a bound, since a process that has a
 // thread in the kernel, loading a driver, does not end before that is done, killed or not.
-func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error) (result, error) {
+// died is told of a panic, which is no answer.
+func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error, died func(error)) (result, error) {
 	answers := make(chan result, 1)
-	go func() {
+	safely.Go("reading the worker's answer", func() {
 		defer close(answers)
+		reached(stageReading)
 		var r result
 		if err := json.NewDecoder(answer).Decode(&r); err == nil && (r.Identity != nil || r.Why != "") {
 			answers <- r
 		}
-	}()
+	}, died)
 	var r result
 	var answered bool
 	select {
@@ -271,9 +304,6 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 		}
 	}
 	if err != nil {
-		if h != nil {
-			err = errors.Join(err, h.Close())
-		}
 		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
 		return
 	}
@@ -282,7 +312,7 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 		way, why := h.Way()
 		how = fmt.Sprintf("on Talos' command line (%s)", way)
 		if why != "" {
-			b.console.Warnf("the strict way is not to be had: %s", why)
+			b.console.Debugf("the strict way is not to be had: %s", why) // the other one proves itself
 		}
 	}
 	total, handing := time.Since(b.began), time.Since(began)
@@ -328,6 +358,7 @@ func exists(path string) bool {
 
 // execNext becomes the next init. It returns only if that failed, after the policy.
 func (b *boot) execNext(h *handover.Handover) {
+	reached(stageLeaving)
 	err := b.next.check()
 	if uerr := b.leave(); uerr != nil {
 		b.openConsole()
@@ -342,14 +373,13 @@ func (b *boot) execNext(h *handover.Handover) {
 	if err == nil && h != nil {
 		err = h.Commit(context.Background())
 	}
+	reached(stageExecuting)
 	if err == nil {
 		path, name := b.next.path(), b.next.name()
 		err = unix.Exec(path, append([]string{name}, b.options.Args...), os.Environ())
 		err = fmt.Errorf("cannot execute %s: %w; check the image", path, err)
 	}
-	if h != nil {
-		err = errors.Join(err, h.Close())
-	}
+	b.endHandover()
 	b.openConsole()
 	if !b.decision.wait || b.decision.policy.Then == procfs.Continue {
 		b.stay(err.Error()) // there is nothing to go on with
@@ -360,6 +390,7 @@ func (b *boot) execNext(h *handover.Handover) {
 // giveUp carries the policy out. It returns only where that is to boot on, and that failed.
 func (b *boot) giveUp(why string, countdown time.Duration) {
 	b.openConsole()
+	b.endHandover()
 	if err := b.leave(); err != nil {
 		b.console.Warnf("%v", err)
 	}
@@ -375,6 +406,18 @@ func (b *boot) giveUp(why string, countdown time.Duration) {
 			b.stay(fmt.Sprintf("%s, and then: %v", why, err))
 		}
 		b.execNext(nil) // then=continue
+	}
+}
+
+// endHandover ends the handover's processes, where there will be no exec that they wait for.
+func (b *boot) endHandover() {
+	h := b.handover
+	b.handover = nil
+	if h == nil {
+		return
+	}
+	if err := h.Close(); err != nil {
+		b.console.Warnf("%v", err)
 	}
 }
 

@@ -52,7 +52,7 @@ func TestAWorkerThatDoesNotEndHoldsNobodyUp(t *testing.T) {
 		}
 		defer silent.Close()
 		defer say.Close()
-		_, err = within(t, func() (result, error) { return awaitWorker(ctx, silent, forever) })
+		_, err = within(t, func() (result, error) { return awaitWorker(ctx, silent, forever, func(err error) { t.Error(err) }) })
 		if err == nil || !strings.Contains(err.Error(), "does not end") {
 			t.Errorf("the error is %v", err)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/links"
 	"github.com/nametag-boot/nametag/internal/node/memory"
+	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -66,7 +67,7 @@ func WorkerMain() int {
 	w := worker{order: o, places: places{o.Root}}
 	w.console = kmsg.OpenIn("nametag", w.places.dev(), w.places.proc())
 	defer w.console.Close()
-	return answer(os.Stdout, w.work(context.Background()))
+	return answer(os.Stdout, w.answer(context.Background()))
 }
 
 func answer(out io.Writer, r result) int {
@@ -84,6 +85,24 @@ type worker struct {
 
 	watch stopwatch
 	disks atomic.Bool // something that has disks has its driver
+}
+
+// answer is work, of which a panic is a result without a name.
+func (w *worker) answer(ctx context.Context) (r result) {
+	err := safely.Do("the worker", func() error {
+		r = w.work(ctx)
+		return nil
+	})
+	if err != nil {
+		report(w.console, err)
+		return result{Why: err.Error()}
+	}
+	return r
+}
+
+// beside runs what goes on beside the search, which a panic of it does not end.
+func (w *worker) beside(g *safely.Group, doing string, fn func()) {
+	g.Go(doing, fn, func(err error) { report(w.console, err) })
 }
 
 // work finds the name, within the policy's bound.
@@ -114,14 +133,14 @@ func (w *worker) work(ctx context.Context) result {
 	defer stop()
 	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers(), FileSystems: w.fileSystems()})
 	w.watch.begin(stepDrivers)
-	var others sync.WaitGroup
+	reached(stageWorking)
+	var others safely.Group
 	loaded := make(chan struct{})
-	others.Go(func() {
-		w.loadDrivers(beside)
-		close(loaded)
+	w.beside(&others, "loading drivers", func() {
+		w.loadFirst(beside, loaded)
 		w.keepLoading(beside)
 	})
-	others.Go(func() { w.keepTelling(beside, began) })
+	w.beside(&others, "telling how long it takes", func() { w.keepTelling(beside, began) })
 	defer others.Wait()
 	defer stop()
 	w.awaitDrivers(beside, loaded, driverPatience)
@@ -291,6 +310,13 @@ func (w *worker) awaitDrivers(ctx context.Context, loaded <-chan struct{}, patie
 // reload is how often a device without a driver is looked for: one may be plugged in while we wait.
 const reload = 500 * time.Millisecond
 
+// loadFirst loads what is there, and closes loaded whatever comes of it.
+func (w *worker) loadFirst(ctx context.Context, loaded chan<- struct{}) {
+	defer close(loaded)
+	reached(stageLoading)
+	w.loadDrivers(ctx)
+}
+
 func (w *worker) keepLoading(ctx context.Context) {
 	every(ctx, reload, func() { w.loadDrivers(ctx) })
 }
@@ -320,6 +346,7 @@ const countFrom = 10 * time.Second
 
 // keepTelling says from time to time that there is no name yet, and what comes when the time is up.
 func (w *worker) keepTelling(ctx context.Context, began time.Time) {
+	reached(stageTelling)
 	policy := w.order.Policy
 	consequence := func() string { return "waiting for ever, as the command line says" }
 	quiet, cancel := context.WithCancel(ctx)

@@ -236,7 +236,7 @@ func (k *keeper) fallBack(why string) {
 	}
 	k.Way, k.why = Watch, why
 	if k.late != nil || k.execed { // before, the caller is told
-		k.console.Warnf("handover: %s; watching the mount table instead", why)
+		k.console.Debugf("handover: %s; watching the mount table instead", why)
 	}
 }
 

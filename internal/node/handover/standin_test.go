@@ -257,9 +257,12 @@ func (s *standIn) nametag() error {
 	s.pids.Prepare = time.Since(start)
 	s.pids.Guardian, s.pids.Tracer = find(roleGuardian), find(roleTracer)
 	s.at("prepared")
+	if err := unix.Unmount("/proc", 0); err != nil { // busy if we, or they, had anything open there
+		return fmt.Errorf("unmounting /proc: %w", err)
+	}
 	if s.boot.Storm {
 		pids, _ := json.Marshal(s.pids)
-		storm := exec.Command("/proc/self/exe")
+		storm := exec.Command("/init") // which holds nothing open in /proc
 		storm.Env = []string{envRole + "=storm", envBoot + "={}", envPIDs + "=" + string(pids)}
 		storm.Stdin = os.Stdin // there is no /dev/null
 		storm.Stdout, storm.Stderr = os.Stderr, os.Stderr
@@ -267,9 +270,6 @@ func (s *standIn) nametag() error {
 			return err
 		}
 		s.pids.Storm = storm.Process.Pid
-	}
-	if err := unix.Unmount("/proc", 0); err != nil { // busy if we, or they, had anything open there
-		return fmt.Errorf("unmounting /proc: %w", err)
 	}
 	start = time.Now()
 	err = h.Commit(context.Background())
