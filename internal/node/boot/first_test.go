@@ -47,14 +47,14 @@ func TestMain(m *testing.M) {
 	if text == "" {
 		os.Exit(m.Run())
 	}
-	var t trial
-	if err := json.Unmarshal([]byte(text), &t); err != nil {
+	var tr trial
+	if err := json.Unmarshal([]byte(text), &tr); err != nil {
 		panic(err)
 	}
 	if os.Args[0] == "storm" {
 		storm()
 	}
-	t.first()
+	tr.first()
 }
 
 // workFile tells the worker where to panic: it gets no environment.
@@ -81,16 +81,16 @@ func panicAt(at stage) {
 }
 
 // first is process 1.
-func (t trial) first() {
+func (tr trial) first() {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		panic(err)
 	}
 	countdown = 0
-	panicAt(t.Panic)
-	if t.Work != "" {
+	panicAt(tr.Panic)
+	if tr.Work != "" {
 		reached = func(s stage) {
 			if s == stageMounted {
-				_ = os.WriteFile(workFile, []byte(t.Work), 0o600)
+				_ = os.WriteFile(workFile, []byte(tr.Work), 0o600)
 			}
 		}
 	}
@@ -98,14 +98,14 @@ func (t trial) first() {
 	b := &boot{
 		options: Options{Next: "/bin/sh", Args: []string{"-c", script}},
 		began:   time.Now(), next: next{asked: "/bin/sh", self: os.Args[0]},
-		line:    func() (string, error) { return t.Line, nil },
+		line:    func() (string, error) { return tr.Line, nil },
 		console: kmsg.New(os.Stderr, kmsg.Format{Unlimited: true}),
 	}
-	if t.Panic == "the line" {
+	if tr.Panic == "the line" {
 		b.line = func() (string, error) { return "", errors.New("there is none") }
 	}
 	b.deafen()
-	if t.Storm {
+	if tr.Storm {
 		r, w, err := os.Pipe() // closed by the exec of the next init, which is not to be hit
 		if err != nil {
 			panic(err)
