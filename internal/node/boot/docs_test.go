@@ -27,7 +27,7 @@ func TestTheConsolesLinesAreThoseOfTheDocumentation(t *testing.T) {
 	code := literals(t, top)
 	// And what the kernel says, by us and by itself.
 	code = append(code, unix.ECONNREFUSED.Error(), unix.EPERM.Error(), unix.EKEYREJECTED.Error(), "Mounting V%d filesystem in no-recovery mode")
-	quoted, split := regexp.MustCompile("`([^`]+)`"), regexp.MustCompile(`…|"|[0-9]+[a-z]*|\bN\b|: | \(| names |\b(reboot|after) `)
+	quoted, split := regexp.MustCompile("`([^`]+)`"), regexp.MustCompile(`…|"|[0-9]+[a-z]*|\bN\b|: | \(| names |\b(reboot|after|says|platform) |=\w+`)
 	found := 0
 	for line := range strings.Lines(table) {
 		cells := strings.Split(line, "|")
