@@ -12,13 +12,6 @@ import (
 
 // bare are the goroutines that are started without internal/safely, by file, each with the reason.
 var bare = map[string]string{
-	"internal/node/boot/init.go":         "waits for the worker",
-	"internal/node/boot/worker.go":       "beside the search",
-	"internal/node/handover/child.go":    "supervises",
-	"internal/node/handover/enforce.go":  "supervises",
-	"internal/node/handover/keeper.go":   "supervises",
-	"internal/node/handover/prepare.go":  "supervises",
-	"internal/node/handover/report.go":   "hears the other process",
 	"internal/node/kmod/kmod.go":         "loads drivers",
 	"internal/node/progress/progress.go": "keeps the time of the console",
 }
