@@ -194,7 +194,7 @@ func (s scenario) run(t *testing.T, made Image) {
 		put(t, disk, "etc/hostname", s.hostname+"\n")
 	}
 	if s.readOnly {
-		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 1\n")
+		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 0\n")
 	}
 	name := server
 	v := s.boot(t, made, disk, name, "", s.metadata, s.args)

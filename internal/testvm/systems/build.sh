@@ -14,7 +14,7 @@ root=$work/root
 cp -R --preserve=mode,links --no-preserve=ownership "$stage/." "$root/"
 # Who gets a lease is said on the kernel command line (systemd.wants=): nobody does by himself.
 rm -f "$root"/etc/{hostname,resolv.conf} "$root"/etc/systemd/system/{multi-user.target.wants/{NetworkManager,e2scrub_reap}.service,network-online.target.wants/*,timers.target.wants/*}
-echo "LABEL=root / ext4 defaults 0 1" >"$root/etc/fstab"
+echo "LABEL=root / ext4 defaults 0 0" >"$root/etc/fstab"
 for dir in dev proc sys; do mount --rbind "/$dir" "$root/$dir"; done
 release=$(ls "$root/usr/lib/modules")
 
@@ -29,4 +29,4 @@ chmod 644 "$out"/*
 
 for dir in sys proc dev; do umount -R -l "$root/$dir"; done
 truncate -s 1G "$out/disk.ext4"
-mkfs.ext4 -q -F -L root -O ^has_journal -E lazy_itable_init=1 -d "$root" "$out/disk.ext4"
+mkfs.ext4 -q -F -L root -E lazy_itable_init=1 -d "$root" "$out/disk.ext4"
