@@ -291,6 +291,32 @@ func TestWithoutANameThePolicyIsCarriedOut(t *testing.T) {
 	}
 }
 
+func TestANetworkThatCannotBeOpenedIsTriedAgainAndToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, "nametag.wait=1m")
+		right := h.config.Find
+		tries := 0
+		h.config.Find = func(ctx context.Context, p procfs.Policy, observe func(identity.Event)) (*identity.Identity, error) {
+			if tries++; tries < 10 {
+				return nil, errors.New("no netlink yet")
+			}
+			return right(ctx, p, observe)
+		}
+		if err := h.do(t.Context()); err != nil || h.kernel != "web-1" {
+			t.Errorf("%v, kernel %q", err, h.kernel)
+		}
+		told := 0
+		for _, l := range h.said {
+			if l.Event == "failed" {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("it was told %d times", told)
+		}
+	})
+}
+
 func TestHaltStaysAndKeepsSayingWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t, "nametag.wait=10s,then=halt")
