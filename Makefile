@@ -129,6 +129,10 @@ cross: ## both commands for both architectures of Hetzner Cloud
 	  GOARCH=$$arch $(BUILD) -o $(BIN)/$$arch/nametagctl ./cmd/nametagctl; \
 	done
 
+.PHONY: workstations
+workstations: ## nametagctl for macOS and Windows, where it edits images and has no lab: bin/darwin, bin/windows
+	for system in darwin windows; do GOOS=$$system $(BUILD) -o $(BIN)/$$system/ ./cmd/nametagctl; done
+
 .PHONY: extension
 extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--talos 1.9 --wait 2m' and the like go to nametagctl
 	for arch in amd64 arm64; do GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametag ./cmd/nametag; done
