@@ -102,6 +102,17 @@ func release(dir, version string, env ...string) error {
 			}
 		}
 	}
+	// Images are edited on other systems too.
+	for _, w := range workstations {
+		path := filepath.Join(dir, "nametagctl-"+w.system+"-"+w.arch+w.suffix)
+		if err := build(path, "nametagctl", w.arch, version, append(slices.Clone(env), "GOOS="+w.system)); err != nil {
+			return err
+		}
+		binaries = append(binaries, path)
+		if err := writeSBOMs(path, version, source); err != nil {
+			return fmt.Errorf("the SBOM of %s: %w", path, err)
+		}
+	}
 	if err := writeLicences(dir, binaries); err != nil {
 		return err
 	}
@@ -122,6 +133,10 @@ func release(dir, version string, env ...string) error {
 	}
 	return writeSums(dir)
 }
+
+// workstations are the systems besides Linux that nametagctl is built for: it edits images there, and has no lab. One
+// processor each: every one more is built twice.
+var workstations = []struct{ system, arch, suffix string }{{"darwin", "arm64", ""}, {"windows", "amd64", ".exe"}}
 
 // build builds one command as it ships.
 func build(path, command, arch, version string, env []string) error {
