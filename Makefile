@@ -34,8 +34,9 @@ demo: ## two boots on an embedded fake Hetzner network: without nametag, then wi
 	@$(BIN)/nametagctl demo
 
 .PHONY: deps
-deps: ## installs and fetches what the tests use: Debian packages, QEMU, a kernel for it
+deps: ## installs and fetches what the tests use: Debian packages, other DHCP clients, QEMU, a kernel for it
 	@hack/deps
+	@hack/clients-deps
 	@hack/vm-deps
 
 # Each tier says when it begins and ends, and a red one does not hide the next; the counts come last.

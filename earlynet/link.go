@@ -156,13 +156,12 @@ func parseSelection(nics []string) (selection, error) {
 	return nics, nil
 }
 
-// takes reports whether a link is used, and if not, why. An empty reason is
-// not worth telling anyone.
+// takes reports whether a link is used, and if not, why: "eth0 is …".
 func (s selection) takes(l link) (ok bool, why string) {
 	if l.arphrd == unix.ARPHRD_LOOPBACK {
-		return false, ""
+		return false, "the loopback interface"
 	}
-	exact := slices.ContainsFunc(s, func(p string) bool { return !isGlob(p) && l.is(p) })
+	exact := s.names(l)
 	glob := len(s) == 0 || slices.ContainsFunc(s, func(p string) bool { return isGlob(p) && l.matches(p) })
 	switch {
 	case !exact && !glob:
@@ -177,6 +176,11 @@ func (s selection) takes(l link) (ok bool, why string) {
 		return false, fmt.Sprintf("a port of interface %d; name it exactly to use it", l.master)
 	}
 	return true, ""
+}
+
+// names reports whether the link was asked for by an exact name.
+func (s selection) names(l link) bool {
+	return slices.ContainsFunc(s, func(p string) bool { return !isGlob(p) && l.is(p) })
 }
 
 // isGlob reports whether a pattern is more than a name.

@@ -257,8 +257,10 @@ func (n *Network) linkSeen(l link) {
 			n.nics[l.index] = c
 			n.order = append(n.order, c)
 		case why != n.ignored[l.index]:
-			ignored = why
 			n.ignored[l.index] = why
+			if l.arphrd != unix.ARPHRD_LOOPBACK || n.selection.names(l) {
+				ignored = why
+			}
 		}
 	}
 	n.mu.Unlock()

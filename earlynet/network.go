@@ -245,15 +245,18 @@ func (n *Network) forget(ifname string, m Method) {
 }
 
 // Status returns why there are not more paths: the last error of each NIC and
-// method that has none, as *[Error].
+// method that has none; and of paths that were dialled and never connected what
+// explains it, as far as this machine can tell (no answer to ARP, packet filters).
+// All of them are *[Error].
 func (n *Network) Status() []error {
+	silent := n.explain()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
 	if len(n.nics) == 0 && n.host == nil {
-		errs = append(errs, &Error{Op: "find a NIC", Err: ErrNoNIC})
+		errs = append(errs, &Error{Op: "find a NIC", Err: n.noNIC()})
 	}
-	for _, e := range n.status {
+	for _, e := range append(slices.Clone(n.status), silent...) {
 		errs = append(errs, e)
 	}
 	return errs

@@ -43,6 +43,7 @@ type nic struct {
 	ledger   ledger
 	raised   bool                // set up by us, and not set down since
 	shielded bool                // from router advertisements
+	managed  bool                // left to a program that hears routers itself
 	fallen   int                 // falls that were acted upon
 	known    map[netip.Addr]bool // its neighbours before us
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type Path struct {
 	dial   DialFunc
 	ctx    context.Context // ends with the path
 	cancel context.CancelCauseFunc
+
+	dialled, answered atomic.Bool // ever, and ever with success
 
 	mu    sync.Mutex
 	conns map[*pathConn]struct{}
@@ -85,7 +88,11 @@ func (p *Path) DialContext(ctx context.Context, network, address string) (net.Co
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
 
+	p.dialled.Store(true)
 	conn, err := p.dial(ctx, network, address)
+	if err == nil || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) {
+		p.answered.Store(true)
+	}
 	if done := p.Err(); done != nil {
 		if err == nil {
 			Reset(conn)

@@ -151,16 +151,21 @@ func (c *nic) clear(marked bool) {
 
 // shield keeps router advertisements from the link, until it is as it was.
 func (c *nic) shield() {
-	if c.shielded || c.before.acceptRA == "" || c.before.acceptRA == noAdvertisements {
+	was := c.before.acceptRA
+	if c.shielded || was == "" || was == noAdvertisements {
 		return
 	}
-	c.shielded = c.change("ipv6", "accept_ra", c.before.acceptRA, noAdvertisements, func() error {
+	c.shielded = c.change("ipv6", "accept_ra", was, noAdvertisements, func() error {
+		if c.managed {
+			return errLeft
+		}
+		err := c.put("ipv6", "accept_ra", noAdvertisements, was)
 		// The kernel has asked for an advertisement when the link was set up, and did not hear the answer. Whoever
 		// the link is left to may want one.
-		if l, err := c.net.rtnl.link(c.index); err == nil && l.up() {
+		if l, lerr := c.net.rtnl.link(c.index); err == nil && lerr == nil && l.up() {
 			_ = solicitRouters(c.index)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -169,25 +174,22 @@ func (c *nic) loosen() {
 	all, _ := os.ReadFile("/proc/sys/net/ipv4/conf/all/rp_filter")
 	effective := max(c.before.rpFilter, strings.TrimSpace(string(all))) // one digit each
 	if c.before.rpFilter != "" && effective == strictFilter {
-		c.change("ipv4", "rp_filter", c.before.rpFilter, looseFilter, nil)
+		c.change("ipv4", "rp_filter", c.before.rpFilter, looseFilter, func() error {
+			return c.put("ipv4", "rp_filter", looseFilter, c.before.rpFilter)
+		})
 	}
 }
 
-// change sets a setting that was, to be put back, and reports whether it could be. After is called when it has been.
-func (c *nic) change(family, name, was, now string, after func() error) bool {
+// change sets a setting that was, to be put back by back, and reports whether it could be. Whoever has set it since meant
+// it, and it is left.
+func (c *nic) change(family, name, was, now string, back func() error) bool {
 	what := fmt.Sprintf("net.%s.conf.%s.%s", family, c.name(), name)
 	if err := c.put(family, name, "", now); err != nil {
 		// A favour to the links, not a need.
 		c.event(0, SettingFailed, what+" stays "+was, permission(err))
 		return false
 	}
-	c.ledger.add(what, func() error {
-		err := c.put(family, name, now, was) // whoever has set it since meant it
-		if err == nil && after != nil {
-			err = after()
-		}
-		return err
-	})
+	c.ledger.add(what, back)
 	return true
 }
 

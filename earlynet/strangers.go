@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,13 +28,19 @@ func (c *nic) stranger() string {
 		}
 	}
 	for _, inode := range inodes {
-		return ownerOf(inode) + " has a socket on it"
+		name, process := ownerOf(inode)
+		c.managed = slices.Contains(readsAdvertisements, name)
+		return fmt.Sprintf("%s (process %s) has a socket on it", name, process)
 	}
 	if now, err := c.setting("ipv6", "accept_ra"); err == nil && c.shielded && now != noAdvertisements {
 		return "somebody else has set its accept_ra to " + now
 	}
 	return ""
 }
+
+// readsAdvertisements are the programs that hear routers themselves and set accept_ra to 0 for it. Where it is 0 already they
+// write nothing, so that nobody sees that they want it so: it must not become 1 behind their backs.
+var readsAdvertisements = []string{"systemd-network", "NetworkManager", "dhcpcd", "connmand"}
 
 // ownSockets are the packet sockets of this package in this process, by their inodes: of every Network, since one may still
 // be closing its own when the next owns the link. The names are the kernel's, and so they are the process's.
@@ -120,16 +127,16 @@ func boundSockets(family, proto uint8, index int) (inodes []uint64) {
 	return inodes
 }
 
-// ownerOf says who has a socket open: "dhclient (process 812)".
-func ownerOf(inode uint64) string {
+// ownerOf says who has a socket open: "dhclient", process "812".
+func ownerOf(inode uint64) (name, process string) {
 	socket := fmt.Sprintf("socket:[%d]", inode)
 	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, f := range files {
 		if target, err := os.Readlink(f); err == nil && target == socket {
-			process := strings.Split(f, "/")[2]
-			name, _ := os.ReadFile("/proc/" + process + "/comm")
-			return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), process)
+			process = strings.Split(f, "/")[2]
+			comm, _ := os.ReadFile("/proc/" + process + "/comm")
+			return strings.TrimSpace(string(comm)), process
 		}
 	}
-	return "another program"
+	return "another program", "unknown"
 }

@@ -36,7 +36,7 @@ func TestSelection(t *testing.T) {
 		{"nothing asked for: a veth is not", nil, veth, false, "name it exactly"},
 		{"nothing asked for: a bond's port is not", nil, with(func(l *link) { l.master = 7 }), false, "a port of interface 7"},
 		{"nothing asked for: a tunnel is not", nil, with(func(l *link) { l.arphrd = unix.ARPHRD_TUNNEL }), false, "not an Ethernet"},
-		{"nothing asked for: loopback is not worth a word", nil, with(func(l *link) { l.arphrd = unix.ARPHRD_LOOPBACK }), false, ""},
+		{"nothing asked for: loopback is not", nil, with(func(l *link) { l.arphrd = unix.ARPHRD_LOOPBACK }), false, "the loopback interface"},
 		{"the exact name takes a veth", []string{"enp1s0"}, veth, true, ""},
 		{"the exact alternative name does", []string{"enx960000010203"}, veth, true, ""},
 		{"the MAC address does", []string{"96:00:00:01:02:03"}, veth, true, ""},

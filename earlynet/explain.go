@@ -1,0 +1,199 @@
+package earlynet
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/jsimonetti/rtnetlink/v2"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// explain says what can be seen on this machine that explains why nobody answers over the paths that are there: at most one
+// reason for each, the most certain first. It asks the kernel and sends nothing.
+func (n *Network) explain() []*Error {
+	n.mu.Lock()
+	attempts := slices.Clone(n.attempts)
+	n.mu.Unlock()
+	var all []*Error
+	for _, a := range attempts {
+		a.mu.Lock()
+		p := a.path
+		a.mu.Unlock()
+		if p == nil || p.Err() != nil || !p.Source.Is4() || !p.dialled.Load() || p.answered.Load() {
+			continue
+		}
+		for _, d := range n.cfg.Destinations {
+			if why := n.whySilent(a.nic, p, d); d.Is4() && why != nil {
+				all = append(all, &Error{Op: "reach " + d.String(), Interface: p.Interface, Method: p.Method, Err: why})
+				break
+			}
+		}
+	}
+	return all
+}
+
+// whySilent is nil where nothing can be seen.
+func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
+	if dev, ok := n.holder(to); ok {
+		return fmt.Errorf("it is an address of this machine, on %s: nothing that is sent there leaves (ip address del %v/32 dev %s)", dev, to, dev)
+	}
+	hop := to
+	if p.Gateway.IsValid() {
+		hop = p.Gateway
+		if g, err := n.rtnl.gatewayTo(c.index, p.Source, to); err == nil && g != hop {
+			return fmt.Errorf("the system's routing rules do not lead there by the lease's router %v (see: ip rule; ip route get %v from %v oif %s)", hop, to, p.Source, p.Interface)
+		}
+	}
+	switch mac, asked := n.rtnl.neighbour(c.index, hop); {
+	case asked && mac == nil:
+		return fmt.Errorf("%v does not answer ARP", hop)
+	case mac == nil:
+		return nil
+	case c.strict(p.Interface):
+		return fmt.Errorf("%v answers ARP and not TCP; reverse path filtering is strict and could not be changed (sysctl -w net.ipv4.conf.%s.rp_filter=2)", hop, p.Interface)
+	default:
+		filters := ""
+		if tables := packetFilters(); len(tables) > 0 {
+			filters = "; this machine has packet filters: " + strings.Join(tables, ", ")
+		}
+		return fmt.Errorf("%v answers ARP (%v) and not TCP%s", hop, mac, filters)
+	}
+}
+
+// holder returns the link that has an address.
+func (n *Network) holder(a netip.Addr) (dev string, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for k := range n.addrs {
+		if k.prefix.Addr() == a {
+			return n.links[k.index].name, true
+		}
+	}
+	return "", false
+}
+
+// strict reports whether the kernel drops what comes by another link than it would send to.
+func (c *nic) strict(ifname string) bool {
+	own, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + ifname + "/rp_filter")
+	all, aerr := os.ReadFile("/proc/sys/net/ipv4/conf/all/rp_filter")
+	return err == nil && aerr == nil && max(strings.TrimSpace(string(own)), strings.TrimSpace(string(all))) == strictFilter
+}
+
+// gatewayTo asks the kernel for the router by which it sends over a link, as for a socket that is bound to it. A zero
+// address is none: without a route the kernel takes everything to be on the link that a socket is bound to.
+func (r rtnl) gatewayTo(index int, from, to netip.Addr) (gateway netip.Addr, err error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.Bytes(unix.RTA_DST, to.AsSlice())
+	ae.Bytes(unix.RTA_SRC, from.AsSlice())
+	ae.Uint32(unix.RTA_OIF, uint32(index))
+	b, err := ae.Encode()
+	if err != nil {
+		return gateway, err
+	}
+	question := make(raw, unix.SizeofRtMsg, unix.SizeofRtMsg+len(b))
+	question[0], question[1], question[2] = unix.AF_INET, 32, 32
+	msgs, err := r.get(unix.RTM_GETROUTE, append(question, b...))
+	if err != nil || len(msgs) == 0 {
+		return gateway, errors.Join(err, unix.ENODATA)
+	}
+	rt, err := parseRoute(msgs[0].Data)
+	return rt.gateway, err
+}
+
+// neighbour returns a neighbour's MAC address, nil where it has not given one, and whether it was asked.
+func (r rtnl) neighbour(index int, a netip.Addr) (mac net.HardwareAddr, asked bool) {
+	msgs, err := r.dump(unix.RTM_GETNEIGH, &rtnetlink.NeighMessage{})
+	if err != nil {
+		return nil, false
+	}
+	for _, m := range msgs {
+		var nm rtnetlink.NeighMessage
+		if nm.UnmarshalBinary(m.Data) != nil || int(nm.Index) != index || nm.Attributes == nil {
+			continue
+		}
+		if ip, ok := netip.AddrFromSlice(nm.Attributes.Address); !ok || ip != a {
+			continue
+		}
+		if nm.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0 {
+			return nil, true
+		}
+		return nm.Attributes.LLAddress, true
+	}
+	return nil, false
+}
+
+// packetFilters names the tables of nftables and of the older iptables in this network namespace.
+func packetFilters() (names []string) {
+	if old, err := os.ReadFile("/proc/thread-self/net/ip_tables_names"); err == nil {
+		for name := range strings.Lines(string(old)) {
+			names = append(names, "iptables "+strings.TrimSpace(name))
+		}
+	}
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return names
+	}
+	defer func() { _ = c.Close() }()
+	tables, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE, Flags: netlink.Request | netlink.Dump},
+		Data:   make([]byte, 4), // struct nfgenmsg: of every family
+	})
+	if err != nil {
+		return names
+	}
+	families := map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_ARP: "arp"}
+	for _, m := range tables {
+		family, ok := families[append(m.Data, 0)[0]]
+		if !ok || len(m.Data) < 4 {
+			continue // of IPv6, or of a bridge
+		}
+		ad, err := netlink.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			continue
+		}
+		for ad.Next() {
+			if ad.Type() == unix.NFTA_TABLE_NAME {
+				names = append(names, fmt.Sprintf("nftables %s %s", family, ad.String()))
+			}
+		}
+	}
+	return names
+}
+
+// maxSeen is how many NICs an error names.
+const maxSeen = 6
+
+// A noNICError is an [ErrNoNIC] that says what was there instead, and why it was left.
+type noNICError struct{ seen []string }
+
+func (e *noNICError) Error() string {
+	if len(e.seen) == 0 {
+		return ErrNoNIC.Error()
+	}
+	more := ""
+	if n := len(e.seen) - maxSeen; n > 0 {
+		more = fmt.Sprintf("; and %d more", n)
+	}
+	return ErrNoNIC.Error() + ": " + strings.Join(e.seen[:min(len(e.seen), maxSeen)], "; ") + more
+}
+
+func (e *noNICError) Unwrap() error { return ErrNoNIC }
+
+// noNIC says which links there are and why none of them is used. n.mu must be held.
+func (n *Network) noNIC() error {
+	e := &noNICError{}
+	for index, why := range n.ignored {
+		// A link that is always there is worth a word only where it was asked for.
+		if l := n.links[index]; l.arphrd != unix.ARPHRD_LOOPBACK || n.selection.names(l) {
+			e.seen = append(e.seen, l.name+" is "+why)
+		}
+	}
+	slices.Sort(e.seen)
+	return e
+}
