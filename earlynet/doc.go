@@ -35,15 +35,21 @@
 //     they are in use. An address that was there already is used and left. One
 //     that somebody took over (other mark, other lifetime) is left as well.
 //   - A link is set down again only if it was down before and nobody else has
-//     put an address, a route or another link (a VLAN, a macvlan) on it
-//     meanwhile, nor made it a port of a bridge or bond.
-//   - The link's ARP timers are put back, and the neighbour entries that its
-//     traffic made are removed where the link stays up.
+//     begun to use it meanwhile: put an address, a route or another link (a VLAN,
+//     a macvlan) on it, made it a port of a bridge or bond, opened a packet socket
+//     on it or bound another one to it, or set it down or up. In doubt it stays up,
+//     and an event says why. See [Config.Alone].
+//   - Settings are put back: the link's ARP timers, rp_filter, and accept_ra, which
+//     is 0 on a link that was down, so that nothing is learnt from a router
+//     advertisement. The neighbour entries that its traffic made are removed where
+//     the link stays up.
+//
+// One Network at a time uses a link, in this process or another; others wait for it.
 //
 // A process that is killed leaves, for a minute at most, an address and the
-// routes that hang on it: the kernel removes both. The link stays up, and so
-// do its ARP timers and, where several hosts have claimed to be the next on the way,
-// the neighbour entry that says which one is believed: the next run puts them back.
+// routes that hang on it: the kernel removes both. The link stays up. Its alias
+// says what its settings were, and the next Network that uses it puts them back,
+// with the neighbour entry of a next hop that several hosts have claimed to be.
 //
 // No DHCPRELEASE is sent: the system that boots next asks with the same
 // hardware address and is given the same lease.
@@ -54,7 +60,4 @@
 // network namespace; without them it fails with [ErrPermission]. All sockets
 // are opened from ordinary goroutines: a process whose threads are in
 // different network namespaces must not use this package.
-//
-// Where reverse path filtering is strict (net.ipv4.conf.*.rp_filter=1) and
-// several NICs are in use, the kernel drops the answers on all but one of them.
 package earlynet

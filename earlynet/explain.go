@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -50,11 +49,13 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 			return fmt.Errorf("the system's routing rules do not lead there by the lease's router %v (see: ip rule; ip route get %v from %v oif %s)", hop, to, p.Source, p.Interface)
 		}
 	}
-	switch mac, asked := n.rtnl.neighbour(c.index, hop); {
-	case asked && mac == nil:
-		return fmt.Errorf("%v does not answer ARP", hop)
-	case mac == nil:
+	next, err := n.rtnl.neighbour(c.index, hop)
+	mac := net.HardwareAddr(next.mac[:])
+	switch {
+	case err != nil || next.state == 0:
 		return nil
+	case next.state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
+		return fmt.Errorf("%v does not answer ARP", hop)
 	case c.strict(p.Interface):
 		return fmt.Errorf("%v answers ARP and not TCP; reverse path filtering is strict and could not be changed (sysctl -w net.ipv4.conf.%s.rp_filter=2)", hop, p.Interface)
 	default:
@@ -104,28 +105,6 @@ func (r rtnl) gatewayTo(index int, from, to netip.Addr) (gateway netip.Addr, err
 	}
 	rt, err := parseRoute(msgs[0].Data)
 	return rt.gateway, err
-}
-
-// neighbour returns a neighbour's MAC address, nil where it has not given one, and whether it was asked.
-func (r rtnl) neighbour(index int, a netip.Addr) (mac net.HardwareAddr, asked bool) {
-	msgs, err := r.dump(unix.RTM_GETNEIGH, &rtnetlink.NeighMessage{})
-	if err != nil {
-		return nil, false
-	}
-	for _, m := range msgs {
-		var nm rtnetlink.NeighMessage
-		if nm.UnmarshalBinary(m.Data) != nil || int(nm.Index) != index || nm.Attributes == nil {
-			continue
-		}
-		if ip, ok := netip.AddrFromSlice(nm.Attributes.Address); !ok || ip != a {
-			continue
-		}
-		if nm.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0 {
-			return nil, true
-		}
-		return nm.Attributes.LLAddress, true
-	}
-	return nil, false
 }
 
 // packetFilters names the tables of nftables and of the older iptables in this network namespace.
