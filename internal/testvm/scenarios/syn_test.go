@@ -28,7 +28,7 @@ func TestABlackHoleSeesTwoConnectionsAnAttempt(t *testing.T) {
 	r := identity.Resolver{Source: hetzner.Source(), Link: earlynet.Config{NICs: []string{"eth0"}, Methods: []earlynet.Method{earlynet.LinkLocal}}}
 	_, err := r.Resolve(ctx)
 	var timeout *identity.TimeoutError
-	if !errors.As(err, &timeout) || len(timeout.Paths) != 1 {
+	if !errors.As(err, &timeout) || len(timeout.Paths) == 0 { // first the path, then what explains its silence
 		t.Fatalf("got %v", err)
 	}
 	connections := map[uint16]int{}
