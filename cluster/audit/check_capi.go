@@ -125,10 +125,10 @@ func (c *check) removals(cluster string, machines []*Machine) {
 }
 
 func remaining(q Quorum) string {
-	switch {
-	case q.Voting == 0:
+	switch q.Voting {
+	case 0:
 		return "no member would be left"
-	case q.Voting == 1:
+	case 1:
 		return "one member would be left"
 	}
 	return fmt.Sprintf("%d members would be left", q.Voting)

@@ -40,7 +40,7 @@ func (c *check) renamed(g *group) bool {
 	f.remedy = func(*planner) []Step {
 		return []Step{
 			{Text: "Name it back, if nobody meant this:", Command: fmt.Sprintf("hcloud server update %d --name %s", g.serverID, first.Name)},
-			{Text: "Or, where the node is to keep its name for good whatever the cloud calls its server, pin it:", Command: "nametagctl pin set -n " + orPlaceholder(g.address(), "ADDRESS")},
+			{Text: "Or, where the node is to keep its name for good whatever the cloud calls its server, pin it:", Command: "nametagctl pin set -n " + orPlaceholder(g.address())},
 			{Text: "Or take the new name, which is a new node: drain it, reboot it, delete the old node, and say so here:", Command: fmt.Sprintf("nametagctl audit accept %d", g.serverID)},
 		}
 	}
@@ -124,9 +124,10 @@ func (c *check) hostName(g *group, h *Host, name, whose string) {
 	c.add(f)
 }
 
-func orPlaceholder(value, what string) string {
+// orPlaceholder is an address for a command line, or the place for one.
+func orPlaceholder(value string) string {
 	if value == "" {
-		return "<" + what + ">"
+		return "<ADDRESS>"
 	}
 	return value
 }

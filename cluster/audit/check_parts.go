@@ -52,7 +52,7 @@ func (c *check) unnamed(g *group) {
 		f.remedy = func(p *planner) []Step {
 			return append([]Step{{
 				Text:    "See why etcd does not start there:",
-				Command: "talosctl -n " + orPlaceholder(g.address(), "ADDRESS") + " logs etcd",
+				Command: "talosctl -n " + orPlaceholder(g.address()) + " logs etcd",
 			}}, p.remove(m, "If that machine will not come back, remove the member that never started:")...)
 		}
 		c.add(f)
@@ -77,7 +77,7 @@ func (c *check) twoMembers(g *group) {
 	f.remedy = func(p *planner) []Step {
 		steps := []Step{{
 			Text:    "See which of them the machine is: its own id is the one of the status line.",
-			Command: "talosctl -n " + orPlaceholder(g.address(), "ADDRESS") + " etcd status",
+			Command: "talosctl -n " + orPlaceholder(g.address()) + " etcd status",
 		}}
 		for _, m := range g.members {
 			if m.Health == Unhealthy {
@@ -133,7 +133,7 @@ func (c *check) noMember(g *group) {
 		f.Pending = "one of its addresses is another server's, too, so a member may be its own"
 	}
 	f.remedy = func(*planner) []Step {
-		at := orPlaceholder(g.address(), "ADDRESS")
+		at := orPlaceholder(g.address())
 		return []Step{
 			{Text: "See what etcd says on that machine:", Command: "talosctl -n " + at + " service etcd"},
 			{Text: "See whether somebody removed its member:", Command: "talosctl -n " + at + " logs etcd | grep -i removed"},

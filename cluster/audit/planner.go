@@ -18,7 +18,7 @@ type planner struct {
 func (p *planner) asks(at string) Step {
 	return Step{
 		Text:    fmt.Sprintf("Go on only while every other member is healthy (%s).", QuorumOf(p.members)),
-		Command: "talosctl -n " + orPlaceholder(at, "ADDRESS") + " etcd status",
+		Command: "talosctl -n " + orPlaceholder(at) + " etcd status",
 	}
 }
 
@@ -39,7 +39,7 @@ func (p *planner) blocked(what string) Step {
 
 // rename brings a member to its right name. etcd takes it when it starts anew; the member keeps its id and its data.
 func (p *planner) rename(g *group, m *Member, name string) []Step {
-	at := orPlaceholder(g.address(), "ADDRESS")
+	at := orPlaceholder(g.address())
 	act := Act{Restart, m.ID}
 	if p.acted[act] {
 		return []Step{{Text: "The remedy above restarts this machine: that renames its member, too."}}
@@ -68,7 +68,7 @@ func (p *planner) rename(g *group, m *Member, name string) []Step {
 
 // renameNode brings a node to its right name, which to Kubernetes is another node.
 func (p *planner) renameNode(g *group, n *Node, name string) []Step {
-	at := orPlaceholder(g.address(), "ADDRESS")
+	at := orPlaceholder(g.address())
 	steps := []Step{{
 		Text:    fmt.Sprintf("See that the machine knows its name by now: it must say %s. Where it does not, put nametag into its image first.", FirstLabel(name)),
 		Command: "talosctl -n " + at + " get hostname",

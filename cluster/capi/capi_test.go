@@ -84,7 +84,8 @@ func TestWhatIsWrong(t *testing.T) {
 	}{
 		"the Machine's name": {
 			"talos", "      talosVersion: v1.9\n      hostname:\n        source: MachineName # as in the guide\n",
-			[]string{"capi-machine-name:9"}, nil,
+			[]string{"capi-machine-name:9"},
+			nil,
 		},
 		"a source that is none":            {"talos", "      hostname: {source: ServerName}\n", []string{"capi-unknown-source:7"}, []string{"capi-unknown-source:7"}},
 		"a race":                           {"talos", "      talosVersion: v1.12\n", []string{"capi-image-without-nametag:7"}, nil},
@@ -97,11 +98,13 @@ func TestWhatIsWrong(t *testing.T) {
 		},
 		"RFC 6902 where there are several documents": {
 			"talos-nametag", "      talosVersion: v1.12\n      configPatches:\n        - op: add\n          path: /machine/kubelet/extraArgs\n          value:\n            cloud-provider: external\n        - op: replace\n          path: /cluster/externalCloudProvider/enabled\n          value: true\n      generateType: worker\n",
-			[]string{"capi-json-patches:8"}, nil,
+			[]string{"capi-json-patches:8"},
+			nil,
 		},
 		"RFC 6902 that no strategic patch can be made of by a program": {
 			"talos-nametag", "      talosVersion: v1.12\n      configPatches:\n        - {op: remove, path: /machine/kubelet}\n",
-			[]string{"capi-json-patches:8"}, []string{"capi-json-patches:8"},
+			[]string{"capi-json-patches:8"},
+			[]string{"capi-json-patches:8"},
 		},
 		"RFC 6902 without a version": {
 			"talos-nametag", "      configPatches:\n        - op: add\n          path: /machine/sysctls\n          value: {a: b}\n", []string{"capi-json-patches:7"}, nil,
@@ -109,27 +112,33 @@ func TestWhatIsWrong(t *testing.T) {
 		"RFC 6902 before 1.12": {"talos", "      talosVersion: v1.11\n      hostname: {source: InfrastructureName}\n      configPatches:\n        - {op: add, path: /machine/sysctls, value: {a: b}}\n", nil, nil},
 		"one hostname for all, in a patch": {
 			"talos-nametag", "      talosVersion: v1.12\n      strategicPatches:\n        - |\n          machine:\n            network:\n              hostname: worker\n",
-			[]string{"capi-shared-hostname:12"}, []string{"capi-shared-hostname:12"},
+			[]string{"capi-shared-hostname:12"},
+			[]string{"capi-shared-hostname:12"},
 		},
 		"one hostname for all, in RFC 6902": {
 			"talos", "      talosVersion: v1.9\n      configPatches:\n        - op: add\n          path: /machine/network/hostname\n          value: worker\n",
-			[]string{"capi-shared-hostname:11"}, []string{"capi-shared-hostname:11"},
+			[]string{"capi-shared-hostname:11"},
+			[]string{"capi-shared-hostname:11"},
 		},
 		"one hostname for all, in a document": {
 			"talos", "      talosVersion: v1.12\n      strategicPatches:\n        - |\n          kind: HostnameConfig\n          hostname: worker\n",
-			[]string{"capi-shared-hostname:11"}, []string{"capi-shared-hostname:11"},
+			[]string{"capi-shared-hostname:11"},
+			[]string{"capi-shared-hostname:11"},
 		},
 		"auto beside a source": {
 			"talos", "      talosVersion: v1.12\n      hostname: {source: InfrastructureName}\n      strategicPatches:\n        - |\n          kind: HostnameConfig\n          auto: stable\n",
-			[]string{"capi-auto-conflicts:12"}, []string{"capi-auto-conflicts:12"},
+			[]string{"capi-auto-conflicts:12"},
+			[]string{"capi-auto-conflicts:12"},
 		},
 		"a document that the version does not know": {
 			"talos-nametag", "      talosVersion: v1.11\n      strategicPatches:\n        - |\n          machine: {install: {extraKernelArgs: [talos.hostname.wait=1m]}}\n          ---\n          kind: HostnameConfig\n          auto: \"off\"\n",
-			[]string{"capi-document-too-new:12"}, []string{"capi-document-too-new:12"},
+			[]string{"capi-document-too-new:12"},
+			[]string{"capi-document-too-new:12"},
 		},
 		"rdinit where it outlives its image": {
 			"talos-nametag", "      talosVersion: v1.12\n      strategicPatches:\n        - |\n          machine:\n            install:\n              extraKernelArgs:\n                - rdinit=/usr/lib/firmware/nametag\n",
-			[]string{"capi-rdinit-in-config:13"}, []string{"capi-rdinit-in-config:13"},
+			[]string{"capi-rdinit-in-config:13"},
+			[]string{"capi-rdinit-in-config:13"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

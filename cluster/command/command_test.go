@@ -86,9 +86,9 @@ func expect(t *testing.T, r *audit.Report, want ...string) {
 }
 
 // theSeed is the broken cluster, and what a user needs to look at it.
-func (u *user) theSeed(first int, real bool) (*lab.Seed, []string) {
+func (u *user) theSeed(first int, genuine bool) (*lab.Seed, []string) {
 	u.t.Helper()
-	s, err := lab.NewSeed(u.t.Context(), first, real)
+	s, err := lab.NewSeed(u.t.Context(), first, genuine)
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -108,13 +108,13 @@ func (u *user) theSeed(first int, real bool) (*lab.Seed, []string) {
 }
 
 func TestTheSeedsClusterIsSeenAndMended(t *testing.T) {
-	for name, real := range map[string]bool{"on a stand-in for the API server": false, "on the real API server": true} {
+	for name, genuine := range map[string]bool{"on a stand-in for the API server": false, "on the real API server": true} {
 		t.Run(name, func(t *testing.T) {
-			if _, there := lab.APIServer(); real && !there {
+			if _, there := lab.APIServer(); genuine && !there {
 				missing(t, "no kube-apiserver: hack/kube-deps builds it")
 			}
 			u := aUser(t)
-			s, args := u.theSeed(41, real)
+			s, args := u.theSeed(41, genuine)
 			if err := s.Ghost(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -339,9 +339,25 @@ func TestKubernetesListsComeInPagesAndFail(t *testing.T) {
 
 func TestWhatIsNotUnderstood(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"frobnicate"}, {"--frobnicate"}, {"-o", "xml"}, {"--fail-on", "never"}, {"--sources", "moon"}, {"--sources", "cloud"}, {"--sources", "kubernetes"},
-		{"--sources", "etcd"}, {"--kubeconfig", "/nowhere"}, {"accept"}, {"accept", "5"}, {"pin"}, {"pin", "frobnicate"}, {"pin", "set"}, {"pin", "clear", "--auto", "never"},
-		{"--etcd-endpoints", "http://127.0.0.1:1", "--etcd-cacert", "/nowhere"}, {"--token-file", "/nowhere"}, {"--state-configmap", "name"},
+		{},
+		{"frobnicate"},
+		{"--frobnicate"},
+		{"-o", "xml"},
+		{"--fail-on", "never"},
+		{"--sources", "moon"},
+		{"--sources", "cloud"},
+		{"--sources", "kubernetes"},
+		{"--sources", "etcd"},
+		{"--kubeconfig", "/nowhere"},
+		{"accept"},
+		{"accept", "5"},
+		{"pin"},
+		{"pin", "frobnicate"},
+		{"pin", "set"},
+		{"pin", "clear", "--auto", "never"},
+		{"--etcd-endpoints", "http://127.0.0.1:1", "--etcd-cacert", "/nowhere"},
+		{"--token-file", "/nowhere"},
+		{"--state-configmap", "name"},
 	} {
 		u := aUser(t)
 		if status, out, stderr := u.runs(args...); status != exitUsage || out != "" || stderr == "" {

@@ -51,7 +51,7 @@ func withNodes(cmd *cobra.Command, w *where, do func(context.Context, *talosapi.
 	if err != nil {
 		return usage("pin: %w", err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // what was asked for is here
 	if len(c.Nodes()) == 0 {
 		return usage("pin: which nodes? Name them with -n")
 	}

@@ -45,7 +45,7 @@ func NewEtcd(ctx context.Context, first int, names ...string) (*Etcd, error) {
 	e := &Etcd{dir: dir}
 	var initial []string
 	for i, name := range names {
-		m, err := e.place(fmt.Sprintf("127.0.%d.%d", first, i+1), name)
+		m, err := e.place(ctx, fmt.Sprintf("127.0.%d.%d", first, i+1), name)
 		if err != nil {
 			return nil, errors.Join(err, e.Close())
 		}
@@ -65,10 +65,10 @@ func NewEtcd(ctx context.Context, first int, names ...string) (*Etcd, error) {
 }
 
 // place makes a member that does not run yet.
-func (e *Etcd) place(address, name string) (*EtcdMember, error) {
+func (e *Etcd) place(ctx context.Context, address, name string) (*EtcdMember, error) {
 	m := &EtcdMember{Name: name, Address: address, dir: filepath.Join(e.dir, address)}
 	for _, port := range []*int{&m.peerPort, &m.clientPort} {
-		l, err := net.Listen("tcp", address+":0")
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address+":0")
 		if err != nil {
 			return nil, err
 		}
@@ -163,7 +163,7 @@ func (e *Etcd) Promise(ctx context.Context, address string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // what was asked for is here
 	added, err := c.MemberAddAsLearner(ctx, []string{"http://" + address + ":2380"})
 	if err != nil {
 		return 0, err

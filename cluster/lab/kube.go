@@ -97,7 +97,7 @@ func StartKube(ctx context.Context, etcd []string, users map[string]string) (*Ku
 			return nil, err
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +120,12 @@ func StartKube(ctx context.Context, etcd []string, users map[string]string) (*Ku
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var failed error // of the process, once ended is closed
+	ended := make(chan struct{})
+	go func() {
+		failed = cmd.Wait()
+		close(ended)
+	}()
 	k := &Kube{
 		What:   "the real kube-apiserver v1.32.0",
 		Config: &rest.Config{Host: fmt.Sprintf("https://127.0.0.1:%d", port), BearerToken: "admin-of-the-lab", TLSClientConfig: rest.TLSClientConfig{CAData: ca.pem}},
@@ -136,7 +140,7 @@ func StartKube(ctx context.Context, etcd []string, users map[string]string) (*Ku
 		}
 		return errors.Join(log.Close(), os.RemoveAll(dir))
 	}
-	if err := k.ready(ctx, ended); err != nil {
+	if err := k.ready(ctx, ended, &failed); err != nil {
 		said, _ := os.ReadFile(file("log")) //nolint:errcheck // then it said nothing
 		return nil, errors.Join(fmt.Errorf("%w: %s", err, last(said, 2000)), k.close())
 	}
@@ -146,7 +150,7 @@ func StartKube(ctx context.Context, etcd []string, users map[string]string) (*Ku
 func last(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
 
 // ready waits until the server says so.
-func (k *Kube) ready(ctx context.Context, ended chan error) error {
+func (k *Kube) ready(ctx context.Context, ended chan struct{}, failed *error) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	client, err := rest.HTTPClientFor(k.Config)
@@ -165,9 +169,8 @@ func (k *Kube) ready(ctx context.Context, ended chan error) error {
 			}
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			return fmt.Errorf("kube-apiserver ended: %w", err)
+		case <-ended:
+			return fmt.Errorf("kube-apiserver ended: %w", *failed)
 		case <-ctx.Done():
 			return errors.New("kube-apiserver does not become ready")
 		case <-time.After(200 * time.Millisecond):

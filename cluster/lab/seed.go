@@ -30,8 +30,8 @@ func (*Seed) Names() []string {
 	return []string{Right, "example-controlplane-3d3d26d1-b7xw2", "example-controlplane-3d3d26d1-q9zzt"}
 }
 
-// NewSeed starts it. first makes the members' addresses: 127.0.first.1 and on. real takes the real API server, else a stand-in.
-func NewSeed(ctx context.Context, first int, real bool) (*Seed, error) {
+// NewSeed starts it. first makes the members' addresses: 127.0.first.1 and on. genuine takes the real API server, else a stand-in.
+func NewSeed(ctx context.Context, first int, genuine bool) (*Seed, error) {
 	s := &Seed{}
 	names := s.Names()
 	var err error
@@ -39,7 +39,7 @@ func NewSeed(ctx context.Context, first int, real bool) (*Seed, error) {
 		return nil, err
 	}
 	s.Cloud, s.closeCloud = NewCloud()
-	if real {
+	if genuine {
 		s.Kube, err = StartKube(ctx, s.Etcd.Endpoints(), nil)
 		if err == nil {
 			err = s.Kube.ServeClusterAPI(ctx)

@@ -90,7 +90,7 @@ func NewTalos(nodes map[string]*TalosNode) (*Talos, error) {
 	})))
 	machine.RegisterMachineServiceServer(t.server, t)
 	cosi.RegisterStateServer(t.server, &talosState{talos: t})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is there at once
 	if err != nil {
 		return nil, err
 	}

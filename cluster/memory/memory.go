@@ -58,7 +58,7 @@ func (f File) Save(_ context.Context, m *audit.Memory) error {
 	if err != nil {
 		return fmt.Errorf("the state: %w", err)
 	}
-	defer os.Remove(temp.Name())
+	defer os.Remove(temp.Name()) //nolint:errcheck // it has become the file
 	_, err = temp.Write(append(b, '\n'))
 	if err = errors.Join(err, temp.Sync(), temp.Chmod(0o644), temp.Close()); err != nil {
 		return fmt.Errorf("the state: %w", err)

@@ -23,7 +23,7 @@ func (t *TalosEtcd) Read(ctx context.Context, into *audit.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // what was asked for is here
 	members, err := c.Members(ctx)
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (t *TalosHosts) Read(ctx context.Context, into *audit.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // what was asked for is here
 	nodes := c.Nodes()
 	if len(nodes) == 0 {
 		members, err := c.Members(ctx)

@@ -18,11 +18,11 @@ import (
 )
 
 func main() {
-	_, real := lab.APIServer()
-	flag.BoolVar(&real, "real", real, "take the real kube-apiserver, which hack/kube-deps builds; else a small stand-in")
+	_, genuine := lab.APIServer()
+	flag.BoolVar(&genuine, "real", genuine, "take the real kube-apiserver, which hack/kube-deps builds; else a small stand-in")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := demo(ctx, os.Stdout, real)
+	err := demo(ctx, os.Stdout, genuine)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "audit-demo:", err)
@@ -30,8 +30,8 @@ func main() {
 	}
 }
 
-func demo(ctx context.Context, out io.Writer, real bool) (err error) {
-	s, err := lab.NewSeed(ctx, 40, real)
+func demo(ctx context.Context, out io.Writer, genuine bool) (err error) {
+	s, err := lab.NewSeed(ctx, 40, genuine)
 	if err != nil {
 		return err
 	}

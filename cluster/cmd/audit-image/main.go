@@ -58,6 +58,9 @@ func run(ctx context.Context, out, version string, arches []string) error {
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
 	}
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { //nolint:gosec // for everybody to read
+		return err
+	}
 	return oci.WriteLayout(ctx, out, oci.Artifact{Index: index}, true)
 }
 
