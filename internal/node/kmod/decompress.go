@@ -9,11 +9,18 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/xi2/xz"
 )
 
 // largest bounds a module's file, and what it decompresses to. The largest
 // network drivers have about 10 MiB.
 const largest = 32 << 20
+
+// dictionary bounds what an xz stream may ask for, before a byte of it is seen: as
+// much as by xz -9.
+const dictionary = 64 << 20
+
+const xzMagic = "\xfd7zXZ\x00"
 
 // format is how a module's file is compressed.
 type format uint8
@@ -63,7 +70,12 @@ func decompress(w io.Writer, r io.Reader, f format, limit int64) error {
 	var src io.Reader
 	switch f {
 	case xzFormat:
-		src = newXZReader(r)
+		d, err := xz.NewReader(r, dictionary)
+		if err != nil {
+			return truncated(err)
+		}
+		d.Multistream(false) // as the kernel, whose modules are one stream
+		src = d
 	case zstdFormat:
 		d, err := zstd.NewReader(r,
 			zstd.WithDecoderConcurrency(1), // no goroutines
@@ -96,7 +108,7 @@ func decompress(w io.Writer, r io.Reader, f format, limit int64) error {
 
 // truncated says what an unexpected end is.
 func truncated(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
 		return fmt.Errorf("the file is cut short: %w", io.ErrUnexpectedEOF)
 	}
 	return err
