@@ -21,7 +21,7 @@ import (
 // thrown away. /sys is read-only, as in a container: that is how systemd-networkd and NetworkManager know not to wait for udev.
 const prepareClient = `
 mount --make-rprivate /
-t=$(mktemp -d); mount -t tmpfs tmpfs $t; mkdir $t/upper $t/work $t/root
+t=$DIR; mount -t tmpfs tmpfs $t; mkdir $t/upper $t/work $t/root
 mount -t overlay overlay -o lowerdir=$ROOT,upperdir=$t/upper,workdir=$t/work $t/root
 cd $t/root; mkdir -p proc sys dev run tmp var/lib/dhcp var/lib/dhcpcd var/lib/NetworkManager etc/systemd/network etc/NetworkManager/system-connections
 mount -t proc proc proc; mount -t sysfs -o ro sysfs sys; mount --rbind /dev dev; mount -t tmpfs tmpfs run
@@ -98,7 +98,7 @@ func startClient(t testing.TB, name string) {
 	// Process 1 of a namespace: with it, everything in there ends.
 	cmd := exec.Command("/bin/sh", "-ec", prepareClient+clients[name])
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
-	cmd.Env = append(os.Environ(), "ROOT="+root)
+	cmd.Env = append(os.Environ(), "ROOT="+root, "DIR="+t.TempDir())
 	var said lockedBuffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.WaitDelay = 5 * time.Second
