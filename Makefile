@@ -55,8 +55,13 @@ test-vm: ## the tier of virtual machines
 	@$(SUITE) vm
 
 .PHONY: test-os
-test-os: deps ## boots of a Debian with its own systemd, dracut, initramfs-tools, networkd …; N=all, or N='a scenario or two'
+test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N=all or by name
 	NAMETAG_TEST_OS='$(or $(N),essential)' go test -count=1 -timeout 60m -v ./internal/testvm/systems
+
+.PHONY: test-talos
+test-talos: deps ## a Talos of yours, with and without nametag: DIR has vmlinuz, initramfs.xz and a machine configuration, config.yaml; KVM=1
+	@test -f '$(DIR)/vmlinuz' -o -f '$(DIR)/vmlinuz-amd64' || { echo 'test-talos: DIR=$(DIR) has no vmlinuz; docs/boot.md says where the files come from' >&2; exit 2; }
+	NAMETAG_TEST_KVM='$(KVM)' NAMETAG_TEST_TALOS='$(abspath $(DIR))' go test -count=1 -timeout 60m -v -run '^TestARealTalos$$' ./internal/testvm/talos
 
 .PHONY: busy-test
 busy-test: deps ## the suite twice, beside twice as many busy processes as there are processors

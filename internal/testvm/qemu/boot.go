@@ -79,7 +79,7 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 	if err != nil {
 		return nil, err
 	}
-	system, err := s.system(ctx, deps, image.Kernel, dir, initrd, args)
+	system, err := s.system(ctx, deps, image, dir, initrd, args)
 	if err != nil {
 		return nil, err
 	}
@@ -206,13 +206,14 @@ func concatenate(out io.Writer, files ...string) error {
 }
 
 // system is what QEMU is told to boot.
-func (s Scenario) system(ctx context.Context, deps Deps, kernel, dir, initrd string, args []string) ([]string, error) {
+func (s Scenario) system(ctx context.Context, deps Deps, image Initramfs, dir, initrd string, args []string) ([]string, error) {
 	m := deps.machine()
 	line := fmt.Sprintf("console=%s %s %s %s", m.console, kernelArguments, m.arguments, strings.Join(args, " "))
 	if deps.Arch == AMD64 {
 		line += " " + timeArguments()
 	}
 	firmware := []string{"-bios", filepath.Join(deps.Root, m.firmware)}
+	kernel := image.Kernel
 	if kernel == "" {
 		find := deps.Vmlinuz
 		if !s.UEFI && s.Image == nil {
@@ -229,7 +230,7 @@ func (s Scenario) system(ctx context.Context, deps Deps, kernel, dir, initrd str
 	if s.Image == nil {
 		return append(firmware, "-kernel", kernel, "-initrd", initrd, "-append", line), nil
 	}
-	image, err := s.Image(ctx, deps, Parts{Kernel: kernel, Initramfs: initrd, CommandLine: line, Dir: dir})
+	program, err := s.Image(ctx, deps, Parts{Kernel: kernel, Initramfs: initrd, CommandLine: line, Dir: dir})
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,7 @@ func (s Scenario) system(ctx context.Context, deps Deps, kernel, dir, initrd str
 	if err := os.MkdirAll(filepath.Dir(filepath.Join(esp, m.boot)), 0o755); err != nil { //nolint:gosec // a test's own
 		return nil, err
 	}
-	if err := os.Link(image, filepath.Join(esp, m.boot)); err != nil {
+	if err := os.Link(program, filepath.Join(esp, m.boot)); err != nil {
 		return nil, err
 	}
 	// QEMU shows the folder to the guest as a disk with a FAT file system.
@@ -269,8 +270,15 @@ func (m *machine) start(ctx context.Context, kind machineType, system []string) 
 	if s.NoRDRAND {
 		cpu = kind.cpuNoRandom
 	}
+	accelerator := "tcg"
+	if s.KVM {
+		accelerator = "kvm"
+	}
+	if s.Full {
+		cpu = "max"
+	}
 	args := []string{
-		"-accel", "tcg", "-cpu", cpu, "-smp", "1", "-m", fmt.Sprint(s.Memory), "-nodefaults", "-no-user-config", "-display", "none",
+		"-accel", accelerator, "-cpu", cpu, "-smp", "1", "-m", fmt.Sprint(s.Memory), "-nodefaults", "-no-user-config", "-display", "none",
 		"-smbios", "type=0,vendor=" + escape(s.Vendor),
 		"-smbios", "type=1,manufacturer=" + escape(s.Vendor) + ",product=vServer,serial=" + escape(s.Serial),
 	}

@@ -70,6 +70,11 @@ type Scenario struct {
 	UEFI bool
 	// Disk is a raw image, a file on this machine, that the guest has as /dev/vda and may write to. "": none.
 	Disk string
+	// Full is a processor that has all that QEMU knows; without it it is a plain one, the same everywhere.
+	Full bool
+	// KVM runs the guest on this machine's processor. Nothing here asks for it by itself: a /dev/kvm may be there that cannot
+	// run a firmware.
+	KVM bool
 	// Image makes the EFI program that the firmware boots, a file on this machine, of what would have been booted without
 	// it. nil: the firmware is given the kernel. Not nil: UEFI is true.
 	Image func(context.Context, Deps, Parts) (path string, err error)
