@@ -282,7 +282,7 @@ func exitOf(t *testing.T, err error) int {
 func TestAnIdentityAsShellAssignments(t *testing.T) {
 	var out bytes.Buffer
 	err := write(&out, "env", &identity.Identity{
-		Hostname: "db-1.example.com", Domain: "example.com", InstanceID: "7", Region: "eu-central",
+		Hostname: "db-1.example.com", Domain: "example.com", InstanceID: "7", IDProvenBy: identity.ProofDMI, Region: "eu-central",
 		PublicIPv4:      netip.MustParseAddr("203.0.113.17"),
 		PrivateNetworks: []identity.PrivateNetwork{{IP: netip.MustParseAddr("10.0.0.2")}, {IP: netip.MustParseAddr("10.1.0.2")}},
 		Source:          "hetzner", Path: identity.PathInfo{Interface: "eth0", Method: "dhcp"},
@@ -295,6 +295,7 @@ NAMETAG_REGION=eu-central
 NAMETAG_AVAILABILITY_ZONE=
 NAMETAG_PUBLIC_IPV4=203.0.113.17
 NAMETAG_PRIVATE_IPV4='10.0.0.2 10.1.0.2'
+NAMETAG_ID_PROVEN_BY=dmi
 NAMETAG_SOURCE=hetzner
 NAMETAG_INTERFACE=eth0
 NAMETAG_METHOD=dhcp
