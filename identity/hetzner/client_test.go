@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // TestConnect is about lost SYNs, in virtual time.
@@ -145,4 +148,36 @@ func TestClosedClient(t *testing.T) {
 			t.Errorf("got %q, %v, closed: %v", body, err, conn.closed.Load())
 		}
 	})
+}
+
+// panickyConn panics when it is read.
+type panickyConn struct{ cannedConn }
+
+func (*panickyConn) Read([]byte) (int, error) { panic("read") }
+
+func TestAPanicBelowAnAttemptIsAnError(t *testing.T) {
+	for about, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
+		"in dialling": func(context.Context, string, string) (net.Conn, error) { panic("dial") },
+		"in reading":  func(context.Context, string, string) (net.Conn, error) { return &panickyConn{}, nil },
+	} {
+		t.Run(about, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			r := identity.Resolver{Source: panicking{Source(), dial}, Host: true, Facts: &dmi.Facts{Vendor: Vendor, Serial: "42"}}
+			_, err := r.Resolve(ctx)
+			if _, caught := errors.AsType[*safely.PanicError](err); !caught {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// panicking asks over a path that dials so.
+type panicking struct {
+	identity.Source
+	dial func(context.Context, string, string) (net.Conn, error)
+}
+
+func (p panicking) Fetch(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
+	return p.Source.Fetch(ctx, earlynet.NewPath(ctx, "eth0", earlynet.LinkLocal, p.dial))
 }
