@@ -1,12 +1,13 @@
 package main
 
 import (
-	"github.com/nametag-boot/nametag/internal/cli"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nametag-boot/nametag/internal/cli"
 )
 
 // What is behind the name goes to the auditor as it is, and so does what comes back.

@@ -2,11 +2,12 @@ package main
 
 import (
 	"encoding/json"
-	"github.com/nametag-boot/nametag/internal/cli"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nametag-boot/nametag/internal/cli"
 )
 
 func TestCmdlinePrintsWhatToAdd(t *testing.T) {

@@ -65,7 +65,7 @@ func TestABadValueOfAnyFlagIsACommandLineThatIsNotUnderstood(t *testing.T) {
 				value = "nonsense"
 			}
 			walked++
-			args := append(strings.Fields(cmd.CommandPath())[1:], also[cmd.CommandPath()]...)
+			args := slices.Concat(strings.Fields(cmd.CommandPath())[1:], also[cmd.CommandPath()])
 			if f.Value.Type() == "bool" {
 				args = append(args, "--"+f.Name+"="+value)
 			} else {
@@ -259,9 +259,13 @@ func TestAnImageCannotTalkToTheTerminal(t *testing.T) {
 		ukiSection{".cmdline", "second"},
 	)
 	for _, args := range [][]string{
-		{"uki", "inspect", image}, {"uki", "inspect", "-o", "json", image}, {"uki", "edit", image, "--append", "x=y", "--out", image + ".out"},
-		{"uki", "edit", image, "--nametag", "--out", image + ".out"}, {"cmdline", "check", "talos.hostname.wait=2m" + hostile},
-		{"uki", "inspect", "no" + hostile}, {"initramfs", "inspect", "no" + hostile},
+		{"uki", "inspect", image},
+		{"uki", "inspect", "-o", "json", image},
+		{"uki", "edit", image, "--append", "x=y", "--out", image + ".out"},
+		{"uki", "edit", image, "--nametag", "--out", image + ".out"},
+		{"cmdline", "check", "talos.hostname.wait=2m" + hostile},
+		{"uki", "inspect", "no" + hostile},
+		{"initramfs", "inspect", "no" + hostile},
 	} {
 		var stdout, stderr bytes.Buffer
 		_ = cli.Execute(rootCommand(), args, &stdout, &stderr)

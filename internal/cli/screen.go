@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -25,7 +26,7 @@ func NewScreen(to io.Writer) *Screen { return &Screen{to: to} }
 
 // Write prints.
 func (s *Screen) Write(p []byte) (int, error) {
-	text := append(s.half, p...)
+	text := slices.Concat(s.half, p)
 	s.half = nil
 	var out []byte
 	for len(text) > 0 {
