@@ -1,0 +1,6 @@
+//go:build !race
+
+package initramfs
+
+// underRace is whether the race detector looks on.
+const underRace = false
