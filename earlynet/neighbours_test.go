@@ -167,7 +167,7 @@ func killed(t testing.TB) {
 
 func TestRunThatIsKilled(t *testing.T) {
 	if os.Getenv("NAMETAG_TEST_KILLED") == "" {
-		t.Skip("a part of others")
+		return // a part of others
 	}
 	n, err := Open(context.Background(), Config{NICs: []string{"eth0"}, Methods: []Method{LinkLocal}, Destinations: []netip.Addr{metadata}, Observer: func(e Event) {
 		_, _ = os.Stdout.WriteString(e.String() + "\n")

@@ -62,7 +62,7 @@ func use(ctx context.Context) error {
 
 func TestOneOfTwo(t *testing.T) {
 	if os.Getenv("NAMETAG_TEST_ONE_OF_TWO") == "" {
-		t.Skip("a part of others")
+		return // a part of others
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -29,7 +29,10 @@ func File(path string, mode fs.FileMode, write func(*os.File) error) (err error)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(unnamed(err, path), ignoreClosed(f.Close()), os.Remove(f.Name()))
+			err = unnamed(err, path)
+			if left := errors.Join(ignoreClosed(f.Close()), os.Remove(f.Name())); left != nil {
+				err = errors.Join(err, left) // else the error stays what it is
+			}
 		}
 	}()
 	if err := write(f); err != nil {

@@ -18,7 +18,7 @@ const tableBegins, tableEnds = "<!-- attacks -->\n", "<!-- end of attacks -->\n"
 // TestAttackTable measures how long a name takes under each attack, 20 times, and writes it into a page.
 func TestAttackTable(t *testing.T) {
 	if *updateAttacks == "" {
-		t.Skip("make attacks writes the table; without -update-attacks there is nothing to do")
+		return // nothing is asked for: make attacks
 	}
 	const runs = 20
 	var table strings.Builder
