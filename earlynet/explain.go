@@ -53,7 +53,7 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 	mac := net.HardwareAddr(next.mac[:])
 	switch {
 	case err != nil || next.state == 0:
-		return nil
+		return nil //nolint:nilerr // nothing is known of it, so nothing is said
 	case next.state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
 		return fmt.Errorf("%v does not answer ARP", hop)
 	case c.strict(p.Interface):

@@ -73,7 +73,7 @@ func (ctrl *HostnameWaitController) Run(ctx context.Context, r controller.Runtim
 	var elsewhere *identity.NotPresentError
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // the runtime ends us, and asks for no reason
 	case errors.As(err, &elsewhere):
 		return ctrl.publish(ctx, r, false, err.Error())
 	case err != nil:
