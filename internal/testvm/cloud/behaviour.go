@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -213,6 +214,22 @@ func InTurn(bs ...Behaviour) Behaviour {
 				return
 			}
 			bs[min(i, len(bs)-1)].around(right).ServeHTTP(w, r)
+		})
+	}}
+}
+
+// First gives the first n requests, whatever their paths, this behaviour, and all that come later the right answers.
+// What it says below HTTP is left out.
+func First(n int64, b Behaviour) Behaviour {
+	var seen atomic.Int64
+	return Behaviour{Wrap: func(right http.Handler) http.Handler {
+		bad := b.around(right)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if seen.Add(1) > n {
+				right.ServeHTTP(w, r)
+				return
+			}
+			bad.ServeHTTP(w, r)
 		})
 	}}
 }
