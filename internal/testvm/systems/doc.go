@@ -4,6 +4,6 @@
 // see: one that starts as early as a service can, and one ten seconds after a lease
 // that carries another name is in effect.
 //
-// The root is made once (hack/os-deps) and kept in .cache/os, and so are the images
+// The root is made once (hack/os-deps) and kept in the user's cache, and so are the images
 // that are made of it, until what is in them changes.
 package systems

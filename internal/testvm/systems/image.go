@@ -57,7 +57,7 @@ func (i Image) File(kind Initrd) (string, error) {
 
 // Make makes the image with this binary of nametag, or finds it made. base is what hack/os-deps prints.
 func Make(ctx context.Context, deps qemu.Deps, base, binary string) (Image, error) {
-	cache := filepath.Join(deps.Repo, ".cache/os")
+	cache := filepath.Dir(base)
 	stage, err := os.MkdirTemp(cache, "stage-")
 	if err != nil {
 		return Image{}, err
