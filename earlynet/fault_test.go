@@ -99,9 +99,9 @@ func TestFaults(t *testing.T) {
 	t.Run("an address that is added while all of them are read anew is not taken for a lost one", func(t *testing.T) {
 		plug(t)
 		restored(t)
-		var late *attempt
+		var added atomic.Pointer[attempt] // the link's own goroutine asks for addresses too
 		n := openFaulty(context.Background(), t, Config{Methods: []Method{IPv6}}, func(m netlink.Message) unix.Errno {
-			if m.Header.Type == unix.RTM_GETADDR && late != nil {
+			if late := added.Load(); m.Header.Type == unix.RTM_GETADDR && late != nil {
 				late.mu.Lock()
 				late.prefix = netip.MustParsePrefix("169.254.7.7/32") // as if it were added after the answer
 				late.mu.Unlock()
@@ -111,7 +111,8 @@ func TestFaults(t *testing.T) {
 		n.mu.Lock()
 		c := n.order[0]
 		n.mu.Unlock()
-		late = c.begin(LinkLocal)
+		late := c.begin(LinkLocal)
+		added.Store(late)
 		if err := n.refreshAddresses(); err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func TestFaults(t *testing.T) {
 			t.Error("it is taken for lost")
 		default:
 		}
-		late = nil
+		added.Store(nil)
 	})
 	t.Run("lost notifications are made up for, though the kernel has no memory for the answer at first", func(t *testing.T) {
 		c := plug(t)
