@@ -161,7 +161,7 @@ docs: ## writes what the documentation takes from the code; a test says where th
 
 # Its packages are those of the lock file; npm runs no script of theirs.
 .PHONY: site
-site: build ## dist/site: the documentation as a static site, with search
+site: build audit ## dist/site: the documentation as a static site, with search
 	@command -v npm >/dev/null || { echo 'site: npm is missing: apt-get install npm (Node.js 20 or later)' >&2; exit 1; }
 	@echo 'site: fetching VitePress, as site/package-lock.json has it'
 	@cd site && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent build
