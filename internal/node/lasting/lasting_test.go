@@ -3,13 +3,14 @@ package lasting
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 // newRoot is a root with these files.
@@ -111,21 +112,7 @@ func TestThereIsNothingToPinWithoutAName(t *testing.T) {
 
 // TestARootThatCannotBeWritten mounts in a namespace of its own: it runs itself again there.
 func TestARootThatCannotBeWritten(t *testing.T) {
-	if os.Getenv("NAMETAG_TEST_MOUNT") == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestARootThatCannotBeWritten$", "-test.v")
-		cmd.Env = append(os.Environ(), "NAMETAG_TEST_MOUNT=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-		}
-		out, err := cmd.CombinedOutput()
-		switch {
-		case errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "":
-			t.Skip("SKIPPED: this needs user namespaces, which this machine refuses")
-		case err != nil:
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !helpertest.WithMounts(t) {
 		return
 	}
 	// mounted is a file system with these files; readOnly and readWrite remount it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 func example() *identity.Identity {
@@ -191,21 +191,7 @@ func TestRead(t *testing.T) {
 
 // TestMountRun mounts in a namespace of its own: it runs itself again there.
 func TestMountRun(t *testing.T) {
-	if os.Getenv("NAMETAG_TEST_MOUNT") == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestMountRun$", "-test.v")
-		cmd.Env = append(os.Environ(), "NAMETAG_TEST_MOUNT=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-		}
-		out, err := cmd.CombinedOutput()
-		switch {
-		case errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "":
-			t.Skip("SKIPPED: this needs user namespaces, which this machine refuses")
-		case err != nil:
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !helpertest.WithMounts(t) {
 		return
 	}
 	run := filepath.Join(t.TempDir(), "run")
