@@ -147,6 +147,16 @@ func (r *run) headStart(ctx context.Context) {
 	}
 }
 
+// look takes over what the memory has already given. Whoever waits for several things at once hears of them in any
+// order; what was there before the answer must count beside it, or an operator's name would count by luck.
+func (r *run) look() {
+	select {
+	case recall := <-r.memory:
+		r.remember(recall)
+	default:
+	}
+}
+
 // remember takes over what was found.
 func (r *run) remember(recall Recall) {
 	r.recall, r.memory = recall.For(r.Instance), nil
@@ -181,6 +191,7 @@ func (r *run) loop(ctx context.Context) (Outcome, error) {
 	var again <-chan time.Time
 	begun := false
 	for {
+		r.look()
 		switch v := Decide(r.Policy, r.recall, r.stage, name(got.id), r.refused != ""); v {
 		case KeepAsking:
 			if !begun {

@@ -205,3 +205,28 @@ func TestASearchThatIsStoppedComesUpWithNoName(t *testing.T) {
 		}
 	})
 }
+
+// Both are there at the same moment, and what was remembered counts each time, not by luck.
+func TestAnAnswerNeverOvertakesAMemoryThatIsThere(t *testing.T) {
+	for _, tt := range []struct {
+		memory Recall
+		want   Verdict
+	}{{known, TakeRenamed}, {Recall{Explicit: "by-hand", ExplicitFrom: "config.yaml"}, Explicit}} {
+		for range 100 {
+			memory, answers := make(chan Recall, 1), make(chan answer, 1)
+			memory <- tt.memory
+			answers <- answer{id: &identity.Identity{Hostname: "web-2", InstanceID: "42", Source: "hetzner"}}
+			asking := func(ctx context.Context) (*identity.Identity, error) { // its answer is there already
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			r := &run{
+				Search: Search{Policy: procfs.Default(), Instance: "42", Ask: asking},
+				memory: memory, answers: answers, silence: time.NewTimer(time.Hour),
+			}
+			if o, err := r.loop(t.Context()); err != nil || o.Verdict != tt.want {
+				t.Fatalf("%v, %v; wanted: %v", o.Verdict, err, tt.want)
+			}
+		}
+	}
+}
