@@ -64,6 +64,11 @@ func example() *figures {
 			{Name: dhclientCurl},
 			{Name: "absent", Missing: "absent is not installed (Debian: none)"},
 		},
+		Starts: []startFigures{
+			{Name: startHTTP, Size: 8 << 20, Runs: []float64{2}, Init: []initFigures{{"net/http", 0.025, 800}}},
+			{Name: startNametag, Size: 11 << 20, Runs: []float64{2, 2.2, 2.4}, Init: []initFigures{{"compress/flate", 0.03, 400}, {"net/http", 0.02, 800}}},
+		},
+		StartLoad: "0.10",
 		Series: []series{
 			{Shape: "public", Load: "9.50", Rows: []row{
 				{Client: bareLinkLocal, Trips: 3, Name: []float64{4}, Exit: []float64{5}},
@@ -84,6 +89,8 @@ func example() *figures {
 func TestPromises(t *testing.T) {
 	want := map[string]bool{
 		"public, no round-trip time: at most 1.5 × the bare link-local prototype": true,
+		"wanted: at most 1.15 × the same prototype, linked statically":            false,
+		"a start: at most 1.15 × that of a program that imports net/http alone":   true,
 		"and at least 5 × faster than dhclient + curl":                            false,
 		"and at least 5 × faster than the best other client":                      false,
 		"public, 5ms, 20 % loss each way: 99th percentile of 200 runs under 1 s":  false, // one run is not 200
@@ -110,7 +117,12 @@ func TestReport(t *testing.T) {
 		"| dhcpcd + curl | 3 | 2 | none | 500 | none | none | 600 | – | – |",
 		"**not measured:** absent is not installed (Debian: none)",
 		"with a load average between 9.50 and 12.00",
-		"| 1.38 × (1.67 × the same, linked statically) | held |",
+		"| 1.38 × | held |",
+		"| 1.67 ×, 2.2 ms more | **not held** |",
+		"| 1.10 × | held |",
+		"| nametag --version | 11.0 | 2.20 | 2.00 | 2.40 | 0.050 |",
+		"| compress/flate | 0.030 | 60 % | 400 | – |",
+		"| net/http | 0.020 | 40 % | 800 | 0.025 |",
 		"| and at least 5 × faster than dhclient + curl | 4.0 × | **not held** |",
 	} {
 		if !strings.Contains(text, want) {
@@ -337,6 +349,41 @@ func TestTurns(t *testing.T) {
 		}
 		if len(it.runs) != leastRuns {
 			t.Errorf("%d runs, want %d", len(it.runs), leastRuns)
+		}
+	})
+}
+
+func TestStarts(t *testing.T) {
+	t.Run("the runtime's trace is read", func(t *testing.T) {
+		got, err := parseInits("init net/http @0.71 ms, 0.033 ms clock, 8472 bytes, 62 allocs\nv1.0.0\n")
+		if want := []initFigures{{"net/http", 0.033, 8472}}; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%v, %v", got, err)
+		}
+		if got, err := parseInits("init net/http took long\n"); err == nil {
+			t.Errorf("a line of another shape is %v", got)
+		}
+	})
+	t.Run("a program of this Go has one", func(t *testing.T) {
+		binary := filepath.Join(t.TempDir(), "nethttp")
+		if err := build(t.Context(), binary, "internal/testvm/bench/start/nethttp"); err != nil {
+			t.Fatal(err)
+		}
+		trace, err := inits(t.Context(), []string{binary})
+		if err != nil || len(trace) < 10 {
+			t.Errorf("%d packages, %v", len(trace), err)
+		}
+	})
+	t.Run("the median of each package, in order of time", func(t *testing.T) {
+		got := middle(map[string][]initFigures{
+			"a": {{"a", 0.01, 1}, {"a", 0.02, 1}, {"a", 0.5, 1}}, "b": {{"b", 0.03, 2}}, "c": {{"c", 0.0001, 3}},
+		})
+		if want := []initFigures{{"b", 0.03, 2}, {"a", 0.02, 1}}; !reflect.DeepEqual(got, want) {
+			t.Errorf("%v", got)
+		}
+	})
+	t.Run("a program that fails is an error", func(t *testing.T) {
+		if took, err := start(t.Context(), []string{"/bin/false"}); err == nil {
+			t.Errorf("it took %s", took)
 		}
 	})
 }

@@ -29,7 +29,10 @@ type figures struct {
 	Machine machineFigures  `json:"machine"`
 	Quick   bool            `json:"quick,omitempty"`
 	Clients []clientFigures `json:"clients"`
-	Series  []series        `json:"series"`
+	Starts  []startFigures  `json:"starts,omitempty"`
+	// StartLoad is the load average when the starts were measured.
+	StartLoad string   `json:"start_load_average,omitempty"`
+	Series    []series `json:"series"`
 }
 
 type machineFigures struct {

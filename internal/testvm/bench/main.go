@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type options struct {
 	quick      bool
 	render     bool
 	install    bool
+	starts     bool
 	wanted     string
 	conditions string
 }
@@ -42,6 +44,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "fewer runs and conditions: a look in a minute or two, not a comparison")
 	flag.BoolVar(&o.render, "render", false, "measure nothing; make table and picture anew from the figures in -out")
 	flag.BoolVar(&o.install, "install", true, "as root on Debian, install the clients that are missing")
+	flag.BoolVar(&o.starts, "starts", false, "measure what starts cost only, and keep the other figures in -out")
 	flag.StringVar(&o.wanted, "clients", "", "a regular expression: measure these clients only")
 	flag.StringVar(&o.conditions, "conditions", "", "a regular expression: measure under these conditions only, such as 'public, 0s', and keep the figures of the others")
 	flag.Parse()
@@ -68,6 +71,9 @@ func bench(ctx context.Context, o options) error {
 	// From here on perhaps as the only user of a user namespace.
 	if err := netns.Enter(); err != nil {
 		return err
+	}
+	if o.starts {
+		return startsOnly(ctx, o)
 	}
 	f, err := measureAll(ctx, os.Stderr, o)
 	if err != nil {
@@ -125,6 +131,11 @@ func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures,
 			return nil, err
 		}
 	}
+	fmt.Fprintf(progress, "bench: starts\n")
+	f.StartLoad = load1()
+	if f.Starts, err = starts(ctx, t); err != nil {
+		return nil, err
+	}
 	fmt.Fprintf(progress, "bench: peak memory\n")
 	if err := memory(ctx, all, f); err != nil {
 		return nil, err
@@ -134,6 +145,35 @@ func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures,
 	}
 	f.Machine.Took = time.Since(began).Round(time.Second).String()
 	return f, nil
+}
+
+// startsOnly measures starts, and puts them beside the figures that are there.
+func startsOnly(ctx context.Context, o options) (err error) {
+	f, err := load(filepath.Join(o.out, figuresFile))
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "nametag-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	t, err := prepare(ctx, dir, o.nametag)
+	if err != nil {
+		return err
+	}
+	f.StartLoad = load1()
+	if f.Starts, err = starts(ctx, t); err != nil {
+		return err
+	}
+	if err := write(o.out, f); err != nil {
+		return err
+	}
+	b := new(strings.Builder)
+	startTable(b, f)
+	promised(b, f)
+	_, err = io.WriteString(os.Stdout, b.String())
+	return err
 }
 
 // lanes is how many clients that wait for timers may run beside one another.

@@ -32,6 +32,7 @@ func markdown(f *figures) string {
 	inShort(b, f)
 	fmt.Fprintf(b, "\n"+method, bound)
 
+	startTable(b, f)
 	b.WriteString("\n## The clients\n\nPeak memory is that of the largest process; the size that of a client's own programs, without shell, ip, interpreter\nand shared libraries.\n\n")
 	b.WriteString("| client | peak RSS MiB | size MiB | as zstd MiB | |\n| --- | ---: | ---: | ---: | --- |\n")
 	for _, c := range f.Clients {
