@@ -38,7 +38,7 @@ func (o *auditOptions) watchFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.watch.on, "watch", false, "audit until a signal comes, and serve /metrics, /healthz, /readyz and a page")
 	f.StringVar(&o.watch.listen, "listen", "127.0.0.1:9477", "with --watch: where to serve")
-	f.DurationVar(&o.watch.interval, "interval", time.Minute, "with --watch: how often to look, besides after each change of a node")
+	f.DurationVar(&o.watch.interval, "interval", time.Minute, "with --watch: how often to look, besides after each change in Kubernetes and Cluster API")
 	f.StringVar(&o.watch.lease, "leader-elect", "", "with --watch: of several processes only the holder of this Lease audits, NAMESPACE/NAME")
 	f.BoolVar(&o.watch.events, "events", false, "with --watch: make an Event on the node of a finding that comes or goes")
 }
@@ -70,18 +70,9 @@ func (o *auditOptions) runWatch(ctx context.Context, cmd *cobra.Command) error {
 			return usage("--events: %w", err)
 		}
 	}
-	var nodes []*source.WatchedNodes
-	for i, r := range readers {
-		k, ok := r.(*source.Kubernetes)
-		if !ok {
-			continue
-		}
-		watched, err := source.NewWatchedNodes(k.Config, w.Changed)
-		if err != nil {
-			return usage("kubernetes: %w", err)
-		}
-		readers[i] = watched
-		nodes = append(nodes, watched)
+	watching, err := watched(readers, w.Changed)
+	if err != nil {
+		return err
 	}
 	w.Readers = readers
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.watch.listen)
@@ -93,12 +84,12 @@ func (o *auditOptions) runWatch(ctx context.Context, cmd *cobra.Command) error {
 	go func() { served <- server.Serve(listener) }()
 	w.Log.Info("listening", "address", listener.Addr().String(), "version", o.version)
 	run := func(ctx context.Context) {
-		var watching sync.WaitGroup
-		for _, n := range nodes {
-			watching.Go(func() { n.Run(ctx) })
+		var all sync.WaitGroup
+		for _, s := range watching {
+			all.Go(func() { s.Run(ctx) })
 		}
 		w.Run(ctx)
-		watching.Wait()
+		all.Wait()
 	}
 	if o.watch.lease == "" {
 		run(ctx)
@@ -114,6 +105,29 @@ func (o *auditOptions) runWatch(ctx context.Context, cmd *cobra.Command) error {
 		return &exitError{exitSource, err}
 	}
 	return nil
+}
+
+// watched puts sources that are watched in the place of those that can be, and gives them.
+func watched(readers []source.Reader, changed func()) ([]source.Watched, error) {
+	var all []source.Watched
+	for i, r := range readers {
+		var w source.Watched
+		var err error
+		switch r := r.(type) {
+		case *source.Kubernetes:
+			w, err = source.NewWatchedNodes(r.Config, changed)
+		case *source.ClusterAPI:
+			w, err = source.NewWatchedClusterAPI(r, changed)
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, usage("%s: %w", r.Source(), err)
+		}
+		readers[i] = w
+		all = append(all, w)
+	}
+	return all, nil
 }
 
 // elected runs while this process holds the lease. Having lost it, it ends: what starts it anew starts with nothing old in mind.

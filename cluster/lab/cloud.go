@@ -188,8 +188,21 @@ func pagination(page, per, total int) *schema.MetaPagination {
 	return p
 }
 
+// serverType is most of a server's bytes, as it is in the real API: it comes with its prices everywhere.
+var serverType = func() schema.ServerType {
+	t := schema.ServerType{ID: 109, Name: "cpx32", Description: "CPX 32", Cores: 4, Memory: 8, Disk: 160, StorageType: "local", CPUType: "shared", Architecture: "x86"}
+	for _, location := range []string{"fsn1", "nbg1", "hel1", "ash", "hil", "sin"} {
+		price := schema.PricingServerTypePrice{Location: location}
+		price.PriceHourly.Net, price.PriceHourly.Gross = "0.0168000000", "0.0199920000000000"
+		price.PriceMonthly.Net, price.PriceMonthly.Gross = "10.4900000000", "12.4831000000000000"
+		t.Prices = append(t.Prices, price)
+	}
+	return t
+}()
+
 func (s Server) schema() schema.Server {
 	out := schema.Server{ID: s.ID, Name: s.Name, Status: cmp.Or(s.Status, "running"), Created: s.Created}
+	out.ServerType = serverType
 	out.PublicNet.IPv4.IP = s.IPv4
 	out.PublicNet.IPv6.IP = s.IPv6
 	for network, ip := range s.Private {

@@ -20,9 +20,12 @@ import (
 	"syscall"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -197,6 +200,7 @@ var standInServes = map[string][]metav1.APIResource{
 type standIn struct {
 	mu      sync.Mutex
 	objects map[string]*unstructured.Unstructured // by path
+	nodes   map[string]*corev1.Node               // the same, as far as they were asked for in the binary form
 	order   []string
 	hasCAPI bool
 	// Fault is asked before every request; what it returns is answered.
@@ -223,7 +227,7 @@ type StandIn struct {
 
 // NewStandIn starts one.
 func NewStandIn(clusterAPI bool) *StandIn {
-	s := &standIn{objects: map[string]*unstructured.Unstructured{}, hasCAPI: clusterAPI, more: make(chan struct{}), broken: make(chan struct{})}
+	s := &standIn{objects: map[string]*unstructured.Unstructured{}, nodes: map[string]*corev1.Node{}, hasCAPI: clusterAPI, more: make(chan struct{}), broken: make(chan struct{})}
 	server := httptest.NewTLSServer(s)
 	return &StandIn{Kube: &Kube{
 		What: "a small stand-in for the API server",
@@ -250,6 +254,13 @@ func (s *StandIn) Add(resource schema.GroupVersionResource, o *unstructured.Unst
 		prefix = "api/" + resource.Version
 	}
 	s.s.put(prefix+"/"+resource.Resource+"/"+o.GetNamespace()+"/"+o.GetName(), o)
+}
+
+// ServeClusterAPI begins or ends to serve the kinds of Cluster API.
+func (s *StandIn) ServeClusterAPI(serve bool) {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	s.s.hasCAPI = serve
 }
 
 // Cut ends every watch that goes on.
@@ -406,6 +417,7 @@ func (s *standIn) put(key string, o *unstructured.Unstructured) {
 		kind = "ADDED"
 	}
 	s.objects[key] = o
+	delete(s.nodes, key)
 	s.note(key, kind, o)
 }
 
@@ -468,12 +480,37 @@ func (s *standIn) list(w http.ResponseWriter, r *http.Request, prefix string) {
 		to = from + limit
 		list["metadata"].(map[string]any)["continue"] = strconv.Itoa(to)
 	}
+	if prefix == "api/v1/nodes/" && strings.Contains(r.Header.Get("Accept"), runtime.ContentTypeProtobuf) {
+		s.listNodes(w, keys[from:to], list["metadata"].(map[string]any))
+		return
+	}
 	items := make([]any, 0, to-from)
 	for _, k := range keys[from:to] {
 		items = append(items, s.objects[k].Object)
 	}
 	list["items"] = items
 	kubeAnswer(w, http.StatusOK, list)
+}
+
+// listNodes answers in Kubernetes' binary form, as the API server does whoever takes it.
+func (s *standIn) listNodes(w http.ResponseWriter, keys []string, meta map[string]any) {
+	list := &corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}}
+	list.ResourceVersion, _ = meta["resourceVersion"].(string)
+	list.Continue, _ = meta["continue"].(string)
+	for _, k := range keys {
+		n := s.nodes[k]
+		if n == nil {
+			n = &corev1.Node{}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.objects[k].Object, n); err != nil {
+				kubeStatus(w, http.StatusInternalServerError, "InternalError", err.Error())
+				return
+			}
+			s.nodes[k] = n
+		}
+		list.Items = append(list.Items, *n)
+	}
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+	_ = protobuf.NewSerializer(nil, nil).Encode(list, w) //nolint:errcheck // the client has gone
 }
 
 func kubeAnswer(w http.ResponseWriter, code int, body any) {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
@@ -25,72 +28,138 @@ type ClusterAPI struct {
 // Source is audit.ClusterAPI.
 func (*ClusterAPI) Source() audit.Source { return audit.ClusterAPI }
 
-// Read asks which versions are served and reads the preferred one of each kind.
-func (c *ClusterAPI) Read(ctx context.Context, into *audit.Snapshot) error {
+// The kinds that are read, by group and resource.
+const (
+	clusters = "cluster.x-k8s.io/clusters"
+	machines = "cluster.x-k8s.io/machines"
+)
+
+var controlPlanes = []string{"controlplane.cluster.x-k8s.io/taloscontrolplanes", "controlplane.cluster.x-k8s.io/kubeadmcontrolplanes"}
+
+func (c *ClusterAPI) clients() (*discovery.DiscoveryClient, dynamic.Interface, error) {
 	config := quick(c.Config)
 	finder, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	client, err := dynamic.NewForConfig(config)
+	return finder, client, err
+}
+
+// served asks which versions are served, and has the preferred one of each kind.
+func (c *ClusterAPI) served(finder *discovery.DiscoveryClient) (map[string]schema.GroupVersionResource, error) {
+	served, err := Served(finder, "cluster.x-k8s.io", "controlplane.cluster.x-k8s.io")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	served, err := preferred(ctx, finder)
-	if err != nil {
-		return err
-	}
-	machines, ok := served["cluster.x-k8s.io/machines"]
-	if !ok {
+	if served[machines].Empty() {
 		if c.Required {
-			return fmt.Errorf("the cluster serves no machines of cluster.x-k8s.io: is this the management cluster?")
+			return nil, fmt.Errorf("the cluster serves no machines of cluster.x-k8s.io: is this the management cluster?")
 		}
-		return errNotServed
+		return nil, errNotServed
 	}
-	paused := map[string]bool{}
-	if clusters, ok := served["cluster.x-k8s.io/clusters"]; ok {
-		err := pages(ctx, client.Resource(clusters), func() { clear(paused) }, func(o *unstructured.Unstructured) error {
-			spec, _, _ := unstructured.NestedBool(o.Object, "spec", "paused")
-			paused[o.GetNamespace()+"/"+o.GetName()] = spec || isPaused(o)
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("clusters: %w", err)
-		}
+	return served, nil
+}
+
+// Read asks which versions are served and reads the preferred one of each kind, all at the same time.
+func (c *ClusterAPI) Read(ctx context.Context, into *audit.Snapshot) error {
+	finder, client, err := c.clients()
+	if err != nil {
+		return err
 	}
-	err = pages(ctx, client.Resource(machines), func() { into.Machines = nil }, func(o *unstructured.Unstructured) error {
-		into.Machines = append(into.Machines, machine(o))
+	served, err := c.served(finder)
+	if err != nil {
+		return err
+	}
+	var parts clusterAPIParts
+	planes := make([][]audit.ControlPlane, len(controlPlanes))
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return listAll(ctx, client, served[clusters], &parts.clusters, pauseOf) })
+	all.Go(func() error { return listAll(ctx, client, served[machines], &parts.machines, machine) })
+	for i, name := range controlPlanes {
+		all.Go(func() error { return listAll(ctx, client, served[name], &planes[i], controlPlane) })
+	}
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	parts.planes = slices.Concat(planes...)
+	parts.put(into)
+	return nil
+}
+
+// listAll reads all objects of a resource; the empty one has none.
+func listAll[T any](
+	ctx context.Context, client dynamic.Interface, resource schema.GroupVersionResource, into *[]T, of func(*unstructured.Unstructured) T,
+) error {
+	if resource.Empty() {
 		return nil
+	}
+	_, err := pages(ctx, listObjects(client.Resource(resource)), func() { *into = nil }, func(o *unstructured.Unstructured) {
+		*into = append(*into, of(o))
 	})
 	if err != nil {
-		return fmt.Errorf("machines: %w", err)
-	}
-	for _, kind := range []string{"controlplane.cluster.x-k8s.io/taloscontrolplanes", "controlplane.cluster.x-k8s.io/kubeadmcontrolplanes"} {
-		resource, ok := served[kind]
-		if !ok {
-			continue
-		}
-		var found []audit.ControlPlane
-		err := pages(ctx, client.Resource(resource), func() { found = nil }, func(o *unstructured.Unstructured) error {
-			cluster := o.GetLabels()["cluster.x-k8s.io/cluster-name"]
-			for _, owner := range o.GetOwnerReferences() {
-				if owner.Kind == "Cluster" {
-					cluster = owner.Name
-				}
-			}
-			source, _, _ := unstructured.NestedString(o.Object, "spec", "controlPlaneConfig", "controlplane", "hostname", "source")
-			found = append(found, audit.ControlPlane{
-				Namespace: o.GetNamespace(), Name: o.GetName(), Kind: o.GetKind(), Cluster: cluster, HostnameSource: source,
-				Paused: isPaused(o) || paused[o.GetNamespace()+"/"+cluster],
-			})
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", kind, err)
-		}
-		into.ControlPlanes = append(into.ControlPlanes, found...)
+		return fmt.Errorf("%s: %w", resource.Resource, err)
 	}
 	return nil
+}
+
+func listObjects(client dynamic.ResourceInterface) lister[*unstructured.Unstructured] {
+	return func(ctx context.Context, o metav1.ListOptions) ([]*unstructured.Unstructured, metav1.ListInterface, error) {
+		list, err := client.List(ctx, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		items := make([]*unstructured.Unstructured, len(list.Items))
+		for i := range list.Items {
+			items[i] = &list.Items[i]
+		}
+		return items, list, nil
+	}
+}
+
+// clusterAPIParts are the objects that were read, each for itself.
+type clusterAPIParts struct {
+	clusters []clusterPause
+	machines []audit.Machine
+	planes   []audit.ControlPlane
+}
+
+// put puts them together: a control plane is paused with its cluster.
+func (p *clusterAPIParts) put(into *audit.Snapshot) {
+	paused := map[string]bool{}
+	for _, c := range p.clusters {
+		paused[c.key] = c.paused
+	}
+	for _, plane := range p.planes {
+		plane.Paused = plane.Paused || paused[plane.Namespace+"/"+plane.Cluster]
+		into.ControlPlanes = append(into.ControlPlanes, plane)
+	}
+	into.Machines = p.machines
+}
+
+// clusterPause is a Cluster, by namespace and name, and whether it is paused.
+type clusterPause struct {
+	key    string
+	paused bool
+}
+
+func pauseOf(o *unstructured.Unstructured) clusterPause {
+	spec, _, _ := unstructured.NestedBool(o.Object, "spec", "paused")
+	return clusterPause{o.GetNamespace() + "/" + o.GetName(), spec || isPaused(o)}
+}
+
+// controlPlane makes of an object what the audit looks at; whether its cluster is paused it does not know.
+func controlPlane(o *unstructured.Unstructured) audit.ControlPlane {
+	cluster := o.GetLabels()["cluster.x-k8s.io/cluster-name"]
+	for _, owner := range o.GetOwnerReferences() {
+		if owner.Kind == "Cluster" {
+			cluster = owner.Name
+		}
+	}
+	source, _, _ := unstructured.NestedString(o.Object, "spec", "controlPlaneConfig", "controlplane", "hostname", "source")
+	return audit.ControlPlane{
+		Namespace: o.GetNamespace(), Name: o.GetName(), Kind: o.GetKind(), Cluster: cluster, HostnameSource: source, Paused: isPaused(o),
+	}
 }
 
 func isPaused(o *unstructured.Unstructured) bool {
@@ -98,15 +167,15 @@ func isPaused(o *unstructured.Unstructured) bool {
 	return paused
 }
 
-// preferred has, by group/resource, the version that the server prefers, of Cluster API's groups only.
-func preferred(_ context.Context, finder *discovery.DiscoveryClient) (map[string]schema.GroupVersionResource, error) {
+// Served has, by group/resource, the version that the server prefers, of those groups only.
+func Served(finder *discovery.DiscoveryClient, wanted ...string) (map[string]schema.GroupVersionResource, error) {
 	groups, err := finder.ServerGroups()
 	if err != nil {
 		return nil, err
 	}
 	served := map[string]schema.GroupVersionResource{}
 	for _, g := range groups.Groups {
-		if g.Name != "cluster.x-k8s.io" && g.Name != "controlplane.cluster.x-k8s.io" {
+		if !slices.Contains(wanted, g.Name) {
 			continue
 		}
 		versions := append([]string{g.PreferredVersion.GroupVersion}, "")[:1]

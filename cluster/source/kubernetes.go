@@ -3,16 +3,13 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
+	typed "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/nametag-boot/nametag/cluster/audit"
@@ -24,26 +21,46 @@ type Kubernetes struct{ Config *rest.Config }
 // Source is audit.Kubernetes.
 func (*Kubernetes) Source() audit.Source { return audit.Kubernetes }
 
-// Nodes is the resource.
-var Nodes = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
-
 // uninitialized is the taint that only a cloud controller takes away.
 const uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
 
 // Read lists the nodes.
 func (k *Kubernetes) Read(ctx context.Context, into *audit.Snapshot) error {
-	client, err := dynamic.NewForConfig(quick(k.Config))
+	client, err := nodesOf(k.Config)
 	if err != nil {
 		return err
 	}
 	var nodes []audit.Node
-	err = pages(ctx, client.Resource(Nodes), func() { nodes = nil }, func(item *unstructured.Unstructured) error {
-		node, err := Node(item)
-		nodes = append(nodes, node)
-		return err
-	})
+	_, err = pages(ctx, listNodes(client), func() { nodes = nil }, func(n *corev1.Node) { nodes = append(nodes, Node(n)) })
 	into.Nodes = nodes
 	return err
+}
+
+// nodesOf is a client for the nodes that takes them in Kubernetes' own binary form: a tenth of the work that JSON is, and most of
+// what an audit of a large cluster does.
+func nodesOf(config *rest.Config) (typed.NodeInterface, error) {
+	own := quick(config)
+	own.ContentType = runtime.ContentTypeProtobuf
+	own.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	client, err := typed.NewForConfig(own)
+	if err != nil {
+		return nil, err
+	}
+	return client.Nodes(), nil
+}
+
+func listNodes(client typed.NodeInterface) lister[*corev1.Node] {
+	return func(ctx context.Context, o metav1.ListOptions) ([]*corev1.Node, metav1.ListInterface, error) {
+		list, err := client.List(ctx, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		items := make([]*corev1.Node, len(list.Items))
+		for i := range list.Items {
+			items[i] = &list.Items[i]
+		}
+		return items, list, nil
+	}
 }
 
 // quick is the configuration without the client's own brake: a round asks a handful of questions.
@@ -54,42 +71,37 @@ func quick(config *rest.Config) *rest.Config {
 	return own
 }
 
-// pages calls each for every object, 500 of which are in memory at once. A list whose continuation has expired is begun anew,
-// once: then its beginning and its end would be of two moments.
-func pages(ctx context.Context, resource dynamic.ResourceInterface, begin func(), each func(*unstructured.Unstructured) error) error {
+// A lister gives out one page of a list.
+type lister[O any] func(context.Context, metav1.ListOptions) ([]O, metav1.ListInterface, error)
+
+// pages calls each for every object, 500 of which are in memory at once, and gives the version that the list is of. A list whose
+// continuation has expired is begun anew, once: then its beginning and its end would be of two moments.
+func pages[O any](ctx context.Context, list lister[O], begin func(), each func(O)) (version string, err error) {
 	for again := range 2 {
 		begin()
 		opts := metav1.ListOptions{Limit: 500}
 		for {
-			list, err := resource.List(ctx, opts)
+			items, page, err := list(ctx, opts)
 			if (apierrors.IsResourceExpired(err) || apierrors.IsGone(err)) && again == 0 {
 				break
 			}
 			if err != nil {
-				return err
+				return "", err
 			}
-			for i := range list.Items {
-				if err := each(&list.Items[i]); err != nil {
-					return err
-				}
+			for _, item := range items {
+				each(item)
 			}
-			opts.Continue = list.GetContinue()
+			opts.Continue = page.GetContinue()
 			if opts.Continue == "" {
-				return nil
+				return page.GetResourceVersion(), nil
 			}
 		}
 	}
-	return errors.New("the list expired while it was read, twice")
+	return "", errors.New("the list expired while it was read, twice")
 }
 
 // Node makes of an object what the audit looks at.
-func Node(object *unstructured.Unstructured) (audit.Node, error) {
-	unstructured.RemoveNestedField(object.Object, "status", "images") // most of a node's bytes
-	unstructured.RemoveNestedField(object.Object, "metadata", "managedFields")
-	var n corev1.Node
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &n); err != nil {
-		return audit.Node{}, fmt.Errorf("node %s: %w", object.GetName(), err)
-	}
+func Node(n *corev1.Node) audit.Node {
 	node := audit.Node{
 		Name: n.Name, ProviderID: n.Spec.ProviderID, Created: n.CreationTimestamp.Time,
 		Cordoned: n.Spec.Unschedulable, Deleting: n.DeletionTimestamp != nil,
@@ -118,5 +130,5 @@ func Node(object *unstructured.Unstructured) (audit.Node, error) {
 	for _, t := range n.Spec.Taints {
 		node.Uninitialized = node.Uninitialized || t.Key == uninitialized
 	}
-	return node, nil
+	return node
 }

@@ -37,6 +37,13 @@ type Watcher struct {
 // quiet is how long changes are gathered before they make a round.
 const quiet = 2 * time.Second
 
+// share is how far apart requests to the cloud are, on the average, where one change follows the other: half of what its rate limit
+// allows, which is one a second for the whole project.
+const share = 2 * time.Second
+
+// gather is how long changes are gathered after a round that made so many requests to the cloud.
+func gather(requests int) time.Duration { return max(quiet, time.Duration(requests)*share) }
+
 func (w *Watcher) init() {
 	w.once.Do(func() {
 		w.changed = make(chan struct{}, 1)
@@ -61,7 +68,9 @@ func (w *Watcher) Run(ctx context.Context) {
 	w.lead(true)
 	defer w.lead(false)
 	for ctx.Err() == nil {
+		before := w.asked()
 		w.round(ctx)
+		wait := gather(w.asked() - before)
 		next := time.NewTimer(w.Interval)
 		select {
 		case <-ctx.Done():
@@ -69,7 +78,8 @@ func (w *Watcher) Run(ctx context.Context) {
 		case <-w.changed:
 			select {
 			case <-ctx.Done():
-			case <-time.After(quiet):
+			case <-next.C:
+			case <-time.After(wait):
 			}
 			select { // those that came meanwhile are in this round
 			case <-w.changed:
@@ -78,6 +88,17 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 		next.Stop()
 	}
+}
+
+// asked is how many requests were made to clouds so far.
+func (w *Watcher) asked() int {
+	n := 0
+	for _, r := range w.Readers {
+		if c, ok := r.(interface{ Asked() int }); ok {
+			n += c.Asked()
+		}
+	}
+	return n
 }
 
 func (w *Watcher) lead(leading bool) {
