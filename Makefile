@@ -139,6 +139,16 @@ cross: ## both commands for both architectures of Hetzner Cloud
 workstations: ## nametagctl for macOS and Windows, where it edits images and has no lab: bin/darwin, bin/windows
 	for system in darwin windows; do GOOS=$$system $(BUILD) -o $(BIN)/$$system/ ./cmd/nametagctl; done
 
+# With the flags of a release, whose builds these find in the cache. What is for any system is run on one that is not Linux: Node.js.
+.PHONY: elsewhere
+elsewhere: ## macOS and Windows: everything builds and is vetted, the tests too
+	@export CGO_ENABLED=0; for target in darwin/arm64 windows/amd64; do \
+	  echo "elsewhere: $$target"; export GOOS=$${target%/*} GOARCH=$${target#*/}; \
+	  go build -trimpath ./...; go vet -trimpath ./...; \
+	done
+	@command -v node >/dev/null || { echo 'elsewhere: node is missing: apt-get install nodejs' >&2; exit 1; }
+	@PATH="$$PATH:$$(go env GOROOT)/lib/wasm" GOOS=js GOARCH=wasm go test -count=1 -run 'OnAnySystem|ItsContext|NotLinux|LinuxOnly' ./earlynet ./identity
+
 .PHONY: extension
 extension: ## bin/nametag.oci: the system extension for Talos' imager; ARGS='--talos 1.9 --wait 2m' and the like go to nametagctl
 	for arch in amd64 arm64; do GOARCH=$$arch $(NODE_BUILD) -o $(BIN)/$$arch/nametag ./cmd/nametag; done

@@ -60,4 +60,8 @@
 // network namespace; without them it fails with [ErrPermission]. All sockets
 // are opened from ordinary goroutines: a process whose threads are in
 // different network namespaces must not use this package.
+//
+// Links are brought up on Linux only. Elsewhere Open fails with
+// [errors.ErrUnsupported], and Host works as it does here, but for the notice of
+// changes.
 package earlynet

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var (
@@ -100,24 +98,6 @@ func (e *conflictError) Error() string {
 }
 
 func (e *conflictError) Unwrap() error { return ErrConflict }
-
-// exists reports whether err says that the object is there already.
-func exists(err error) bool { return errors.Is(err, unix.EEXIST) }
-
-// gone reports whether err says that the object of a request does not exist
-// (any more), which is what undoing wants.
-func gone(err error) bool {
-	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH) ||
-		errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EADDRNOTAVAIL)
-}
-
-// permission wraps ErrPermission around a refusal and leaves other errors.
-func permission(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w: %w", ErrPermission, err)
-	}
-	return err
-}
 
 // round cuts a duration to what a person reads.
 func round(d time.Duration) time.Duration {

@@ -1,7 +1,11 @@
+//go:build linux
+
 package earlynet
 
 import (
 	"encoding"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -72,3 +76,21 @@ func (r rtnl) close() error { return r.c.Close() }
 type raw []byte
 
 func (b raw) MarshalBinary() ([]byte, error) { return append([]byte(nil), b...), nil }
+
+// exists reports whether err says that the object is there already.
+func exists(err error) bool { return errors.Is(err, unix.EEXIST) }
+
+// gone reports whether err says that the object of a request does not exist
+// (any more), which is what undoing wants.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH) ||
+		errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EADDRNOTAVAIL)
+}
+
+// permission wraps ErrPermission around a refusal and leaves other errors.
+func permission(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: %w", ErrPermission, err)
+	}
+	return err
+}

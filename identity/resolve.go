@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity/dmi"
@@ -137,7 +136,7 @@ func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 // passes reports whether an error is one of those that a machine gets over:
 // the kernel is short of something, or busy.
 func passes(err error) bool {
-	for _, errno := range []unix.Errno{unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EBUSY} {
+	for _, errno := range []syscall.Errno{syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.EBUSY} {
 		if errors.Is(err, errno) {
 			return true
 		}

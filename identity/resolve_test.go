@@ -10,11 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
@@ -849,23 +848,23 @@ func TestOrder(t *testing.T) {
 	})
 	scenario(t, "a network that cannot be opened for want of memory is opened when there is some", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
-		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), identity.OverReluctant(l.FakeNet, unix.ENOMEM, unix.ENOMEM, unix.EMFILE))
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), identity.OverReluctant(l.FakeNet, syscall.ENOMEM, syscall.ENOMEM, syscall.EMFILE))
 		l.named(id, err, "my-server", 3*time.Second, 3*time.Second)
 		said := slices.DeleteFunc(id.Timeline, func(e identity.Event) bool { return e.Kind != identity.EventFailed })
-		if len(said) != 2 || !errors.Is(said[0].Err, unix.ENOMEM) || !errors.Is(said[1].Err, unix.EMFILE) {
+		if len(said) != 2 || !errors.Is(said[0].Err, syscall.ENOMEM) || !errors.Is(said[1].Err, syscall.EMFILE) {
 			l.Errorf("of the failures it says %v", said)
 		}
 	})
 	scenario(t, "a network that never can be opened is a time-out that says why", func(l *lab) {
-		_, err := l.resolve(time.Minute, New(), identity.OverBroken(&earlynet.Error{Op: "open a netlink socket", Err: unix.EMFILE}))
+		_, err := l.resolve(time.Minute, New(), identity.OverBroken(&earlynet.Error{Op: "open a netlink socket", Err: syscall.EMFILE}))
 		var timeout *identity.TimeoutError
-		if !errors.As(err, &timeout) || !errors.Is(err, unix.EMFILE) || time.Since(l.began) != time.Minute {
+		if !errors.As(err, &timeout) || !errors.Is(err, syscall.EMFILE) || time.Since(l.began) != time.Minute {
 			l.Errorf("after %v: %v", time.Since(l.began), err)
 		}
 	})
 	scenario(t, "the wait for a network that cannot be opened ends with its context", func(l *lab) {
-		_, err := l.resolve(1500*time.Millisecond, New(), identity.OverBroken(unix.ENOBUFS))
-		if !errors.Is(err, unix.ENOBUFS) || time.Since(l.began) != 1500*time.Millisecond {
+		_, err := l.resolve(1500*time.Millisecond, New(), identity.OverBroken(syscall.ENOBUFS))
+		if !errors.Is(err, syscall.ENOBUFS) || time.Since(l.began) != 1500*time.Millisecond {
 			l.Errorf("after %v: %v", time.Since(l.began), err)
 		}
 	})

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
@@ -98,6 +99,9 @@ func Resolve(ctx context.Context, src Source) (*Identity, error) {
 // waited for; an event says so.) A name that is proven is returned even if not
 // everything could be undone: events of the kind [EventUndoFailed] say what.
 // Resolve may be called from several goroutines.
+//
+// On a system that is not Linux it takes Resolver.Host; without that the error is
+// a [*ConfigError] that is [errors.ErrUnsupported].
 func (r *Resolver) Resolve(ctx context.Context) (*Identity, error) {
 	run := &resolver{
 		Resolver: *r,
@@ -110,6 +114,9 @@ func (r *Resolver) Resolve(ctx context.Context) (*Identity, error) {
 		run.open = func(ctx context.Context, cfg earlynet.Config) (network, error) {
 			return earlynet.Host(ctx, earlynet.Config{Destinations: cfg.Destinations, Observer: cfg.Observer})
 		}
+	case runtime.GOOS != "linux": // told before what else is missing there, such as a proof
+		_, err := earlynet.Open(ctx, r.Link)
+		return nil, &ConfigError{Field: "Link", Err: err}
 	default:
 		run.open = func(ctx context.Context, cfg earlynet.Config) (network, error) { return earlynet.Open(ctx, cfg) }
 	}

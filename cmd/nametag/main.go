@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command nametag makes a server's name final before its first service starts.
 //
 // As the first process of an initramfs it does so by itself; `nametag apply` is the same for a service of systemd and for

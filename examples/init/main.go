@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command init is the smallest init of one's own that gives its machine a name: the kernel runs it as /init, and it ends in
 // /init.next. The drivers are the kernel's business here, and a record of the boot the next init's.
 package main

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package testvm is the test bench: a node with NICs that are down and bare, plugged into a fake Hetzner Cloud.
 //
 // A scenario is a few lines:

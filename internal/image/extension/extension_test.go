@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"gopkg.in/yaml.v3"
@@ -206,7 +208,7 @@ func TestItIsReproducible(t *testing.T) {
 // serve runs a registry in this process and returns its address.
 func serve(t *testing.T) string {
 	t.Helper()
-	s := httptest.NewServer(registry.New(registry.Logger(quiet)))
+	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://")
 }
@@ -366,5 +368,38 @@ func TestNoHeaderIsPAX(t *testing.T) {
 			t.Fatal(err)
 		}
 		at += 512 + int(size+511)/512*512
+	}
+}
+
+// A moved file is one that the imager takes out of an extension's root into the initramfs.
+type moved struct {
+	mode    int64
+	content []byte
+}
+
+// firmware stands in for the first half of the imager's move: it flattens the image and takes what is below the folder
+// that the release calls its firmware.
+func firmware(t *testing.T, image v1.Image, below string) map[string]moved {
+	t.Helper()
+	files := map[string]moved{}
+	flat := mutate.Extract(image)
+	defer flat.Close()
+	for archive := tar.NewReader(flat); ; {
+		e, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, ok := strings.CutPrefix(strings.TrimPrefix(e.Name, "./"), "rootfs/")
+		if !ok || e.Typeflag != tar.TypeReg || !strings.HasPrefix(path, below+"/") {
+			continue
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[path] = moved{e.Mode, content}
 	}
 }

@@ -1,12 +1,10 @@
+//go:build linux
+
 package extension_test
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
-	"io"
-	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,7 +14,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
 	"golang.org/x/sys/unix"
@@ -30,41 +27,6 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"
 )
-
-var quiet = log.New(io.Discard, "", 0)
-
-// A moved file is one that the imager takes out of an extension's root into the initramfs.
-type moved struct {
-	mode    int64
-	content []byte
-}
-
-// firmware stands in for the first half of the imager's move: it flattens the image and takes what is below the folder
-// that the release calls its firmware.
-func firmware(t *testing.T, image v1.Image, below string) map[string]moved {
-	t.Helper()
-	files := map[string]moved{}
-	flat := mutate.Extract(image)
-	defer flat.Close()
-	for archive := tar.NewReader(flat); ; {
-		e, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		path, ok := strings.CutPrefix(strings.TrimPrefix(e.Name, "./"), "rootfs/")
-		if !ok || e.Typeflag != tar.TypeReg || !strings.HasPrefix(path, below+"/") {
-			continue
-		}
-		content, err := io.ReadAll(archive)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[path] = moved{e.Mode, content}
-	}
-}
 
 // segment stands in for the second half: the archive that the imager appends to the initramfs. Everything in it belongs
 // to root, and it is packed by zstd.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package apply gives a system its name where nametag is a service or a step of an
 // initramfs, and not the first process: it waits by the policy of the kernel command
 // line, sets the kernel's hostname, writes the record, makes the name last, and says

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package boot is nametag as the first process of the initramfs: it finds the name before anything else runs, gives it to
 // the operating system that boots next, and gets out of the way.
 //

@@ -1,3 +1,5 @@
+//go:build linux
+
 package boot
 
 // reached is called at each stage. Tests have it panic there: whatever happens, the machine must not stand there with its

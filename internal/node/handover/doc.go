@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package handover gives the name to the operating system that boots next,
 // without any change to that system.
 //

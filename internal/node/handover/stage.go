@@ -1,3 +1,5 @@
+//go:build linux
+
 package handover
 
 // reached is called at each moment. Tests have it panic there: whatever happens, the machine must not stand there with its

@@ -1,3 +1,5 @@
+//go:build linux
+
 package kmod
 
 // match reports whether s matches a pattern of modules.alias, as fnmatch(3) with

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package kmod loads the kernel modules without which a machine has no network
 // interface, early at boot, when there is no udev and no modprobe.
 //

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package kmsg writes a boot's progress to the kernel log, for a program that
 // runs before there is anything else to log to.
 //

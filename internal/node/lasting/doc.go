@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package lasting makes a host name last on a system that keeps its static name in
 // /etc/hostname (hostname(5)): so that no later lease and no restart of a daemon
 // brings another one.

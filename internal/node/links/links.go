@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package links turns the policy of the kernel command line into a resolver, for a system that others share or for the
 // first process.
 package links

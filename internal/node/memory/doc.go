@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package memory is what a node remembers of its name from earlier boots, and what follows from it.
 //
 // On later boots a node needs nobody to tell its name: Talos keeps it on the partition STATE, other systems in a file of

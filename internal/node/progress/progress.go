@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package progress shows a person, or a log, how far a resolve has come: one line per change of state.
 //
 // It renders the events of package identity in three ways: a single live line that keeps itself up to date on a

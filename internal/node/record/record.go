@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package record writes what is known of this machine's identity to a file that
 // the operating system, and every program on it, can read:
 // /run/nametag/identity.json.

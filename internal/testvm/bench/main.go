@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures, side by side in one run on one machine, how long nametag and what else one might pick take to
 // a server's name: from exec to the first full line on standard output, over a NIC that is down and bare, in the lab.
 //

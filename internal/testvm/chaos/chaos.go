@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package chaos draws scenarios at random, each from a seed that is printed and brings it back.
 //
 // The seeds and how many there are come from the environment, so that one line replays what another one found:

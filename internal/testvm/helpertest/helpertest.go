@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package helpertest builds the helper as it ships, for tests that put it somewhere.
 package helpertest
 

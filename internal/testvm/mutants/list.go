@@ -60,7 +60,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a path is not bound to its interface",
-		file: "earlynet/path.go",
+		file: "earlynet/dial.go",
 		old:  `err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, index)`,
 		new:  `err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, 0*index)`,
 		test: []string{"./earlynet"},

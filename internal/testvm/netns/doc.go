@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package netns makes network namespaces to test in, for root and for users without rights, and plugs NICs into them
 // whose far end is a [cloud.Port].
 //

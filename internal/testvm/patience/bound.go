@@ -3,8 +3,6 @@ package patience
 import (
 	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Bound is how long a test waits before it says that something hangs which takes d on a machine that has nothing else to
@@ -26,13 +24,4 @@ func stretch() float64 {
 		}
 	}
 	return max(1, float64(time.Since(began))/float64(work))
-}
-
-// ownTime is the processor time that this thread has had.
-func ownTime() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
-		return 0 // every kernel has this clock; without it the wait above ends by its own bound
-	}
-	return time.Duration(t.Nano())
 }

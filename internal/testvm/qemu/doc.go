@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package qemu boots virtual machines in front of the fake cloud of package cloud, without root and without KVM.
 //
 // A scenario is a few lines, and what the guest did comes back as a verdict:

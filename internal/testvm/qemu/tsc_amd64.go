@@ -1,3 +1,5 @@
+//go:build linux
+
 package qemu
 
 // rdtsc reads the processor's time stamp counter.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package scenarios holds the named scenarios of the whole: every shape of server, every fault of the frames, of DHCP, of
 // the metadata service and of the machine, each with what must come out. That is the right name, or the policy's outcome
 // within its bound and a message that names the cause; and never a trace on the network.

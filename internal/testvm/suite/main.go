@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command suite runs the tiers of tests one after the other, whatever comes of them, and says at the end what came of all.
 //
 //	go run ./internal/testvm/suite            # every tier of make test

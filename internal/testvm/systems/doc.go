@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package systems boots real systems with nametag in them: a Debian as it comes, with
 // its own systemd, dracut, initramfs-tools, networkd, NetworkManager and dhclient, in
 // QEMU, on the fake cloud. Two of the guest's services write down the name that they

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package talos is a Talos-shaped OS for the virtual machines of package qemu, written from the behaviour of Talos and
 // not from its code: an /init that mounts, overlays, moves and execs as Talos' does, and behind it a machined that
 // names the node as Talos' does and starts a real etcd. See guest/ for the programs.

@@ -19,7 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
-	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/image/helper"
 )
@@ -39,14 +38,17 @@ func Program(architecture string) []byte {
 	return b.Bytes()
 }
 
+// regular is the mode of an ordinary file, as cpio has it.
+const regular = 0o100000
+
 // Initramfs is one as Talos has it: /init and rootfs.sqsh, packed by zstd.
 func Initramfs(t testing.TB, architecture string) []byte {
 	t.Helper()
 	var plain bytes.Buffer
 	w := cpio.Newc.Writer(&plain)
 	for _, r := range []cpio.Record{
-		cpio.StaticRecord(Program(architecture), cpio.Info{Name: "init", Mode: unix.S_IFREG | 0o755}),
-		cpio.StaticRecord([]byte("hsqs"), cpio.Info{Name: "rootfs.sqsh", Mode: unix.S_IFREG | 0o644}),
+		cpio.StaticRecord(Program(architecture), cpio.Info{Name: "init", Mode: regular | 0o755}),
+		cpio.StaticRecord([]byte("hsqs"), cpio.Info{Name: "rootfs.sqsh", Mode: regular | 0o644}),
 	} {
 		if err := w.WriteRecord(r); err != nil {
 			t.Fatal(err)

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bare is the reference that the benchmarks measure nametag against: the least a Go program can do to learn a
 // name over a link that is down. A fixed address, one interface, one request; no DHCP, no check of the answer, no
 // retry, nothing undone. It prints the hostname that the metadata service gives for the interface named as argument.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command baredhcp is bare's sibling for networks that want DHCP: a lease, its address and classless routes, one request;
 // no check of the answer, nothing undone. It prints the hostname that the metadata service gives for the interface named
 // as argument.

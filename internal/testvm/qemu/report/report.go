@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package report is how a guest tells the test what it saw: one JSON object a line, on the second serial port. The
 // first one is the console, where the kernel's lines may cut any other in two; nobody but the stand-ins writes here,
 // and the kernel keeps one write(2) to a terminal in one piece (drivers/tty/tty_io.c, atomic_write_lock).

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package start starts one initramfs after the other as the kernel would start each, in namespaces of its own, and looks
 // at the process of its init before that has run its first instruction. What a helper in front of it has left behind, or
 // has lost, is then the difference to the same initramfs without the helper.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package prototype is what the bare prototypes share: the least it takes to bring a link up, and to ask over it. They
 // are the measure of the benchmarks, so nothing may come in that not all of them need.
 package prototype

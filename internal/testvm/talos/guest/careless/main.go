@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command careless stands where the helper stands and does one thing that a helper must not do, or that ends the
 // machine: what the bench must notice. Which, the kernel argument careless= says. Then it becomes the next process.
 package main

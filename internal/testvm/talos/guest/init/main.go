@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command init does what the /init of a Talos initramfs does: it mounts /dev, /proc and /sys whatever is there,
 // loop-mounts /rootfs.sqsh, lays the layers of /extensions.yaml over it, moves its mounts into the new root, moves that
 // onto /, deletes the initramfs, and becomes /sbin/init with nothing but its name and two variables of its own.

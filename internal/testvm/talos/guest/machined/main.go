@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command machined is the /sbin/init of the Talos-shaped guest. It does, of what Talos' machined does, what decides the
 // node's name: the layers of the hostname, the platform's metadata that is asked for too early, the machine
 // configuration that waits for the network and then switches the default name on, drivers that are loaded only now,

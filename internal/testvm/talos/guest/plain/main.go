@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command plain is the /init of an OS that is not Talos: it keeps what its initramfs is given and tells what it
 // finds: the kernel's hostname and the record.
 package main

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command prepare makes Debian's kernel look like Talos' to what comes after it. Talos has loop, squashfs and overlay
 // built in, Debian has them as modules. So this is the very first process of the initramfs: it loads what stands
 // in /standin, in the order of the names, removes that folder and itself, and becomes the process under test, with

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package standin is what the programs of the Talos-shaped guest share: what a test asks of them on the kernel
 // command line, and how PID 1 gives up.
 //

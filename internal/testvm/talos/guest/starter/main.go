@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command starter is the first process of a machine that starts many an initramfs, each without the helper and with it,
 // and tells by what the two differ. It finds them described in /trees.json, and what they are made of in /store.
 package main
