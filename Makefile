@@ -16,7 +16,7 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X mai
 NODE_BUILD := $(BUILD) -tags nethttpomithttp2
 
 # The modules whose code is ours; the tests of each are a tier of the suite.
-MODULES := . cluster internal/release/dist internal/release/packages examples/talos examples/systems
+MODULES := . cluster cluster/deploy internal/release/dist internal/release/packages examples/talos examples/systems
 
 .PHONY: help
 help: ## this list
@@ -83,6 +83,7 @@ demo-audit: ## the auditor at work on a broken control plane: a real etcd, a fak
 .PHONY: test-cluster
 test-cluster: ## the tests of the auditor, with real etcd clusters
 	cd cluster && go vet ./... && go test -timeout 10m ./...
+	cd cluster/deploy && go vet ./... && go test -timeout 10m ./...
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for T (default 30s)

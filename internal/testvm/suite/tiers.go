@@ -29,6 +29,11 @@ var tiers = []tier{
 		packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
 	},
 	{
+		name: "deploy", about: "the auditor's chart, alert rules and dashboard, by Helm's, Prometheus' and Grafana's own code",
+		before: [][]string{{"go", "vet", "./..."}},
+		dir:    "cluster/deploy", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
+	},
+	{
 		name: "release", about: "what makes a release",
 		dir: "internal/release/dist", packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
 	},
