@@ -51,7 +51,7 @@ Usage:
 Example:
   nametag resolve --wait 30s --output json
 
-'nametag resolve --help' lists its flags and the exit statuses.
+'nametag help resolve' lists its flags and the exit statuses.
 `
 
 func main() {
@@ -97,7 +97,7 @@ func asksForCommand(args []string) bool {
 		return false
 	}
 	switch args[1] {
-	case "resolve", "apply", "status", "pin", "version", "-version", "--version", "help":
+	case "resolve", "apply", "status", "pin", "version", "-version", "--version", "-v", "help":
 		return true
 	case "init":
 		return len(args) > 2 && asksForHelp(args[2])
@@ -113,6 +113,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, usage)
 		return exitUsage
 	}
+	if len(args) == 2 && args[0] == "help" {
+		args = []string{args[1], "--help"}
+	}
 	switch args[0] {
 	case "resolve":
 		return report(stderr, runResolve(ctx, args[1:], stdout, stderr))
@@ -124,7 +127,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return report(stderr, runPin(args[1:], stdout))
 	case "init":
 		return report(stderr, runInit(args[1:], stdout))
-	case "version", "--version", "-version":
+	case "version", "--version", "-version", "-v":
 		fmt.Fprintln(stdout, buildinfo.Line("nametag", version))
 		return exitOK
 	case "help", "--help", "-help", "-h":

@@ -5,8 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,18 +43,24 @@ func writeManual(dir string) error {
 	if err := write(dir, "man/nametag.1", manPage("nametag", about)); err != nil {
 		return err
 	}
-	var words []string
-	for _, command := range []string{"resolve", "apply", "status", "pin", "init"} {
+	commands, err := nametagCommands(about, func(command string) (string, error) {
 		help, err := ask(node, command, "--help")
 		if err != nil {
-			return err
+			return "", err
 		}
-		if err := write(dir, "man/nametag-"+command+".1", manPage("nametag-"+command, help)); err != nil {
-			return err
-		}
-		words = append(words, fmt.Sprintf("    %s) words=%q ;;\n", command, strings.Join(flagsOf(help), " ")))
+		return help, write(dir, "man/nametag-"+command+".1", manPage("nametag-"+command, help))
+	})
+	if err != nil {
+		return err
 	}
-	return write(dir, "completions/nametag.bash", bashCompletion(words))
+	for shell, script := range map[string]string{
+		"bash": bashCompletion(commands), "zsh": zshCompletion(commands), "fish": fishCompletion(commands),
+	} {
+		if err := write(dir, "completions/nametag."+shell, script); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sourceDate is when the source was committed, in seconds of the epoch; its beginning where git does not know.
@@ -110,29 +114,4 @@ func manPage(name, help string) string {
 	}
 	b.WriteString(".fi\n")
 	return b.String()
-}
-
-var flagInHelp = regexp.MustCompile(`(?m)^  (--[a-z-]+)`)
-
-// flagsOf is the flags that a help text lists.
-func flagsOf(help string) []string {
-	var flags []string
-	for _, m := range flagInHelp.FindAllStringSubmatch(help, -1) {
-		flags = append(flags, m[1])
-	}
-	slices.Sort(flags)
-	return slices.Compact(flags)
-}
-
-func bashCompletion(words []string) string {
-	return `# bash completion for nametag
-_nametag() {
-  local words="resolve apply status pin init version help" current="${COMP_WORDS[COMP_CWORD]}"
-  [ "$COMP_CWORD" -gt 1 ] && case "${COMP_WORDS[1]}" in
-` + strings.Join(words, "") + `    *) words="" ;;
-  esac
-  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-}
-complete -F _nametag nametag
-`
 }

@@ -26,13 +26,6 @@ func TestAManPageSaysWhatTheHelpSays(t *testing.T) {
 	}
 }
 
-func TestTheCompletionKnowsTheFlagsOfTheHelp(t *testing.T) {
-	got := flagsOf("Flags:\n  --wait VALUE  how long --not-this\n  --nic NIC     a card\n  --nic NIC     again\n")
-	if strings.Join(got, " ") != "--nic --wait" {
-		t.Errorf("the flags are %q", got)
-	}
-}
-
 func TestTwoReleasesAreComparedByteForByte(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	put := func(dir, name, content string) {

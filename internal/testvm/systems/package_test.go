@@ -18,7 +18,7 @@ import (
 func packages(t *testing.T, repo, binary string) string {
 	t.Helper()
 	dist := t.TempDir()
-	files := []string{"THIRD-PARTY-LICENSES", "completions/nametag.bash", "completions/nametagctl.bash", "completions/nametagctl.zsh", "completions/nametagctl.fish", "man/nametagctl.1"}
+	files := []string{"THIRD-PARTY-LICENSES", "completions/nametag.bash", "completions/nametag.zsh", "completions/nametag.fish", "completions/nametagctl.bash", "completions/nametagctl.zsh", "completions/nametagctl.fish", "man/nametagctl.1"}
 	for _, page := range []string{"nametag", "nametag-apply", "nametag-resolve", "nametag-status", "nametag-pin", "nametag-init"} {
 		files = append(files, "man/"+page+".1")
 	}
@@ -101,9 +101,9 @@ func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
 		has   []string
 		hasNo string
 	}{
-		{"nametag_1.2.3_amd64.deb", []string{"dpkg-deb", "-c"}, []string{"usr/share/initramfs-tools/hooks/nametag", "usr/lib/dracut/modules.d/90nametag/module-setup.sh"}, "initcpio"},
-		{"nametag_1.2.3_x86_64.apk", []string{"tar", "-tzf"}, []string{"etc/init.d/nametag", "usr/bin/nametag"}, "initramfs-tools"},
-		{"nametag-1.2.3-1-x86_64.pkg.tar.zst", []string{"tar", "--zstd", "-tf"}, []string{"usr/lib/initcpio/install/nametag", "usr/lib/systemd/system-generators/nametag-generator"}, "initramfs-tools"},
+		{"nametag_1.2.3_amd64.deb", []string{"dpkg-deb", "-c"}, []string{"usr/share/zsh/vendor-completions/_nametag", "usr/share/fish/vendor_completions.d/nametag.fish", "usr/share/bash-completion/completions/nametag", "usr/share/initramfs-tools/hooks/nametag", "usr/lib/dracut/modules.d/90nametag/module-setup.sh"}, "initcpio"},
+		{"nametag_1.2.3_x86_64.apk", []string{"tar", "-tzf"}, []string{"usr/share/zsh/site-functions/_nametag", "etc/init.d/nametag", "usr/bin/nametag"}, "initramfs-tools"},
+		{"nametag-1.2.3-1-x86_64.pkg.tar.zst", []string{"tar", "--zstd", "-tf"}, []string{"usr/share/zsh/site-functions/_nametag", "usr/lib/initcpio/install/nametag", "usr/lib/systemd/system-generators/nametag-generator"}, "initramfs-tools"},
 	} {
 		out, err := exec.Command(tt.list[0], append(tt.list[1:], filepath.Join(made, tt.file))...).Output()
 		if err != nil {
