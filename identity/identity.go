@@ -3,6 +3,7 @@ package identity
 import (
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // An Identity is who this machine is. Hostname and InstanceID belong together,
@@ -21,9 +22,12 @@ type Identity struct {
 	PublicIPv4       netip.Addr       `json:"public_ipv4,omitzero"` // the zero Addr: none, or not known
 	PrivateNetworks  []PrivateNetwork `json:"private_networks,omitempty"`
 
-	Source   string   `json:"source"`             // the source's name
-	Path     PathInfo `json:"path"`               // the path that won
-	Timeline []Event  `json:"timeline,omitempty"` // what happened, in order; bounded
+	Source string   `json:"source"` // the source's name
+	Path   PathInfo `json:"path"`   // the path that won
+	// Proven is when the name was proven, counted from the first step. It is that of
+	// the event [EventNamed], and zero for a name that nobody had to ask for.
+	Proven   time.Duration `json:"proven_ns,omitempty"`
+	Timeline []Event       `json:"timeline,omitempty"` // what happened, in order; bounded
 }
 
 // ShortName is Hostname's first label, which is what the kernel's own hostname

@@ -49,7 +49,9 @@ func (r *resolver) provable() error {
 	return fmt.Errorf("identity: %w", &UnprovenError{Source: r.name, Facts: r.facts})
 }
 
-// verify is rule one: only a valid name of this very machine.
+// verify is rule one: only a valid name of this very machine. It is the look at an
+// answer against the network and the source. Who gets the name in the same process
+// need not look again.
 func (r *resolver) verify(a Answer) (Proof, error) {
 	if err := ValidateHostname(a.Hostname); err != nil {
 		return "", err

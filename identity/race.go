@@ -24,8 +24,9 @@ type win struct {
 	path    *earlynet.Path
 	answer  Answer
 	proof   Proof
-	over    error  // instead of an answer
-	release func() // lets the source free what it holds for answer.More
+	proven  time.Duration // when, since the first step
+	over    error         // instead of an answer
+	release func()        // lets the source free what it holds for answer.More
 }
 
 // maxLanes bounds what is remembered of paths that are gone. More than this
@@ -59,7 +60,9 @@ func (r *race) run(ctx context.Context) *win {
 			if w.proof == ProofNone {
 				r.log.add(Event{Kind: EventUnproven, Path: w.path.String(), Err: &UnprovenError{Source: r.name, InstanceID: shorten(w.answer.InstanceID, 64), Facts: r.facts}})
 			}
-			r.log.add(Event{Kind: EventNamed, Path: w.path.String(), Detail: w.answer.Hostname})
+			now := time.Now() // of the event and of the identity: one moment
+			w.proven = now.Sub(r.log.start)
+			r.log.addAt(now, Event{Kind: EventNamed, Path: w.path.String(), Detail: w.answer.Hostname})
 			return w
 		case <-ctx.Done():
 			return nil

@@ -218,6 +218,7 @@ func (w *win) identity(source string) *Identity {
 		InstanceID: w.answer.InstanceID,
 		IDProvenBy: w.proof,
 		Source:     source,
+		Proven:     w.proven,
 		Path: PathInfo{
 			Interface: w.path.Interface,
 			Method:    w.path.Method.String(),

@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,6 +223,16 @@ func (p Policy) KnownAfter() (patience time.Duration, ok bool) {
 		return DefaultPatience, true
 	}
 	return max(0, p.Patience), true
+}
+
+// WithDeadline returns a context that ends when the policy's time is up, for a wait
+// that began then. With a policy that has no bound it ends only with ctx, or when
+// cancel is called, which releases what it holds.
+func (p Policy) WithDeadline(ctx context.Context, began time.Time) (context.Context, context.CancelFunc) {
+	if p.Mode != Bounded {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, began.Add(p.Wait))
 }
 
 // Default returns the policy of a bare talos.hostname.wait: five minutes, then

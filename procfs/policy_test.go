@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -353,5 +354,39 @@ func TestAPolicyInJSONAndInAFlag(t *testing.T) {
 	}
 	if err := got.UnmarshalText([]byte(Parameter)); err != nil || !reflect.DeepEqual(got, Default()) {
 		t.Errorf("the name alone: %+v, %v", got, err)
+	}
+}
+
+func TestThePolicysTimeRunsFromTheBeginningOfTheWait(t *testing.T) {
+	began := time.Now()
+	for _, tt := range []struct {
+		policy Policy
+		ends   bool
+	}{
+		{Policy{Mode: Bounded, Wait: 2 * time.Minute}, true},
+		{Policy{Mode: Forever}, false},
+		{Policy{Mode: Off, Wait: time.Minute}, false},
+	} {
+		ctx, cancel := tt.policy.WithDeadline(t.Context(), began)
+		if end, ends := ctx.Deadline(); ends != tt.ends || ends && !end.Equal(began.Add(2*time.Minute)) {
+			t.Errorf("%v: it ends at %v, %v", tt.policy, end, ends)
+		}
+		cancel()
+		if ctx.Err() == nil {
+			t.Errorf("%v: it cannot be cancelled", tt.policy)
+		}
+	}
+	sooner, cancel := context.WithDeadline(t.Context(), began.Add(time.Second))
+	defer cancel()
+	ctx, cancel := Policy{Mode: Bounded, Wait: time.Hour}.WithDeadline(sooner, began)
+	defer cancel()
+	if end, _ := ctx.Deadline(); !end.Equal(began.Add(time.Second)) {
+		t.Errorf("a context that ends sooner ends at %v", end)
+	}
+	// A wait that began so long ago that its time is up.
+	ctx, cancel = Policy{Mode: Bounded, Wait: time.Minute}.WithDeadline(t.Context(), began.Add(-time.Hour))
+	defer cancel()
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Errorf("it is not over: %v", ctx.Err())
 	}
 }

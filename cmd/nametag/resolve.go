@@ -11,6 +11,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
@@ -162,11 +163,8 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		return err
 	}
 
-	if f.policy.Mode == procfs.Bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.policy.Wait)
-		defer cancel()
-	}
+	ctx, cancel := f.policy.WithDeadline(ctx, time.Now())
+	defer cancel()
 	facts, err := dmi.Read(f.dmiDir)
 	if err != nil {
 		return err

@@ -144,9 +144,9 @@ func thisBoot() string {
 // print says it to a person.
 func (s situation) print(w io.Writer) error {
 	r := s.Record
-	path := r.Way.Method
-	if r.Way.Interface != "" {
-		path = r.Way.Interface + "/" + path
+	path := r.Path.Method
+	if r.Path.Interface != "" {
+		path = r.Path.Interface + "/" + path
 	}
 	rows := [][2]string{{"", r.Hostname}}
 	row := func(name, format string, args ...any) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
@@ -36,9 +37,9 @@ func TestTheStatusTellsOutcomesApart(t *testing.T) {
 		code   int
 	}{
 		{"no record", nil, exitUnnamed},
-		{"a record of another boot", &record.Record{Hostname: here, BootID: "another"}, exitUnnamed},
-		{"the name is in effect", &record.Record{Hostname: here}, exitOK},
-		{"another name is in effect", &record.Record{Hostname: "not-" + here}, exitRenamed},
+		{"a record of another boot", &record.Record{Identity: identity.Identity{Hostname: here}, BootID: "another"}, exitUnnamed},
+		{"the name is in effect", &record.Record{Identity: identity.Identity{Hostname: here}}, exitOK},
+		{"another name is in effect", &record.Record{Identity: identity.Identity{Hostname: "not-" + here}}, exitRenamed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, root := t.TempDir(), t.TempDir()
@@ -70,7 +71,7 @@ func TestANameThatIsRememberedIsShownAsSuch(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	r := record.Record{Schema: record.Schema, Hostname: here, Source: memory.Source, KnownSince: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
+	r := record.Record{Schema: record.Schema, Identity: identity.Identity{Hostname: here, Source: memory.Source}, KnownSince: time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)}
 	if err := r.Write(filepath.Join(dir, "nametag/identity.json")); err != nil {
 		t.Fatal(err)
 	}

@@ -46,10 +46,7 @@ func name() error {
 	if line.Policy.Mode == procfs.Off || line.Hostname != "" {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	if line.Policy.Mode == procfs.Bounded {
-		ctx, cancel = context.WithTimeout(ctx, line.Policy.Wait)
-	}
+	ctx, cancel := line.Policy.WithDeadline(context.Background(), time.Now())
 	defer cancel()
 	id, err := identity.Resolve(ctx, hetzner.Source())
 	if err != nil {

@@ -105,11 +105,8 @@ func nothingToWaitFor(line procfs.CommandLine) string {
 
 // resolve finds the name within what is left of the policy's bound.
 func (ctrl *HostnameWaitController) resolve(ctx context.Context, policy procfs.Policy) (*identity.Identity, error) {
-	if policy.Mode == procfs.Bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, ctrl.began.Add(policy.Wait))
-		defer cancel()
-	}
+	ctx, cancel := policy.WithDeadline(ctx, ctrl.began)
+	defer cancel()
 	if ctrl.Resolve != nil {
 		return ctrl.Resolve(ctx)
 	}

@@ -122,17 +122,16 @@ func (c Config) nothingToDo() string {
 // one. known says that the name is that of an earlier boot.
 func (c Config) find(ctx context.Context) (found record.Record, known bool, err error) {
 	path := filepath.Join(c.RunDir, "nametag/identity.json")
+	// Another process wrote it, in the initramfs perhaps: the second look is at this. What comes out of the search was looked
+	// at where it came in, from the network or from a disk.
 	if r, err := record.Read(path); err == nil && r.BootID != "" && r.BootID == bootID() && identity.ValidateHostname(r.Hostname) == nil {
 		return r, r.Source == memory.Source, nil
 	}
 	policy := c.Line.Policy
 	c.Reporter.Say(Line{Level: kmsg.Notice, Event: "waiting", Text: fmt.Sprintf("finding out this node's name: %s", policy)})
 	began := time.Now()
-	if policy.Mode == procfs.Bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, policy.Wait)
-		defer cancel()
-	}
+	ctx, cancel := policy.WithDeadline(ctx, began)
+	defer cancel()
 	waiting, named := context.WithCancel(ctx)
 	told := make(chan struct{})
 	safely.Go("telling how the wait goes", func() {
@@ -165,9 +164,6 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 	id := outcome.Identity
 	if id == nil {
 		return found, false, fmt.Errorf("there is no name: %s", outcome.Verdict)
-	}
-	if err := identity.ValidateHostname(id.Hostname); err != nil {
-		return found, false, err // not to be trusted without a look, wherever it comes from
 	}
 	found = record.From(id)
 	found.BootID = bootID()
@@ -222,9 +218,9 @@ func (c Config) put(found record.Record, known bool) error {
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("no record: %v", err)})
 	}
 	how := c.keep(name, found, known)
-	path := found.Way.Method
-	if found.Way.Interface != "" {
-		path = found.Way.Interface + "/" + path
+	path := found.Path.Method
+	if found.Path.Interface != "" {
+		path = found.Path.Interface + "/" + path
 	}
 	c.Reporter.Say(Line{
 		Level: kmsg.Notice, Event: "applied", Hostname: name, InstanceID: found.InstanceID, Path: path,

@@ -129,7 +129,7 @@ func TestTheNameIsSetRecordedKeptAndRemembered(t *testing.T) {
 			}
 		}
 		r, err := record.Read(filepath.Join(h.config.RunDir, "nametag/identity.json"))
-		if err != nil || r.Hostname != "web-1" || r.Way.Method != "dhcp" {
+		if err != nil || r.Hostname != "web-1" || r.Path.Method != "dhcp" {
 			t.Errorf("%q: record %+v, %v", there, r, err)
 		}
 		remembered, err := memory.Read(filepath.Join(string(h.config.Root), memory.Path))

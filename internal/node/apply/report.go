@@ -12,7 +12,6 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/systemd"
-	"github.com/nametag-boot/nametag/procfs"
 )
 
 // A Line is one thing that happened: a sentence, and its parts for programs.
@@ -89,8 +88,8 @@ func (c Config) keepTelling(ctx context.Context, began time.Time) {
 	policy := c.Line.Policy
 	for said := began; sleep(ctx, statusEach); {
 		text := fmt.Sprintf("no name yet after %s; waiting for ever, as the command line says", time.Since(began).Round(time.Second))
-		if policy.Mode == procfs.Bounded {
-			text = fmt.Sprintf("no name yet after %s; %s in %s", time.Since(began).Round(time.Second), policy.Then, max(0, policy.Wait-time.Since(began)).Round(time.Second))
+		if end, bounded := ctx.Deadline(); bounded {
+			text = fmt.Sprintf("no name yet after %s; %s in %s", time.Since(began).Round(time.Second), policy.Then, max(0, time.Until(end)).Round(time.Second))
 		}
 		c.Reporter.Status(text)
 		if time.Since(said) >= lineEach {

@@ -111,11 +111,8 @@ func (w *worker) beside(g *safely.Group, doing string, fn func()) {
 func (w *worker) work(ctx context.Context) result {
 	policy := w.order.Policy
 	began := time.Now().Add(-w.order.Elapsed)
-	if policy.Mode == procfs.Bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, began.Add(policy.Wait))
-		defer cancel()
-	}
+	ctx, cancel := policy.WithDeadline(ctx, began)
+	defer cancel()
 	facts, err := dmi.Read(filepath.Join(w.places.sys(), "class/dmi/id"))
 	if err != nil {
 		w.console.Warnf("%v; going on without these facts", err)
@@ -211,8 +208,7 @@ func (w *worker) conclude(outcome memory.Outcome, r result) result {
 	if outcome.Verdict == memory.TakeKnown {
 		r.KnownSince = outcome.Recall.Name.Since
 	}
-	// The console has told it; what is left says when the name was known, for the record.
-	r.Identity.Timeline = slices.DeleteFunc(r.Identity.Timeline, func(e identity.Event) bool { return e.Kind != identity.EventNamed })
+	r.Identity.Timeline = nil // the console has told it
 	return r
 }
 
@@ -346,15 +342,16 @@ func (w *worker) loadDrivers(ctx context.Context) {
 // countFrom is when the waiting becomes a countdown.
 const countFrom = 10 * time.Second
 
-// keepTelling says from time to time that there is no name yet, and what comes when the time is up.
+// keepTelling says from time to time that there is no name yet, and what comes when the time is up, which is when ctx ends
+// at the latest.
 func (w *worker) keepTelling(ctx context.Context, began time.Time) {
 	reached(stageTelling)
 	policy := w.order.Policy
 	consequence := func() string { return "waiting for ever, as the command line says" }
 	quiet, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if policy.Mode == procfs.Bounded {
-		end := began.Add(policy.Wait)
+	end, bounded := ctx.Deadline()
+	if bounded {
 		consequence = func() string {
 			return fmt.Sprintf("%s in %s", policy.Then, time.Until(end).Round(time.Second))
 		}
@@ -365,7 +362,7 @@ func (w *worker) keepTelling(ctx context.Context, began time.Time) {
 		w.console.Noticef("no name yet after %s; %s", time.Since(began).Round(time.Second), consequence())
 	})
 	if ctx.Err() == nil { // so it is the last seconds of a bound
-		_ = w.console.Countdown(ctx, time.Until(began.Add(policy.Wait)).Round(time.Second), "no name yet", policy.Then.String())
+		_ = w.console.Countdown(ctx, time.Until(end).Round(time.Second), "no name yet", policy.Then.String())
 	}
 }
 

@@ -78,7 +78,8 @@ func readName(f *os.File) (Name, error) {
 	return found.Name, nil
 }
 
-// valid says what keeps n from being the name of a machine.
+// valid says what keeps n from being the name of a machine. It is the look at a name from a disk, against whatever was
+// done to that since.
 func (n Name) valid() error {
 	if n.InstanceID == "" {
 		return errors.New("it has no instance id")

@@ -11,7 +11,6 @@
 //	{
 //	  "schema": 1,
 //	  "hostname": "my-server.example.com",
-//	  "short_name": "my-server",
 //	  "domain": "example.com",
 //	  "instance_id": "42",
 //	  "id_proven_by": "dmi",
@@ -32,6 +31,7 @@
 //	  ],
 //	  "source": "hetzner",
 //	  "path": {"interface": "eth0", "method": "linklocal", "address": "169.254.7.9"},
+//	  "short_name": "my-server",
 //	  "elapsed_ms": 12.5,
 //	  "boot_id": "7d5ef5a4-…"
 //	}
@@ -55,7 +55,6 @@ package record
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,70 +70,27 @@ const (
 	Path = "/run/nametag/identity.json"
 )
 
-// A Record is the file's content.
+// A Record is the file's content: an identity in its own JSON, and what the file says
+// beside it.
 type Record struct {
-	Schema           int              `json:"schema"`
-	Hostname         string           `json:"hostname"`
-	ShortName        string           `json:"short_name"`
-	Domain           string           `json:"domain,omitempty"`
-	InstanceID       string           `json:"instance_id,omitempty"`
-	IDProvenBy       identity.Proof   `json:"id_proven_by,omitempty"`
-	Region           string           `json:"region,omitempty"`
-	AvailabilityZone string           `json:"availability_zone,omitempty"`
-	PublicIPv4       netip.Addr       `json:"public_ipv4,omitzero"`
-	PrivateNetworks  []PrivateNetwork `json:"private_networks,omitempty"`
-	Source           string           `json:"source"`
-	Way              Way              `json:"path"`
-	ElapsedMS        float64          `json:"elapsed_ms"`
-	BootID           string           `json:"boot_id,omitempty"`
-	KnownSince       time.Time        `json:"known_since,omitzero"`
-}
-
-// A PrivateNetwork is one that the machine is attached to.
-type PrivateNetwork struct {
-	ID       int64        `json:"id,omitempty"`
-	Name     string       `json:"name,omitempty"`
-	IP       netip.Addr   `json:"ip,omitzero"`
-	AliasIPs []netip.Addr `json:"alias_ips,omitempty"`
-	Network  netip.Prefix `json:"network,omitzero"`
-	Subnet   netip.Prefix `json:"subnet,omitzero"`
-	Gateway  netip.Addr   `json:"gateway,omitzero"`
-	MAC      string       `json:"mac,omitempty"`
-}
-
-// Way is how the answer came.
-type Way struct {
-	Interface string     `json:"interface,omitempty"`
-	Method    string     `json:"method"`
-	Address   netip.Addr `json:"address,omitzero"`
+	Schema int `json:"schema"`
+	identity.Identity
+	ShortName  string    `json:"short_name"`
+	ElapsedMS  float64   `json:"elapsed_ms"`
+	BootID     string    `json:"boot_id,omitempty"`
+	KnownSince time.Time `json:"known_since,omitzero"`
 }
 
 // From is the record of an identity. The boot id is filled in by [Record.Write].
 func From(id *identity.Identity) Record {
 	r := Record{
-		Schema: Schema, Hostname: id.Hostname, ShortName: id.ShortName(), Domain: id.Domain,
-		InstanceID: id.InstanceID, IDProvenBy: id.IDProvenBy, Region: id.Region, AvailabilityZone: id.AvailabilityZone,
-		PublicIPv4: id.PublicIPv4, Source: id.Source,
-		Way:       Way{Interface: id.Path.Interface, Method: id.Path.Method, Address: id.Path.Address},
-		ElapsedMS: elapsed(id.Timeline),
+		Schema: Schema, Identity: *id, ShortName: id.ShortName(),
+		ElapsedMS: float64(id.Proven.Round(time.Microsecond)) / float64(time.Millisecond),
 	}
-	for _, n := range id.PrivateNetworks {
-		r.PrivateNetworks = append(r.PrivateNetworks, PrivateNetwork{
-			ID: n.ID, Name: n.Name, IP: n.IP, AliasIPs: n.AliasIPs,
-			Network: n.Network, Subnet: n.Subnet, Gateway: n.Gateway, MAC: n.MAC,
-		})
-	}
+	// The file has no member for them: the time is told as elapsed_ms, and how the name was found is nobody's business
+	// once it is there.
+	r.Proven, r.Timeline = 0, nil
 	return r
-}
-
-// elapsed is when the name was proven, in milliseconds since the first step.
-func elapsed(timeline []identity.Event) float64 {
-	for _, e := range timeline {
-		if e.Kind == identity.EventNamed {
-			return float64(e.At.Round(time.Microsecond)) / float64(time.Millisecond)
-		}
-	}
-	return 0
 }
 
 // Write puts the record at name, [Path] as a rule, making the folder where it is

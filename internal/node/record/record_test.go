@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,25 +21,26 @@ import (
 
 func example() *identity.Identity {
 	return &identity.Identity{
-		Hostname: "my-server.example.com", Domain: "example.com", InstanceID: "42", Region: "eu-central", AvailabilityZone: "hel1-dc2",
-		PublicIPv4: netip.MustParseAddr("192.0.2.7"), Source: "hetzner",
+		Hostname: "my-server.example.com", Domain: "example.com", InstanceID: "42", IDProvenBy: identity.ProofDMI,
+		Region: "eu-central", AvailabilityZone: "hel1-dc2", PublicIPv4: netip.MustParseAddr("192.0.2.7"), Source: "hetzner",
 		Path: identity.PathInfo{Interface: "eth0", Method: "linklocal", Address: netip.MustParseAddr("169.254.7.9")},
 		PrivateNetworks: []identity.PrivateNetwork{{
 			ID: 7, Name: "internal", IP: netip.MustParseAddr("10.0.0.2"), AliasIPs: []netip.Addr{netip.MustParseAddr("10.0.0.9")},
 			Network: netip.MustParsePrefix("10.0.0.0/16"), Subnet: netip.MustParsePrefix("10.0.0.0/24"),
 			Gateway: netip.MustParseAddr("10.0.0.1"), MAC: "86:00:00:aa:bb:cc",
 		}},
+		Proven:   12500 * time.Microsecond,
 		Timeline: []identity.Event{{At: 3 * time.Millisecond, Kind: identity.EventTrying}, {At: 12500 * time.Microsecond, Kind: identity.EventNamed}},
 	}
 }
 
-// golden is schema 1 as users read it: change it only by adding.
+// golden is schema 1 as users read it, with every member that there is: change it only by adding.
 const golden = `{
   "schema": 1,
   "hostname": "my-server.example.com",
-  "short_name": "my-server",
   "domain": "example.com",
   "instance_id": "42",
+  "id_proven_by": "dmi",
   "region": "eu-central",
   "availability_zone": "hel1-dc2",
   "public_ipv4": "192.0.2.7",
@@ -62,28 +64,57 @@ const golden = `{
     "method": "linklocal",
     "address": "169.254.7.9"
   },
+  "short_name": "my-server",
   "elapsed_ms": 12.5,
-  "boot_id": "b"
+  "boot_id": "b",
+  "known_since": "2026-01-02T03:04:05Z"
 }
 `
 
+// whole is the record that golden is.
+func whole() Record {
+	r := From(example())
+	r.BootID, r.KnownSince = "b", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return r
+}
+
+func TestTheFileIsSchemaOneInBothDirections(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "identity.json")
+	if err := whole().Write(name); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(name); err != nil || string(got) != golden {
+		t.Errorf("written: %v\n%s", err, got)
+	}
+	if err := os.WriteFile(name, []byte(golden), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(name)
+	if err != nil || !reflect.DeepEqual(got, whole()) {
+		t.Errorf("read: %v, %+v\nnot %+v", err, got, whole())
+	}
+	// Nothing of an identity is lost on the way but how it was made.
+	want := *example()
+	want.Proven, want.Timeline = 0, nil
+	if !reflect.DeepEqual(got.Identity, want) {
+		t.Errorf("the identity: %+v\nnot %+v", got.Identity, want)
+	}
+}
+
+// A file is a JSON object, whose members have no order: what an earlier nametag wrote reads the same.
+func TestTheOrderOfTheMembersSaysNothing(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "identity.json")
+	short := "  \"short_name\": \"my-server\",\n"
+	other := strings.Replace(strings.Replace(golden, short, "", 1), "  \"domain\"", short+"  \"domain\"", 1)
+	if err := os.WriteFile(name, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(name); err != nil || !reflect.DeepEqual(got, whole()) || other == golden {
+		t.Errorf("%v, %+v", err, got)
+	}
+}
+
 func TestWrite(t *testing.T) {
-	t.Run("the whole identity is there in the documented form", func(t *testing.T) {
-		name := filepath.Join(t.TempDir(), "nametag", "identity.json")
-		r := From(example())
-		r.BootID = "b"
-		if err := r.Write(name); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(name)
-		if err != nil || string(got) != golden {
-			t.Errorf("%v\n%s", err, got)
-		}
-		back, err := Read(name)
-		if err != nil || back.Hostname != r.Hostname || back.PrivateNetworks[0].Gateway != r.PrivateNetworks[0].Gateway {
-			t.Errorf("read back: %v, %+v", err, back)
-		}
-	})
 	t.Run("what is not known is left out, and the boot id is the kernel's", func(t *testing.T) {
 		name := filepath.Join(t.TempDir(), "identity.json")
 		if err := From(&identity.Identity{Hostname: "a", Source: "s", Path: identity.PathInfo{Method: "host"}}).Write(name); err != nil {
