@@ -26,10 +26,10 @@ var below = map[string][]string{
 	"identity/identitytest": {"earlynet", "identity", "identity/dmi"},
 
 	// What runs on a node, what edits images, the lab, and what makes a release.
-	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely"},
-	"internal/image":   {"procfs", "internal/cli"},
+	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely", "internal/kernelarg"},
+	"internal/image":   {"procfs", "internal/cli", "internal/kernelarg"},
 	"internal/release": {"internal/image"},
-	"internal/testvm":  {"procfs", "identity/dmi", "internal/image", "internal/release"},
+	"internal/testvm":  {"procfs", "identity/dmi", "internal/image", "internal/release", "internal/kernelarg"},
 	// The demo shows what the library does.
 	"internal/testvm/demo": {"earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/testvm"},
 
@@ -44,6 +44,7 @@ var below = map[string][]string{
 	"internal/release/buildinfo": {},
 	"internal/safely":            {},
 	"internal/cli":               {},
+	"internal/kernelarg":         {},
 }
 
 // heavy are modules that must not be in what a node runs, or not in this module at all.

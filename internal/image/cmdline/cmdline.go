@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/nametag-boot/nametag/internal/image/initramfs"
+	"github.com/nametag-boot/nametag/internal/kernelarg"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -21,9 +21,6 @@ const Platform = "hcloud"
 
 // next is the argument by which nametag is told what to execute in the end.
 const next = "nametag.init"
-
-// size is what a kernel keeps of its command line, the byte at its end included: COMMAND_LINE_SIZE of x86 and arm64.
-const size = 2048
 
 // Arguments are the ones to add for a policy, such as "talos.hostname.wait=2m". Where nametag is not the image's /init,
 // path is where it stands, and the kernel is told: always with init=/init, which it falls back to where the helper
@@ -55,21 +52,18 @@ type Options struct {
 
 // Check says what is wrong with a command line. Nothing found is nil.
 func Check(line string, o Options) []Finding {
-	c := &check{Options: o, fields: strings.Fields(line)}
-	c.kernel = c.fields
-	if i := slices.Index(c.fields, "--"); i >= 0 {
-		c.kernel = c.fields[:i]
-	}
+	c := &check{Options: o, fields: kernelarg.Texts(kernelarg.Fields(line))}
+	c.kernel, c.init = kernelarg.Split(line)
 	c.length(line)
 	c.policy(line)
 	c.loose()
 	c.slips()
-	c.twice(procfs.Parameter, "the first counts")
-	c.twice(procfs.Alias, "the first counts")
-	c.twice("talos.platform", "Talos takes the first")
-	c.twice("rdinit", "the kernel takes the last")
-	c.twice("init", "the kernel takes the last")
-	c.twice(next, "nametag takes the first")
+	c.twice(procfs.Parameter, c.all(procfs.Parameter), "the first counts")
+	c.twice(procfs.Alias, c.all(procfs.Alias), "the first counts")
+	c.twice("talos.platform", c.all("talos.platform"), "Talos takes the first")
+	c.twice("rdinit", kernelarg.Texts(c.forKernel("rdinit")), "the kernel takes the last")
+	c.twice("init", kernelarg.Texts(c.forKernel("init")), "the kernel takes the last")
+	c.twice(next, c.all(next), "nametag takes the first")
 	c.initrd()
 	c.rdinit()
 	c.next()
@@ -78,9 +72,9 @@ func Check(line string, o Options) []Finding {
 
 type check struct {
 	Options
-	fields   []string
-	kernel   []string // those that the kernel itself looks at: before a --
-	findings []Finding
+	fields       []string        // as Talos and nametag see the line
+	kernel, init []kernelarg.Arg // as the kernel sees it: for itself, and for init
+	findings     []Finding
 }
 
 func (c *check) mistake(argument, remedy, format string, args ...any) {
@@ -101,12 +95,10 @@ func (c *check) own() string {
 	return ""
 }
 
-// all is the arguments of a name, in order.
-func (c *check) all(name string) []string { return named(c.fields, name) }
-
-func named(fields []string, name string) []string {
+// all is the arguments of a name that Talos and nametag look for, in order.
+func (c *check) all(name string) []string {
 	var all []string
-	for _, f := range fields {
+	for _, f := range c.fields {
 		if key, _, _ := strings.Cut(f, "="); key == name {
 			all = append(all, f)
 		}
@@ -114,23 +106,26 @@ func named(fields []string, name string) []string {
 	return all
 }
 
-// last is the value of the last argument of a name, among those that the kernel looks at if there is one.
-func (c *check) last(name string) (argument, value string, ok bool) {
-	all := named(c.kernel, name)
+// forKernel is the arguments of a name that the kernel looks for, also where they stand behind a "--".
+func (c *check) forKernel(name string) []kernelarg.Arg {
+	return append(kernelarg.Named(c.kernel, name), kernelarg.Named(c.init, name)...)
+}
+
+// last is the last argument of a name that the kernel looks for: of those that it looks at, if there is one.
+func (c *check) last(name string) (arg kernelarg.Arg, ok bool) {
+	all := kernelarg.Named(c.kernel, name)
 	if len(all) == 0 {
-		all = c.all(name)
+		all = kernelarg.Named(c.init, name)
 	}
 	if len(all) == 0 {
-		return "", "", false
+		return kernelarg.Arg{}, false
 	}
-	argument = all[len(all)-1]
-	_, value, _ = strings.Cut(argument, "=")
-	return argument, value, true
+	return all[len(all)-1], true
 }
 
 func (c *check) length(line string) {
-	if n := len(strings.TrimSpace(line)); n >= size {
-		c.mistake("", "shorten it", "the line has %d bytes; kernels of amd64 and arm64 cut it off at %d", n, size-1)
+	if n := len(strings.TrimSpace(line)); n > kernelarg.MaxLine {
+		c.mistake("", "shorten it", "the line has %d bytes; kernels of amd64 and arm64 cut it off at %d", n, kernelarg.MaxLine)
 	}
 }
 
@@ -152,8 +147,8 @@ func (c *check) policy(line string) {
 		c.known(parsed.Policy)
 	}
 	if parsed.Hostname != "" {
-		argument, _, _ := c.last(strings.TrimSuffix(parsed.HostnameFrom, "="))
-		c.mistake(argument, "take it away, unless this one node is to have that name", "it names the node %q: nametag finds nothing out", parsed.Hostname)
+		all := c.all(strings.TrimSuffix(parsed.HostnameFrom, "="))
+		c.mistake(all[len(all)-1], "take it away, unless this one node is to have that name", "it names the node %q: nametag finds nothing out", parsed.Hostname)
 	}
 	if parsed.Platform != "" && parsed.Platform != Platform {
 		c.mistake(c.all("talos.platform")[0], "write talos.platform="+Platform, "on another platform than Hetzner Cloud nametag finds nothing out")
@@ -236,8 +231,9 @@ func (c *check) next() {
 	}
 }
 
-func (c *check) twice(name, which string) {
-	if all := c.all(name); len(all) > 1 {
+// twice finds an argument that is given more often than once; which says what of it counts.
+func (c *check) twice(name string, all []string, which string) {
+	if len(all) > 1 {
 		c.mistake(all[1], "leave one", "%s= is given %d times: %s", name, len(all), which)
 	}
 }
@@ -255,20 +251,20 @@ func (c *check) initrd() {
 }
 
 func (c *check) rdinit() {
-	argument, path, given := c.last("rdinit")
+	rdinit, given := c.last("rdinit")
 	if !given {
 		c.noRdinit()
 		return
 	}
-	if len(named(c.kernel, "rdinit")) == 0 {
+	argument, path := rdinit.Text, rdinit.Value
+	if len(kernelarg.Named(c.kernel, "rdinit")) == 0 {
 		c.mistake(argument, "write it before the --", "it stands behind --: the kernel passes it on and does not look at it")
 	}
-	path = strings.Trim(path, `"`) // as the kernel does
-	switch init, value, ok := c.last("init"); {
-	case !ok || len(named(c.kernel, "init")) == 0:
+	switch init, ok := c.last("init"); {
+	case !ok || len(kernelarg.Named(c.kernel, "init")) == 0:
 		c.mistake(argument, "add init=/init", "there is no init=/init beside it: where the helper cannot be executed, the kernel panics")
-	case value != "/init":
-		c.hint(init, "", "where the helper cannot be executed, the kernel falls back to %s and not to /init", value)
+	case init.Value != "/init":
+		c.hint(init.Text, "", "where the helper cannot be executed, the kernel falls back to %s and not to /init", init.Value)
 	}
 	if !strings.HasPrefix(path, "/") {
 		c.mistake(argument, "write rdinit=/"+path, "the path does not begin with a slash")
@@ -289,8 +285,8 @@ func (c *check) noRdinit() {
 			return
 		}
 	}
-	if argument, value, ok := c.last("init"); ok && strings.Contains(value, "nametag/nametag") {
-		c.mistake(argument, "write rdinit="+value+" init=/init", "init= names a program of the root file system, and not of the initramfs")
+	if init, ok := c.last("init"); ok && strings.Contains(init.Value, "nametag/nametag") {
+		c.mistake(init.Text, "write rdinit="+init.Value+" init=/init", "init= names a program of the root file system, and not of the initramfs")
 		return
 	}
 	if c.Image == nil {

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/nametag-boot/nametag/internal/kernelarg"
 )
 
-// MaxCommandLine is how many bytes of it the kernel keeps, on amd64 and arm64: COMMAND_LINE_SIZE less the zero byte
-// (arch/x86/include/asm/setup.h, arch/arm64/include/uapi/asm/setup.h). It cuts off the rest without a word.
-const MaxCommandLine = 2047
+// MaxCommandLine is how many bytes of it the kernel keeps, on amd64 and arm64.
+const MaxCommandLine = kernelarg.MaxLine
 
 // Arguments is what is to be done to a kernel command line, in this order. The zero value does nothing.
 type Arguments struct {
@@ -20,15 +21,11 @@ type Arguments struct {
 // Apply does it. Done twice it changes nothing more. What is to come to the end stands before a "--", behind which the
 // kernel reads no argument. The line's own quoting is left alone, and one that needs no change comes back as it was.
 func (a Arguments) Apply(line string) (string, error) {
-	words, err := split(line)
+	mine, rest, err := split(line)
 	if err != nil {
 		return "", err
 	}
-	before := slices.Clone(words)
-	mine, rest := words, []string(nil)
-	if i := slices.Index(words, "--"); i >= 0 {
-		mine, rest = slices.Clone(words[:i]), words[i:]
-	}
+	before := slices.Concat(mine, rest)
 	for _, list := range [][]string{a.Remove, a.Replace, a.Append} {
 		for _, word := range list {
 			if err := checkWord(word); err != nil {
@@ -37,16 +34,16 @@ func (a Arguments) Apply(line string) (string, error) {
 		}
 	}
 	for _, name := range a.Remove {
-		mine = slices.DeleteFunc(mine, func(w string) bool { return key(w) == key(name) })
+		mine = slices.DeleteFunc(mine, func(w string) bool { return sameName(w, name) })
 	}
 	for _, word := range a.Replace {
-		at := slices.IndexFunc(mine, func(w string) bool { return key(w) == key(word) })
+		at := slices.IndexFunc(mine, func(w string) bool { return sameName(w, word) })
 		if at < 0 {
 			mine = append(mine, word)
 			continue
 		}
 		mine[at] = word
-		tail := slices.DeleteFunc(slices.Clone(mine[at+1:]), func(w string) bool { return key(w) == key(word) })
+		tail := slices.DeleteFunc(slices.Clone(mine[at+1:]), func(w string) bool { return sameName(w, word) })
 		mine = append(mine[:at+1], tail...)
 	}
 	for _, word := range a.Append {
@@ -54,7 +51,7 @@ func (a Arguments) Apply(line string) (string, error) {
 			mine = append(mine, word)
 		}
 	}
-	words = slices.Concat(mine, rest)
+	words := slices.Concat(mine, rest)
 	if slices.Equal(words, before) {
 		return line, nil
 	}
@@ -66,40 +63,31 @@ func (a Arguments) Apply(line string) (string, error) {
 }
 
 // Split parts what a person typed into arguments, as the kernel does.
-func Split(text string) ([]string, error) { return split(text) }
-
-// split parts a line where the kernel does: at white space outside of double quotes (lib/cmdline.c, next_arg).
-func split(line string) ([]string, error) {
-	var words []string
-	start, quoted := -1, false
-	for i := range len(line) {
-		switch c := line[i]; {
-		case (c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f') && !quoted:
-			if start >= 0 {
-				words = append(words, line[start:i])
-				start = -1
-			}
-			continue
-		case c == '"':
-			quoted = !quoted
-		}
-		if start < 0 {
-			start = i
-		}
-	}
-	if quoted {
-		return nil, fmt.Errorf("a quotation mark in %q has no end", line[max(start, 0):])
-	}
-	if start >= 0 {
-		words = append(words, line[start:])
-	}
-	return words, nil
+func Split(text string) ([]string, error) {
+	mine, rest, err := split(text)
+	return slices.Concat(mine, rest), err
 }
 
-// key is the name of an argument. To the kernel a dash in it is an underscore (kernel/params.c, parameqn).
-func key(word string) string {
-	name, _, _ := strings.Cut(strings.Trim(word, `"`), "=")
-	return strings.ReplaceAll(name, "-", "_")
+// split parts a line into what the kernel reads and what it leaves to init. The kernel takes a quotation mark without an
+// end for one that ends with the line; here that is refused, since more is to come behind it.
+func split(line string) (mine, rest []string, err error) {
+	own, others := kernelarg.Split(line)
+	for _, a := range slices.Concat(own, others) {
+		if a.Open {
+			return nil, nil, fmt.Errorf("a quotation mark in %q has no end", a.Text)
+		}
+	}
+	return kernelarg.Texts(own), kernelarg.Texts(others), nil
+}
+
+// sameName reports whether two arguments are of one name, to the kernel.
+func sameName(word, other string) bool {
+	args, rest := kernelarg.Split(other)
+	if args = slices.Concat(args, rest); len(args) != 1 {
+		return false
+	}
+	own, _ := kernelarg.Split(word)
+	return len(kernelarg.Named(own, args[0].Name)) == 1
 }
 
 // CheckWords says which of them is no argument that Apply takes.
@@ -113,11 +101,11 @@ func CheckWords(words []string) error {
 }
 
 func checkWord(word string) error {
-	words, err := split(word)
+	words, _, err := split(word) // a "--" is none of ours
 	if err != nil {
 		return err
 	}
-	if len(words) != 1 || words[0] != word || word == "--" {
+	if len(words) != 1 || words[0] != word {
 		return fmt.Errorf("%q is not one kernel argument", word)
 	}
 	for i := range len(word) {

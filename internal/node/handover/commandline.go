@@ -4,13 +4,11 @@ package handover
 
 import (
 	"fmt"
-	"slices"
 	"strings"
-	"unicode"
 
 	goprocfs "github.com/siderolabs/go-procfs/procfs"
 
-	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/kernelarg"
 )
 
 // parameter is what Talos reads its name from.
@@ -21,7 +19,7 @@ const parameter = "talos.hostname"
 // concern: it bounds what a boot loader may pass, and the file that Talos reads
 // whole is ours.
 func amend(line, name string) (string, error) {
-	if err := identity.ValidateHostname(name); err != nil {
+	if err := check(name); err != nil {
 		return "", err
 	}
 	// A NUL would be a field of its own to no one; a second line would not be read.
@@ -35,28 +33,22 @@ func amend(line, name string) (string, error) {
 		line += " " + argument
 	case *other == "":
 		// As a template leaves it whose variable is empty. It names nobody, and ours must come first.
-		at, end := locate(line, parameter+"=", parameter)
-		line = line[:at] + argument + line[end:]
+		line = replaceFirst(line, parameter, argument)
 	default:
 		return "", fmt.Errorf("the command line has %s=%s already, which is the operator's choice", parameter, *other)
 	}
 	return strings.TrimLeft(line, " \t") + "\n", nil
 }
 
-// locate returns where the first of the arguments stands on a line.
-func locate(line string, arguments ...string) (at, end int) {
-	for end < len(line) {
-		rest := strings.TrimLeftFunc(line[end:], unicode.IsSpace)
-		at = len(line) - len(rest)
-		end = len(line)
-		if n := strings.IndexFunc(rest, unicode.IsSpace); n >= 0 {
-			end = at + n
-		}
-		if slices.Contains(arguments, line[at:end]) {
-			return at, end
+// replaceFirst puts an argument in the place of the first one of a name, as Talos finds
+// it.
+func replaceFirst(line, name, argument string) string {
+	for _, a := range kernelarg.Fields(line) {
+		if a.Name == name {
+			return line[:a.Start] + argument + line[a.End:]
 		}
 	}
-	return len(line), len(line)
+	return line
 }
 
 // short is the first label of a name, which is what Talos gives the kernel.

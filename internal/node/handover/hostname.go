@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/identity"
 )
 
 // maxHostname is the kernel's limit for its own hostname, __NEW_UTS_LEN.
@@ -14,10 +16,19 @@ const maxHostname = 64
 // unnamed is the hostname that the kernel starts with (UTS_NODENAME).
 const unnamed = "(none)"
 
+// check is the second look at a name, before it takes effect. The first was where it came
+// in, against the network or a disk (identity.Resolve, package memory). Since then another
+// process has had it, which talked to strangers and is not to be trusted by one that must
+// not be wrong. Nobody looks a third time.
+func check(name string) error { return identity.ValidateHostname(name) }
+
 // SetHostname sets the kernel's hostname, for an operating system that takes what
 // it finds. A name that is longer than the kernel's 64 bytes is cut to its first
 // label. It returns what was set, as the kernel tells it.
 func SetHostname(name string) (string, error) {
+	if err := check(name); err != nil {
+		return "", fmt.Errorf("handover: setting the hostname: %w", err)
+	}
 	if len(name) > maxHostname {
 		name = short(name)
 	}

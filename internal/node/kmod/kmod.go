@@ -46,6 +46,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/kernelarg"
 )
 
 const (
@@ -398,11 +400,10 @@ var errDenied = errors.New("modprobe.blacklist= on the kernel command line names
 // it. (module_blacklist= is the kernel's own, and refuses any.)
 func (s *session) denied() []string {
 	var names []string
-	for _, p := range strings.Fields(params(s.cfg.CommandLine, "modprobe")) {
-		if list, ok := strings.CutPrefix(p, "blacklist="); ok {
-			for name := range strings.SplitSeq(strings.Trim(list, `"`), ",") {
-				names = append(names, moduleName(name))
-			}
+	args, _ := kernelarg.Split(s.cfg.CommandLine)
+	for _, a := range kernelarg.Named(args, "modprobe.blacklist") {
+		for name := range strings.SplitSeq(a.Value, ",") {
+			names = append(names, moduleName(name))
 		}
 	}
 	return names

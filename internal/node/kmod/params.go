@@ -2,53 +2,31 @@
 
 package kmod
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/nametag-boot/nametag/internal/kernelarg"
+)
 
 // params returns what the kernel command line has for a module, in the form that
-// finit_module(2) takes: "virtio_net.napi_tx=0" gives "napi_tx=0". Arguments are
-// told apart as next_arg does in the kernel's lib/cmdline.c: double quotes hold
-// one together, and those around the whole of it are not part of it. What stands
-// behind "--" is for init.
+// finit_module(2) takes: "virtio_net.napi_tx=0" gives "napi_tx=0". The kernel parts that
+// as it parts its own line.
 func params(cmdline, module string) string {
 	var found []string
-	for rest := cmdline; rest != ""; {
-		var arg string
-		arg, rest = nextArg(rest)
-		if arg == "--" {
-			break
-		}
-		whole := strings.HasPrefix(arg, `"`)
-		if whole {
-			arg = strings.Trim(arg, `"`)
-		}
-		key, value, hasValue := strings.Cut(arg, "=")
-		name, param, ok := strings.Cut(key, ".")
+	args, _ := kernelarg.Split(cmdline) // what stands behind "--" is for init
+	for _, a := range args {
+		name, param, ok := strings.Cut(a.Name, ".")
 		if !ok || param == "" || strings.ReplaceAll(name, "-", "_") != module {
 			continue
 		}
-		if hasValue && whole {
-			value = `"` + value + `"`
-		}
-		if hasValue {
+		switch {
+		case a.Quoted && a.HasValue: // around the whole, of which this is a part
+			param += `="` + a.Value + `"`
+		case a.HasValue:
+			_, value, _ := strings.Cut(a.Text, "=")
 			param += "=" + value
 		}
 		found = append(found, param)
 	}
 	return strings.Join(found, " ")
-}
-
-// nextArg cuts the first argument off a command line.
-func nextArg(s string) (arg, rest string) {
-	const space = " \t\n\v\f\r"
-	s = strings.TrimLeft(s, space)
-	quoted := false
-	for i := range len(s) {
-		switch {
-		case s[i] == '"':
-			quoted = !quoted
-		case !quoted && strings.IndexByte(space, s[i]) >= 0:
-			return s[:i], s[i:]
-		}
-	}
-	return s, ""
 }

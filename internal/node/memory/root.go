@@ -13,10 +13,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/kernelarg"
 )
 
 // A system that is not Talos keeps its name in a file of its root. (Its static name, /etc/hostname, is no such memory: on a
@@ -37,15 +40,16 @@ const (
 	byLabel     = "LABEL"
 )
 
-// rootOf reads root=. The kernel and initramfs generators take the last one.
+// rootOf reads root=. The kernel and initramfs generators take the last one; the generators' also where it stands behind a
+// "--".
 func rootOf(commandLine string) (spec rootSpec, ok bool) {
-	for _, field := range strings.Fields(commandLine) {
-		value, found := strings.CutPrefix(field, "root=")
-		if !found {
+	args, rest := kernelarg.Split(commandLine)
+	for _, root := range kernelarg.Named(slices.Concat(args, rest), "root") {
+		if !root.HasValue {
 			continue
 		}
 		spec, ok = rootSpec{}, false
-		value = strings.Trim(value, `"`)
+		value := root.Value
 		if device, found := strings.CutPrefix(value, "/dev/"); found {
 			spec, ok = rootSpec{byDevice, device}, filepath.IsLocal(device)
 			// Links that udev makes, which has not run.
