@@ -96,6 +96,10 @@ func kube(file, context string) (*rest.Config, error) {
 	return nil, usage("kubeconfig: %w", err)
 }
 
+// wanted reports whether a source is to be asked if it can be, named whether somebody asked for it by name.
+func (w *where) wanted(s audit.Source) bool { return len(w.only) == 0 || w.named(s) }
+func (w *where) named(s audit.Source) bool  { return slices.Contains(w.only, string(s)) }
+
 // readers are the sources that can be found, or those that were named.
 func (w *where) readers() ([]source.Reader, error) {
 	for _, name := range w.only {
@@ -103,55 +107,65 @@ func (w *where) readers() ([]source.Reader, error) {
 			return nil, usage("--sources: %q is none: choose cloud, etcd, kubernetes, clusterapi or talos", name)
 		}
 	}
-	wanted := func(s audit.Source) bool { return len(w.only) == 0 || slices.Contains(w.only, string(s)) }
-	named := func(s audit.Source) bool { return slices.Contains(w.only, string(s)) }
 	var readers []source.Reader
-	if wanted(audit.Cloud) {
-		c, err := w.cloud()
-		switch {
-		case err != nil:
-			return nil, err
-		case c != nil:
-			readers = append(readers, c)
-		case named(audit.Cloud):
-			return nil, usage("the cloud needs a token: set HCLOUD_TOKEN, or name a file with --token-file; a read-only one does")
-		}
-	}
-	if wanted(audit.Kubernetes) || wanted(audit.ClusterAPI) {
-		c, err := kube(w.kubeconfig, w.context)
+	for _, find := range []func() ([]source.Reader, error){w.cloudReaders, w.kubeReaders, w.etcdReaders} {
+		found, err := find()
 		if err != nil {
 			return nil, err
 		}
-		if c == nil && (named(audit.Kubernetes) || named(audit.ClusterAPI) && w.management == "") {
-			return nil, usage("Kubernetes needs a kubeconfig: --kubeconfig, $KUBECONFIG or ~/.kube/config")
-		}
-		if c != nil && wanted(audit.Kubernetes) {
-			readers = append(readers, &source.Kubernetes{Config: c})
-		}
-		m := c
-		if w.management != "" || w.managementContext != "" {
-			if m, err = kube(w.management, w.managementContext); err != nil {
-				return nil, err
-			}
-		}
-		if m != nil && wanted(audit.ClusterAPI) {
-			readers = append(readers, &source.ClusterAPI{Config: m, Required: named(audit.ClusterAPI) || w.management != ""})
-		}
+		readers = append(readers, found...)
 	}
-	more, err := w.etcdReaders(wanted, named)
-	if err != nil {
-		return nil, err
-	}
-	readers = append(readers, more...)
 	if len(source.Asked(readers)) < 2 && len(w.only) == 0 {
 		return nil, usage("nothing to compare: of the cloud (HCLOUD_TOKEN), Kubernetes (kubeconfig) and etcd (--etcd-endpoints or a talosconfig) at least two must be given")
 	}
 	return readers, nil
 }
 
-func (w *where) etcdReaders(wanted, named func(audit.Source) bool) ([]source.Reader, error) {
+func (w *where) cloudReaders() ([]source.Reader, error) {
+	if !w.wanted(audit.Cloud) {
+		return nil, nil
+	}
+	c, err := w.cloud()
+	switch {
+	case err != nil:
+		return nil, err
+	case c != nil:
+		return []source.Reader{c}, nil
+	case w.named(audit.Cloud):
+		return nil, usage("the cloud needs a token: set HCLOUD_TOKEN, or name a file with --token-file; a read-only one does")
+	}
+	return nil, nil
+}
+
+// kubeReaders are Kubernetes and Cluster API, which may be in a cluster of its own.
+func (w *where) kubeReaders() (readers []source.Reader, err error) {
+	if !w.wanted(audit.Kubernetes) && !w.wanted(audit.ClusterAPI) {
+		return nil, nil
+	}
+	c, err := kube(w.kubeconfig, w.context)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil && (w.named(audit.Kubernetes) || w.named(audit.ClusterAPI) && w.management == "") {
+		return nil, usage("Kubernetes needs a kubeconfig: --kubeconfig, $KUBECONFIG or ~/.kube/config")
+	}
+	if c != nil && w.wanted(audit.Kubernetes) {
+		readers = append(readers, &source.Kubernetes{Config: c})
+	}
+	if w.management != "" || w.managementContext != "" {
+		if c, err = kube(w.management, w.managementContext); err != nil {
+			return nil, err
+		}
+	}
+	if c != nil && w.wanted(audit.ClusterAPI) {
+		readers = append(readers, &source.ClusterAPI{Config: c, Required: w.named(audit.ClusterAPI) || w.management != ""})
+	}
+	return readers, nil
+}
+
+func (w *where) etcdReaders() ([]source.Reader, error) {
 	var readers []source.Reader
-	if len(w.etcd) > 0 && wanted(audit.Etcd) {
+	if len(w.etcd) > 0 && w.wanted(audit.Etcd) {
 		t, err := w.etcdTLS()
 		if err != nil {
 			return nil, err
@@ -159,13 +173,13 @@ func (w *where) etcdReaders(wanted, named func(audit.Source) bool) ([]source.Rea
 		readers = append(readers, &source.Etcd{Endpoints: w.etcd, TLS: t})
 	}
 	known := w.hasTalos()
-	if !known && (named(audit.Talos) || named(audit.Etcd) && len(w.etcd) == 0) {
+	if !known && (w.named(audit.Talos) || w.named(audit.Etcd) && len(w.etcd) == 0) {
 		return nil, usage("etcd needs --etcd-endpoints, or a talosconfig: --talosconfig, $TALOSCONFIG or ~/.talos/config")
 	}
-	if known && len(w.etcd) == 0 && wanted(audit.Etcd) {
+	if known && len(w.etcd) == 0 && w.wanted(audit.Etcd) {
 		readers = append(readers, &source.TalosEtcd{Access: w.talos})
 	}
-	if known && wanted(audit.Talos) {
+	if known && w.wanted(audit.Talos) {
 		readers = append(readers, &source.TalosHosts{Access: w.talos})
 	}
 	return readers, nil

@@ -112,59 +112,92 @@ func lex(text string, whole bool) ([]node, error) {
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, forbidden) {
 		return nil, fmt.Errorf("%w: bytes that no YAML has", ErrMalformed)
 	}
-	var (
-		nodes []node
-		open  scanner // a quoted or bracketed value that goes on over the line's end
-		deep  = -1    // lines beyond this column belong to the scalar above
-	)
+	l := lexer{deep: -1}
 	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, " \t\n")
-		column := len(line) - len(strings.TrimLeft(line, " "))
-		bad := func(why string) error { return fmt.Errorf("%w: %s: %.40q", ErrMalformed, why, line) }
-		switch {
-		case open.busy() && line != "" && column == 0 && line[0] != '\t':
-			return nil, bad("it stands amid a quoted value or brackets")
-		case open.busy():
-			if rest, done := open.feed(line); done && !commentOnly(rest) {
-				return nil, bad("it goes on after its value")
-			}
-			continue
-		case line == "", column > deep && deep >= 0, line[column] == '#':
-			if line != "" && column > deep && deep >= 0 && line[column] != '#' {
-				nodes[len(nodes)-1].form = strange
-			}
-			continue
-		case line[column] == '\t':
-			return nil, bad("a tab indents it")
-		case len(nodes) == 0 && line == "---":
-			continue
-		case column == 0 && (strings.HasPrefix(line, "---") || strings.HasPrefix(line, "...") || line[0] == '%'):
-			return nil, bad("a second document")
-		case len(nodes) == maxNodes:
-			return nil, ErrTooLarge
+		if err := l.line(strings.TrimRight(line, " \t\n")); err != nil {
+			return nil, err
 		}
-		n, rest, ok := split(line, column)
-		if !ok {
-			return nil, bad("neither a key nor an item")
-		}
-		deep = -1
-		parent := n.item
-		if n.key != "" {
-			parent = n.column
-		}
-		var err error
-		if open, err = n.read(rest); err != nil {
-			return nil, bad(err.Error())
-		}
-		if !open.busy() && (n.form == scalar || n.form == strange) {
-			deep = parent
-		}
-		nodes = append(nodes, n)
 	}
-	if whole && open.busy() {
+	if whole && l.open.busy() {
 		return nil, fmt.Errorf("%w: a value does not end", ErrMalformed)
 	}
-	return nodes, nil
+	return l.nodes, nil
+}
+
+// A lexer goes through a text line by line.
+type lexer struct {
+	nodes []node
+	open  scanner // a quoted or bracketed value that goes on over the line's end
+	deep  int     // lines beyond this column belong to the scalar above; -1: none do
+}
+
+// malformed says what is wrong with a line.
+func malformed(why, line string) error { return fmt.Errorf("%w: %s: %.40q", ErrMalformed, why, line) }
+
+// line takes the next line, without the white space at its end.
+func (l *lexer) line(line string) error {
+	column := len(line) - len(strings.TrimLeft(line, " "))
+	switch {
+	case l.open.busy():
+		return l.goOn(line, column)
+	case line == "":
+		return nil
+	case column > l.deep && l.deep >= 0:
+		if line[column] != '#' {
+			l.nodes[len(l.nodes)-1].form = strange
+		}
+		return nil
+	case line[column] == '#', len(l.nodes) == 0 && line == "---":
+		return nil
+	}
+	if err := l.allowed(line, column); err != nil {
+		return err
+	}
+	return l.add(line, column)
+}
+
+// goOn takes a line of a quoted or bracketed value.
+func (l *lexer) goOn(line string, column int) error {
+	if line != "" && column == 0 && line[0] != '\t' {
+		return malformed("it stands amid a quoted value or brackets", line)
+	}
+	if rest, done := l.open.feed(line); done && !commentOnly(rest) {
+		return malformed("it goes on after its value", line)
+	}
+	return nil
+}
+
+// allowed refuses what is no line of the one mapping that is read here.
+func (l *lexer) allowed(line string, column int) error {
+	switch {
+	case line[column] == '\t':
+		return malformed("a tab indents it", line)
+	case column == 0 && (strings.HasPrefix(line, "---") || strings.HasPrefix(line, "...") || line[0] == '%'):
+		return malformed("a second document", line)
+	case len(l.nodes) == maxNodes:
+		return ErrTooLarge
+	}
+	return nil
+}
+
+// add takes a line that is a node.
+func (l *lexer) add(line string, column int) error {
+	n, rest, ok := split(line, column)
+	if !ok {
+		return malformed("neither a key nor an item", line)
+	}
+	var err error
+	if l.open, err = n.read(rest); err != nil {
+		return malformed(err.Error(), line)
+	}
+	l.deep = -1
+	if !l.open.busy() && (n.form == scalar || n.form == strange) {
+		if l.deep = n.item; n.key != "" {
+			l.deep = n.column
+		}
+	}
+	l.nodes = append(l.nodes, n)
+	return nil
 }
 
 // forbidden are the control characters that YAML has only as escapes, and what breaks a line for some and not for others.

@@ -31,55 +31,79 @@ type network struct {
 // parseNetworks reads the list of private networks from its lines. What is odd is left out and named in the error: a
 // value, or an item that is no network. The rest counts.
 func parseNetworks(nodes []node) ([]identity.PrivateNetwork, error) {
-	var (
-		items []*network
-		errs  []error
-		at    int // column of the current item's keys; -1: not known yet
-		key   string
-	)
-	odd := func(n node) {
-		if len(errs) < maxNetworks {
-			errs = append(errs, fmt.Errorf("%w: %.40q", ErrMalformed, strings.TrimSpace(n.key+" "+n.value)))
-		}
-	}
+	var l networkList
 	for _, n := range nodes {
-		if n.item >= 0 && n.indent == nodes[0].indent {
-			if len(items) == maxNetworks {
-				errs = append(errs, ErrTooLarge)
-				break
-			}
-			items = append(items, new(network))
-			at, key = -1, ""
-			switch {
-			case n.dashes > 1:
-				at = n.column
-				odd(n)
-				continue
-			case n.key == "" && n.form == nothing:
-				continue // its keys stand on the lines below
-			}
-		} else if n.item < 0 && at >= 0 && n.column < at || len(items) == 0 {
-			odd(n)
-			continue
+		if !l.take(n, n.item >= 0 && n.indent == nodes[0].indent) {
+			break
 		}
-		if at < 0 {
-			at = n.column
-		}
-		item := items[len(items)-1]
-		switch {
-		case n.key != "" && n.column == at:
-			key = n.key
-			if err := item.set(n); err != nil {
-				odd(n)
-			}
-		case key == "alias_ips" && n.key == "" && n.dashes == 1 && n.form == scalar:
-			item.AliasIPs = append(item.AliasIPs, n.value)
-		case n.column == at || key == "alias_ips":
-			odd(n)
-		} // what stands deeper belongs to a key that is not read
 	}
+	return l.networks()
+}
+
+// A networkList is the networks as far as they are read.
+type networkList struct {
+	items []*network
+	errs  []error
+	at    int    // column of the current item's keys; -1: not known yet
+	key   string // of the current item, that was last
+}
+
+// take takes one line; first says that it begins an item. It reports whether there is room for more.
+func (l *networkList) take(n node, first bool) (more bool) {
+	switch {
+	case first && len(l.items) == maxNetworks:
+		l.errs = append(l.errs, ErrTooLarge)
+		return false
+	case first:
+		l.items = append(l.items, new(network))
+		l.at, l.key = -1, ""
+		if n.dashes > 1 { // a list in the list
+			l.at = n.column
+			l.odd(n)
+			return true
+		}
+		if n.key == "" && n.form == nothing {
+			return true // its keys stand on the lines below
+		}
+	case n.item < 0 && l.at >= 0 && n.column < l.at, len(l.items) == 0:
+		l.odd(n)
+		return true
+	}
+	l.value(n)
+	return true
+}
+
+// value takes what a line says of the current item.
+func (l *networkList) value(n node) {
+	if l.at < 0 {
+		l.at = n.column
+	}
+	item := l.items[len(l.items)-1]
+	switch {
+	case n.key != "" && n.column == l.at:
+		l.key = n.key
+		if err := item.set(n); err != nil {
+			l.odd(n)
+		}
+	case l.key == "alias_ips" && n.key == "" && n.dashes == 1 && n.form == scalar:
+		item.AliasIPs = append(item.AliasIPs, n.value)
+	case n.column == l.at || l.key == "alias_ips":
+		l.odd(n)
+	} // what stands deeper belongs to a key that is not read
+}
+
+// odd names a line that is left out.
+func (l *networkList) odd(n node) {
+	if len(l.errs) < maxNetworks {
+		l.errs = append(l.errs, fmt.Errorf("%w: %.40q", ErrMalformed, strings.TrimSpace(n.key+" "+n.value)))
+	}
+}
+
+// networks are those of which anything is known.
+func (l *networkList) networks() ([]identity.PrivateNetwork, error) {
 	var out []identity.PrivateNetwork
-	for _, item := range items {
+	errs := l.errs
+	for _, item := range l.items {
 		p, err := item.private()
 		if err != nil {
 			errs = append(errs, err)

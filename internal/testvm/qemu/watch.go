@@ -11,71 +11,111 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 )
 
+// A watch is a boot that is looked at: what has happened so far, and what is known of its end.
+type watch struct {
+	*machine
+	verdict *Verdict
+	end     Outcome // what has come of it, as far as is known
+	clock   bool    // the schedule's clock runs
+}
+
 // watch takes down what happens until the boot has ended, and ends the machine.
 func (m *machine) watch() *Verdict {
-	v := &Verdict{}
+	w := &watch{machine: m, verdict: &Verdict{}, end: Died}
 	timeout := time.NewTimer(m.scenario.Timeout)
 	defer timeout.Stop()
-	end, clock := Died, false                     // what is known of the end so far; whether the schedule's clock runs
+	m.ask(m.atFirst()...)
+	for over := false; !over; {
+		select {
+		case n := <-m.notes:
+			w.verdict.take(n)
+			over = w.happened(n)
+		case <-timeout.C:
+			w.end, over = TimedOut, true
+		}
+	}
+	return w.conclude()
+}
+
+// atFirst is what the monitor is told before anything else.
+func (m *machine) atFirst() []command {
 	first := []command{{"qmp_capabilities", nil}} // before that QEMU takes no other
 	for i, nic := range m.scenario.NICs {
 		if nic.Cable > 0 {
 			first = append(first, command{"set_link", map[string]any{"name": fmt.Sprintf("net%d", i), "up": false}})
 		}
 	}
-	m.ask(first...)
-	for done := false; !done; {
-		var n note
-		select {
-		case n = <-m.notes:
-		case <-timeout.C:
-			end, done = TimedOut, true
-			continue
+	return first
+}
+
+// happened says what follows from a note: it sets the clock going, or the end. It reports whether that has come.
+func (w *watch) happened(n note) (over bool) {
+	switch {
+	case n.event != nil:
+		if n.event.Kind == w.scenario.Clock && !w.clock {
+			w.clock = true
+			w.cloud.Restart()
+			w.plugLater()
+			w.cableLater()
+			w.disksLater()
 		}
-		v.take(n)
-		switch {
-		case n.event != nil && n.event.Kind == m.scenario.Clock && !clock:
-			clock = true
-			m.cloud.Restart()
-			m.plugLater()
-			m.cableLater()
-			m.disksLater()
-		case n.qmp == "SHUTDOWN" && n.reason == "guest-shutdown":
-			end = PoweredOff
-		case n.qmp == "RESET" && n.reason == "guest-reset":
-			// SeaBIOS answers a reset with one of its own, which is not the guest's (its src/fw/shadow.c, qemu_reboot):
-			// between two that count a first process must have run.
-			switch booted := len(v.All(report.First)) > v.Resets; {
-			case m.scenario.Resets == 0, booted && v.Resets == m.scenario.Resets:
-				end, done = Reset, true
-			case booted:
-				v.Resets++
-			}
-		case n.line != nil && strings.Contains(n.line.Text, "reboot: System halted"):
-			end, done = Halted, true
-		case n.gone:
-			done = true
-		case n.err != nil:
-			end, done = Died, true
+	case n.line != nil:
+		if strings.Contains(n.line.Text, "reboot: System halted") {
+			w.end = Halted
+			return true
 		}
-		if !done && (n.line != nil || n.event != nil) && m.scenario.Until(v) {
-			end, done = Running, true
+	case n.qmp != "":
+		return w.told(n.qmp, n.reason)
+	case n.gone:
+		return true // as is known
+	case n.err != nil:
+		w.end = Died
+		return true
+	}
+	if (n.line != nil || n.event != nil) && w.scenario.Until(w.verdict) {
+		w.end = Running
+		return true
+	}
+	return false
+}
+
+// told takes an event of QEMU's monitor. It reports whether the boot has ended with it.
+func (w *watch) told(event, reason string) (over bool) {
+	switch {
+	case event == "SHUTDOWN" && reason == "guest-shutdown":
+		w.end = PoweredOff
+	case event == "RESET" && reason == "guest-reset":
+		// SeaBIOS answers a reset with one of its own, which is not the guest's (its src/fw/shadow.c, qemu_reboot):
+		// between two that count a first process must have run.
+		booted := len(w.verdict.All(report.First)) > w.verdict.Resets
+		if w.scenario.Resets == 0 || booted && w.verdict.Resets == w.scenario.Resets {
+			w.end = Reset
+			return true
+		}
+		if booted {
+			w.verdict.Resets++
 		}
 	}
-	v.Took = time.Since(m.started)
-	m.stopTimers()
-	_ = m.qemu.Process.Kill() // or it has ended
+	return false
+}
+
+// conclude ends the machine, takes down what was under way, and says what came of it all.
+func (w *watch) conclude() *Verdict {
+	v := w.verdict
+	v.Took = time.Since(w.started)
+	w.stopTimers()
+	_ = w.qemu.Process.Kill() // or it has ended
 	go func() {
-		m.work.Wait()
-		close(m.notes)
+		w.work.Wait()
+		close(w.notes)
 	}()
-	for n := range m.notes { // what was under way
+	for n := range w.notes {
 		v.take(n)
 	}
-	if end == Reset && panicked(v.Console) {
-		end = Panicked
+	if w.end == Reset && panicked(v.Console) {
+		w.end = Panicked
 	}
-	v.Outcome = end
+	v.Outcome = w.end
 	return v
 }
 
