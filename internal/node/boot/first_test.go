@@ -137,14 +137,14 @@ func storm() {
 	}
 }
 
-// ending is how a trial ended.
-type ending struct {
+// fate is how a trial ended.
+type fate struct {
 	signal  syscall.Signal // of process 1: SIGHUP for a reboot, SIGINT for a power-off or halt
 	next    string         // what the next init told; empty: it did not run
 	console string
 }
 
-func (tr trial) run(t *testing.T) ending {
+func (tr trial) run(t *testing.T) fate {
 	t.Helper()
 	if os.Getuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -189,7 +189,7 @@ func (tr trial) run(t *testing.T) ending {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := ending{next: strings.TrimSpace(string(told)), console: string(said)}
+	e := fate{next: strings.TrimSpace(string(told)), console: string(said)}
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		e.signal = ws.Signal()
 	}

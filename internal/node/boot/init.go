@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/handover"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/record"
@@ -34,9 +33,6 @@ type Options struct {
 	Args []string
 }
 
-// countdown stands before a reboot, power-off or halt for which the wait has not counted down already.
-var countdown = 3 * time.Second // a test has none
-
 // workerGrace is how long after the policy's bound the worker may still be busy putting the network back.
 const workerGrace = 5 * time.Second
 
@@ -46,7 +42,6 @@ func Init(o Options) {
 	b.next.us, _ = os.Stat(b.next.self) // before anything is moved
 	b.deafen()
 	b.guarded(b.run)
-	b.stay("nothing is left to do")
 }
 
 type boot struct {
@@ -66,22 +61,18 @@ func (b *boot) deafen() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
 }
 
-// guarded runs f, and if it panics, carries the policy out: with all that belongs to it, and if that panics too, without.
-func (b *boot) guarded(f func()) {
-	err := safely.Do("the first process", func() error { f(); return nil })
-	if err == nil {
-		return
-	}
+// guarded carries out what run comes to, and if anything panics, the policy: with all that belongs to it, and if that
+// panics too, without. It does not return.
+func (b *boot) guarded(run func() ending) {
+	err := safely.Do("the first process", func() error { b.end(run()); return nil })
 	err = safely.Do("giving up", func() error {
 		b.openConsole()
 		report(b.console, err)
-		b.giveUp("an internal failure", countdown)
+		b.end(ending{then: endPolicy, why: "an internal failure", countdown: countdown})
 		return nil
 	})
-	if err != nil {
-		_ = safely.Do("telling", func() error { report(b.console, err); return nil })
-		b.lastResort()
-	}
+	_ = safely.Do("telling", func() error { report(b.console, err); return nil })
+	b.lastResort()
 }
 
 // report says on the console what we have to be told of.
@@ -109,15 +100,14 @@ func (b *boot) lastResort() {
 	b.stay("an internal failure, twice")
 }
 
-// run is the boot, in order.
-func (b *boot) run() {
+// run is the boot, in order, up to how it ends.
+func (b *boot) run() ending {
 	reached(stageBegun)
 	line, err := b.line()
 	if err != nil {
 		b.openConsole()
 		b.console.Errorf("cannot read the kernel command line: %v; booting on: nobody asked to wait, as far as I can tell", err)
-		b.execNext(nil)
-		return
+		return ending{then: endExec}
 	}
 	d, mistake := decide(line)
 	b.decision = d
@@ -128,8 +118,7 @@ func (b *boot) run() {
 			b.openConsole()
 			b.console.Noticef("%s", d.why)
 		}
-		b.execNext(nil)
-		return
+		return ending{then: endExec}
 	}
 
 	b.openConsole()
@@ -137,57 +126,46 @@ func (b *boot) run() {
 		b.console.Errorf("%v; going by the default policy, %s", mistake, d.policy)
 	}
 	if err := b.next.check(); err != nil {
-		b.giveUp(err.Error(), countdown)
-		return
+		return givenUp(err.Error())
 	}
 	if b.places, err = mountPlaces(ownRoot); err != nil {
-		b.giveUp(fmt.Sprintf("cannot mount what is needed: %v", err), countdown)
-		return
+		return givenUp(fmt.Sprintf("cannot mount what is needed: %v", err))
 	}
 	reached(stageMounted)
 	b.console.Noticef("finding out this node's name: %s", d.policy)
 	found, err := b.startWorker(line)
 	if err != nil {
-		b.giveUp(err.Error(), countdown)
-		return
+		return givenUp(err.Error())
 	}
 	reached(stageAsked)
 	// While the worker waits for the network: what the handover needs before there is a name.
-	var h *handover.Handover
 	var noHandover error
 	if b.toTalos() {
-		h, noHandover = handover.Start(handover.Config{
+		b.handover, noHandover = handover.Start(handover.Config{
 			CommandLine: line, Then: d.policy.Then, Console: b.console, Executable: b.places.self(),
 		})
-		b.handover = h
 	}
 	r, err := found()
 	reached(stageAnswered)
-	if r.Identity != nil && noHandover == nil {
-		b.handOver(h, r)
-		return
-	}
 	switch {
 	case err != nil:
-		b.giveUp(err.Error(), countdown)
+		return givenUp(err.Error())
+	case r.Identity != nil && noHandover != nil:
+		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover))
 	case r.Identity != nil:
-		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover), countdown)
+		return b.handOver(r)
 	case r.BootOn:
 		b.endHandover()
 		b.console.Noticef("%s", r.Why)
-		b.execNext(nil)
-	default:
-		b.giveUp(r.Why, 0) // the wait has counted down
+		return ending{then: endExec}
 	}
+	return ending{then: endPolicy, why: r.Why} // the wait has counted down
 }
 
 // startWorker has the worker find the name. What it returns waits for the answer; an error from there means that the
 // worker failed, as opposed to the search.
 func (b *boot) startWorker(line string) (func() (result, error), error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	if policy := b.decision.policy; policy.Mode == procfs.Bounded {
-		ctx, cancel = context.WithDeadline(context.Background(), b.began.Add(policy.Wait+workerGrace))
-	}
+	ctx, cancel := b.decision.policy.WithDeadline(context.Background(), b.began.Add(workerGrace))
 	question, err := json.Marshal(order{
 		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
 		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
@@ -229,14 +207,15 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 			ended <- err
 		})
 		r, err := awaitWorker(ctx, out, ended, func(err error) { report(b.console, err) })
-		if err != nil {
-			select {
-			case lines := <-said:
-				for line := range strings.Lines(lines) {
-					b.console.Errorf("worker: %s", strings.TrimSpace(line))
-				}
-			default: // it has not ended
+		if err == nil {
+			return r, nil
+		}
+		select {
+		case lines := <-said:
+			for line := range strings.Lines(lines) {
+				b.console.Errorf("worker: %s", strings.TrimSpace(line))
 			}
+		default: // it has not ended
 		}
 		return r, err
 	}, nil
@@ -293,21 +272,17 @@ func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error, died 
 // toTalos reports whether the system that boots next is a Talos: by its own argument, or by its image.
 func (b *boot) toTalos() bool { return b.decision.talos || exists(talosImage) }
 
-// handOver gives the name to the operating system and executes it. h is nil for one that is not Talos.
-func (b *boot) handOver(h *handover.Handover, r result) {
-	id := r.Identity
+// handOver gives the name to the operating system that is executed then. The worker is not trusted: package handover looks
+// at the name before it takes effect.
+func (b *boot) handOver(r result) ending {
+	id, h := r.Identity, b.handover
 	began := time.Now()
-	err := identity.ValidateHostname(id.Hostname)
-	if err == nil {
-		if h != nil {
-			err = h.Prepare(context.Background(), id.Hostname)
-		} else {
-			err = b.giveToAnyOS(r)
-		}
+	give := func() error { return b.giveToAnyOS(r) }
+	if h != nil {
+		give = func() error { return h.Prepare(context.Background(), id.Hostname) }
 	}
-	if err != nil {
-		b.giveUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err), countdown)
-		return
+	if err := give(); err != nil {
+		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err))
 	}
 	how := "as the kernel's hostname and in " + record.Path
 	if h != nil {
@@ -321,7 +296,7 @@ func (b *boot) handOver(h *handover.Handover, r result) {
 	b.console.Noticef("%s (instance %s, by %s) goes %s after %s: %s",
 		id.Hostname, id.InstanceID, strings.TrimPrefix(id.Path.Interface+"/"+id.Path.Method, "/"), how, ms(total),
 		summary(total, append(r.Steps, step{"handover", handing})))
-	b.execNext(h)
+	return ending{then: endExec, named: true}
 }
 
 // giveToAnyOS sets the kernel's hostname and writes the record. The hostname is what counts: without the record the boot
@@ -358,59 +333,6 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// execNext becomes the next init. It returns only if that failed, after the policy.
-func (b *boot) execNext(h *handover.Handover) {
-	reached(stageLeaving)
-	err := b.next.check()
-	if uerr := b.leave(); uerr != nil {
-		b.openConsole()
-		b.console.Warnf("%v", uerr) // none of it is where the next init mounts
-	}
-	if err == nil {
-		if rerr := b.next.putBack(); rerr != nil {
-			b.openConsole()
-			b.console.Warnf("%v", rerr)
-		}
-	}
-	if err == nil && h != nil {
-		err = h.Commit(context.Background())
-	}
-	reached(stageExecuting)
-	if err == nil {
-		path, name := b.next.path(), b.next.name()
-		err = unix.Exec(path, append([]string{name}, b.options.Args...), os.Environ())
-		err = fmt.Errorf("cannot execute %s: %w; check the image", path, err)
-	}
-	b.endHandover()
-	b.openConsole()
-	if !b.decision.wait || b.decision.policy.Then == procfs.Continue {
-		b.stay(err.Error()) // there is nothing to go on with
-	}
-	b.giveUp(err.Error(), countdown)
-}
-
-// giveUp carries the policy out. It returns only where that is to boot on, and that failed.
-func (b *boot) giveUp(why string, countdown time.Duration) {
-	b.openConsole()
-	b.endHandover()
-	if err := b.leave(); err != nil {
-		b.console.Warnf("%v", err)
-	}
-	then := b.decision.policy.Then
-	switch {
-	case !b.decision.wait:
-		b.console.Errorf("%s; booting on: nobody asked to wait, as far as I can tell", why)
-		b.execNext(nil)
-	case then == procfs.Halt:
-		b.stay(why)
-	default:
-		if err := handover.Enforce(context.Background(), then, b.console, countdown, why); err != nil {
-			b.stay(fmt.Sprintf("%s, and then: %v", why, err))
-		}
-		b.execNext(nil) // then=continue
-	}
-}
-
 // endHandover ends the handover's processes, where there will be no exec that they wait for.
 func (b *boot) endHandover() {
 	h := b.handover
@@ -420,18 +342,6 @@ func (b *boot) endHandover() {
 	}
 	if err := h.Close(); err != nil {
 		b.console.Warnf("%v", err)
-	}
-}
-
-// sayAgain is how often a machine that stays says why.
-const sayAgain = time.Minute
-
-// stay keeps the machine where it is, and keeps saying why. It does not return.
-func (b *boot) stay(why string) {
-	b.openConsole()
-	for {
-		b.console.Errorf("staying here since %s: %s; reset the machine when that is mended", time.Since(b.began).Round(time.Second), why)
-		time.Sleep(sayAgain)
 	}
 }
 

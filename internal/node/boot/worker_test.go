@@ -95,7 +95,7 @@ func TestAPanicOfTheFirstProcessEndsInThePolicy(t *testing.T) {
 		console:  kmsg.New(writerFunc(func(p []byte) (int, error) { said <- string(p); return len(p), nil }), kmsg.Format{Unlimited: true}),
 		decision: decision{wait: true, policy: procfs.Policy{Mode: procfs.Forever, Then: procfs.Halt}},
 	}
-	go b.guarded(func() { panic("the unthinkable") })
+	go b.guarded(func() ending { panic("the unthinkable") })
 	for _, want := range []string{"the unthinkable", "staying here"} {
 		for line := ""; !strings.Contains(line, want); {
 			select {
