@@ -295,23 +295,28 @@ func (n *node) read(s string) (open scanner, err error) {
 	case strings.ContainsRune("|>*@`%]},", rune(s[0])), strings.HasPrefix(s, "- "), strings.HasPrefix(s, "? "), s == "-", s == "?":
 		n.form = strange
 	default:
-		for i := 1; i < len(s); i++ {
-			if s[i] == '#' && (s[i-1] == ' ' || s[i-1] == '\t') {
-				s = s[:i]
-			}
-		}
-		n.value = strings.TrimRight(s, " \t")
-		if strings.Contains(n.value, ": ") || strings.Contains(n.value, ":\t") || strings.HasSuffix(n.value, ":") {
-			n.form = strange
-		}
-		if slices.Contains([]string{"~", "null", "Null", "NULL"}, n.value) {
-			n.value = ""
-		}
+		n.plain(s)
 	}
 	if was == strange {
 		n.form = strange
 	}
 	return open, nil
+}
+
+// plain sets form and value from a word without quotes: YAML's plain scalar, of which a line is read.
+func (n *node) plain(s string) {
+	for i := 1; i < len(s); i++ {
+		if s[i] == '#' && (s[i-1] == ' ' || s[i-1] == '\t') {
+			s = s[:i]
+		}
+	}
+	n.value = strings.TrimRight(s, " \t")
+	if strings.Contains(n.value, ": ") || strings.Contains(n.value, ":\t") || strings.HasSuffix(n.value, ":") {
+		n.form = strange
+	}
+	if slices.Contains([]string{"~", "null", "Null", "NULL"}, n.value) {
+		n.value = ""
+	}
 }
 
 var errAfter = errors.New("it goes on after its value")
