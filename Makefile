@@ -16,7 +16,7 @@ BUILD := CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X mai
 NODE_BUILD := $(BUILD) -tags nethttpomithttp2
 
 # The modules whose code is ours; the tests of each are a tier of the suite.
-MODULES := . cluster cluster/deploy internal/release/dist internal/release/packages examples/talos examples/systems
+MODULES := . cluster cluster/deploy internal/testvm/controlplane internal/release/dist internal/release/packages examples/talos examples/systems
 
 .PHONY: help
 help: ## this list
@@ -58,6 +58,10 @@ test-vm: ## the tier of virtual machines
 test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N=all or by name
 	NAMETAG_TEST_OS='$(or $(N),essential)' go test -count=1 -timeout 60m -v ./internal/testvm/systems
 
+.PHONY: test-kube
+test-kube: deps ## a control plane of the real etcd, kube-apiserver and kubelet on the fake cloud, as root; they are built from their sources, once
+	cd internal/testvm/controlplane && NAMETAG_TEST_KUBE=1 go test -count=1 -timeout 30m -v ./...
+
 .PHONY: test-talos
 test-talos: deps ## a Talos of yours, with and without nametag: DIR has vmlinuz, initramfs.xz and a machine configuration, config.yaml; KVM=1
 	@test -f '$(DIR)/vmlinuz' -o -f '$(DIR)/vmlinuz-amd64' || { echo 'test-talos: DIR=$(DIR) has no vmlinuz; docs/boot.md says where the files come from' >&2; exit 2; }
@@ -79,6 +83,10 @@ audit-image: ## bin/nametag-audit.oci: the auditor as a container image for both
 .PHONY: demo-audit
 demo-audit: ## the auditor at work on a broken control plane: a real etcd, a fake cloud, no configuration
 	@cd cluster && go run ./cmd/audit-demo
+
+.PHONY: demo-cluster
+demo-cluster: deps ## from nothing to a control plane of three, with and without nametag: a real etcd, API server and kubelet (as root; a minute, once these are built)
+	@cd internal/testvm/controlplane && go run ./demo
 
 .PHONY: test-cluster
 test-cluster: ## the tests of the auditor, with real etcd clusters

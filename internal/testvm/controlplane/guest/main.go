@@ -1,0 +1,46 @@
+// Command guest is the first process of a server in the lab. In the place of a system that is not at hand it does what the node's
+// own would: it finds a hostname, by nametag or as Talos does without it, configures the network, and starts the real containerd,
+// etcd, kube-apiserver and kubelet under the name that the kernel has at that moment.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/nametag-boot/nametag/internal/testvm/controlplane/machine"
+)
+
+func main() {
+	if err := run(os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch filepath.Base(args[0]) {
+	case "bridge", "loopback": // as a plugin of the pods' network
+		return plugin(os.Getenv("CNI_COMMAND"), os.Stdin, os.Stdout)
+	}
+	if len(args) < 2 {
+		return fmt.Errorf("usage: guest namespaces DIR | boot | sweep GROUP")
+	}
+	switch args[1] {
+	case "namespaces": // the process is in new ones: they are furnished, and what is to run there takes its place
+		c, err := machine.Read(args[2])
+		if err != nil {
+			return err
+		}
+		return enter(c)
+	case "boot":
+		c, err := machine.Read(machine.Dir)
+		if err != nil {
+			return err
+		}
+		return boot(c)
+	case "sweep":
+		return sweep(args[2])
+	}
+	return fmt.Errorf("%q is no command", args[1])
+}
