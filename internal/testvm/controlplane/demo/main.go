@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command demo shows the promise whole, from nothing, on this machine: a server of the fake Hetzner cloud whose etcd member and Node
 // get a name that nobody gave it, and three that start with nametag. etcd, kube-apiserver and kubelet are the real ones.
 package main

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command guest is the first process of a server in the lab. In the place of a system that is not at hand it does what the node's
 // own would: it finds a hostname, by nametag or as Talos does without it, configures the network, and starts the real containerd,
 // etcd, kube-apiserver and kubelet under the name that the kernel has at that moment.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package machine is what a server of the lab and the program in it agree on.
 package machine
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command pause is the program in the image of a pod that holds nothing: it waits until it is told to end.
 package main
 
