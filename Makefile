@@ -55,8 +55,8 @@ test-vm: ## the tier of virtual machines
 	@$(SUITE) vm
 
 .PHONY: test-os
-test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N=all or by name
-	NAMETAG_TEST_OS='$(or $(N),essential)' go test -count=1 -timeout 60m -v ./internal/testvm/systems
+test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N=all or by name, TIMES=10 of each
+	NAMETAG_TEST_OS='$(or $(N),essential)' go test -count=$(or $(TIMES),1) -timeout $(if $(TIMES),0,60m) -v ./internal/testvm/systems
 
 .PHONY: test-kube
 test-kube: deps ## a control plane of the real etcd, kube-apiserver and kubelet on the fake cloud, as root; they are built from their sources, once

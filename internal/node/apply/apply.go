@@ -280,13 +280,43 @@ func (c Config) ending(ctx context.Context, err error) error {
 		for sleep(ctx, sayAgain) {
 			say()
 		}
-	case then == procfs.Continue, c.Managed:
+	case then == procfs.Continue:
+		c.withdraw()
+	case c.Managed:
 	default:
 		if err := c.Enforce(ctx, then, err.Error()); err != nil {
 			return errors.Join(ended, err)
 		}
 	}
 	return ended
+}
+
+// unnamed is what a machine without a name is called (hostname(5)).
+const unnamed = "localhost"
+
+// withdraw takes back the name that nametag wrote on another machine, of whose disk this
+// one's is a copy: a boot that goes on without a name must not go on under that one.
+func (c Config) withdraw() {
+	if c.Root == "" || c.Instance == "" {
+		return
+	}
+	recall := memory.RecallFile(string(c.Root))
+	if !recall.Known() || recall.For(c.Instance).Known() {
+		return
+	}
+	name, err := c.Root.Withdraw(c.RunDir)
+	if err != nil {
+		c.Reporter.Say(Line{Level: kmsg.Error, Event: "failed", Err: err, Text: fmt.Sprintf("the name of the instance %.64q is still in /etc/hostname: %v", recall.Name.InstanceID, err)})
+	}
+	if name == "" || err != nil {
+		return
+	}
+	// In a root the service manager has read it before.
+	_, err = c.SetHostname(unnamed)
+	c.Reporter.Say(Line{
+		Level: kmsg.Warning, Event: "withdrawn", Hostname: name, InstanceID: recall.Name.InstanceID, Err: err,
+		Text: fmt.Sprintf("%s is the name of the instance %.64q, of whose disk this one is a copy: it is taken out of /etc/hostname", name, recall.Name.InstanceID),
+	})
 }
 
 // sleep waits, and reports whether the context let it.

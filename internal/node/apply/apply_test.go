@@ -248,11 +248,21 @@ func TestLaterBoots(t *testing.T) {
 			t.Errorf("the record says %+v", r)
 		}
 	})
+	t.Run("without an answer, and without patience for one, the node keeps its own", func(t *testing.T) {
+		h := boot(t, "nametag.wait=30ms,known=off,then=continue")
+		h.config.Find = h.silent
+		if err := h.do(t.Context()); err == nil || h.kernel != "web-1" || h.file() != "web-1" {
+			t.Errorf("%v, kernel %q, file %q", err, h.kernel, h.file())
+		}
+	})
 	t.Run("a clone of another server's disk does not take that one's name", func(t *testing.T) {
 		h := boot(t, "nametag.wait=30ms,known=10ms,then=continue")
 		h.config.Instance, h.config.Find = "43", h.silent
 		if err := h.do(t.Context()); err == nil {
 			t.Errorf("it has a name: kernel %q, file %q", h.kernel, h.file())
+		}
+		if h.file() != "" || h.kernel != "localhost" || !h.heard("withdrawn") {
+			t.Errorf("it goes on under another server's name: kernel %q, file %q", h.kernel, h.file())
 		}
 		h.config.Find = h.answers("web-3")
 		if err := h.do(t.Context()); err != nil || h.kernel != "web-3" || h.file() != "web-3" {

@@ -67,8 +67,8 @@ func (r Root) Keep(name, run string) (How, error) {
 		return Covered, nil
 	}
 	if _, err := os.Lstat(r.path(File)); err == nil {
-		if err := unix.Mount(cover, r.path(File), "", unix.MS_BIND, ""); err != nil {
-			return "", errors.Join(werr, fmt.Errorf("lasting: covering %s: %w", r.path(File), err))
+		if err := r.cover(cover); err != nil {
+			return "", errors.Join(werr, err)
 		}
 		return Covered, nil
 	}
@@ -89,8 +89,8 @@ func (r Root) write(name string) error {
 		if err := writable(r.path("etc")); err != nil {
 			return err
 		}
-		if err := unix.Unmount(r.path(File), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("lasting: uncovering %s: %w", r.path(File), err)
+		if err := r.uncover(); err != nil {
+			return err
 		}
 	}
 	if err := put(r.path(Mark), name); err != nil {

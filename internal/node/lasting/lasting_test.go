@@ -112,6 +112,37 @@ func TestThereIsNothingToPinWithoutAName(t *testing.T) {
 	}
 }
 
+func TestWhatIsWithdrawn(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		file, mark string
+		withdrawn  string
+		left       string // in /etc/hostname
+	}{
+		{"what nametag wrote", "web-1\n", "web-1\n", "web-1", ""},
+		{"nothing there", "", "", "", ""},
+		{"a mark alone", "", "web-1\n", "", ""},
+		{"an operator's", "by-hand\n", "", "", "by-hand"},
+		{"an operator's in place of nametag's", "by-hand\n", "web-1\n", "", "by-hand"},
+	} {
+		files := map[string]string{}
+		if tt.file != "" {
+			files[File] = tt.file
+		}
+		if tt.mark != "" {
+			files[Mark] = tt.mark
+		}
+		r := newRoot(t, files)
+		name, err := r.Withdraw(t.TempDir())
+		if err != nil || name != tt.withdrawn {
+			t.Errorf("%s: %q, %v", tt.name, name, err)
+		}
+		if left, err := r.Static(); err != nil || left != tt.left {
+			t.Errorf("%s: left %q, %v", tt.name, left, err)
+		}
+	}
+}
+
 // TestARootThatCannotBeWritten mounts in a namespace of its own: it runs itself again there.
 func TestARootThatCannotBeWritten(t *testing.T) {
 	if !helpertest.WithMounts(t) {
@@ -167,6 +198,26 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 		}
 		if r.covered() {
 			t.Error("it is covered still")
+		}
+	})
+	t.Run("another machine's name is covered, and removed once that is possible", func(t *testing.T) {
+		r, remount := mounted(t, map[string]string{File: "web-1\n", Mark: "web-1\n"})
+		remount(unix.MS_RDONLY)
+		run := t.TempDir()
+		for _, want := range []string{"web-1", ""} { // the second time there is nothing left to do
+			if name, err := r.Withdraw(run); err != nil || name != want {
+				t.Fatalf("%q, %v, want %q", name, err, want)
+			}
+			if name, err := r.Static(); err != nil || name != "" {
+				t.Errorf("a reader sees %q, %v", name, err)
+			}
+		}
+		remount(0)
+		if name, err := r.Withdraw(run); err != nil || name != "web-1" {
+			t.Fatalf("%q, %v", name, err)
+		}
+		if _, err := os.Lstat(r.path(File)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file is there still: %v", err)
 		}
 	})
 	t.Run("without a file the two daemons are told", func(t *testing.T) {

@@ -65,8 +65,12 @@ type second struct {
 	server   string // the server's name by then
 	serial   string // another machine's
 	metadata func() cloud.Behaviour
-	want     string
 	args     []string
+
+	want string       // the name; "": the boot has none
+	end  qemu.Outcome // of a boot without a name
+	// on has the boot go on without a name: whatever it is called then, it is not what the first boot was.
+	on bool
 }
 
 const policy = "nametag.wait=4m"
@@ -83,6 +87,19 @@ func late() cloud.Behaviour {
 			right.ServeHTTP(w, r)
 		})
 	}}
+}
+
+// wrong speaks for another server at first, and gives out what is no name then.
+func wrong() cloud.Behaviour {
+	return cloud.All(
+		cloud.First(6, cloud.Other(cloud.Server{Hostname: "web-9", InstanceID: "43"})),
+		cloud.First(6, cloud.Other(cloud.Server{Hostname: "no name!", InstanceID: "42"})),
+	)
+}
+
+// another speaks for another server, always.
+func another() cloud.Behaviour {
+	return cloud.Other(cloud.Server{Hostname: "web-9", InstanceID: "43"})
 }
 
 func scenarios() []scenario {
@@ -113,13 +130,52 @@ func scenarios() []scenario {
 		{name: "service/no-name", initrd: Plain, client: networkd, args: []string{"nametag.wait=5s,then=poweroff"}, metadata: cloud.Refused, end: qemu.PoweredOff},
 		// Not with networkd, which takes a lease's name over one from the command line, with nametag or without.
 		{name: "service/systemd.hostname", initrd: Plain, client: dhclient, args: []string{policy, "systemd.hostname=" + byHand}, want: byHand, static: "-"},
+		{name: "dracut/wrong", initrd: Dracut, client: networkd, metadata: wrong, want: server},
+		{name: "dracut/wrong/no-name", initrd: Dracut, client: networkd, args: []string{"nametag.wait=5s"}, metadata: another, end: qemu.Reset},
+		{name: "service/wrong", initrd: Plain, client: networkManager, metadata: wrong, want: server},
 		{
 			name: "dracut/renamed", initrd: Dracut, client: networkd, want: server,
 			second: &second{server: "web-2", want: "web-2"},
 		},
 		{
+			name: "service/renamed", initrd: Plain, client: networkManager, want: server,
+			second: &second{server: "web-2", want: "web-2"},
+		},
+		{
+			name: "dracut/renamed/stop", initrd: Dracut, client: networkd, want: server,
+			second: &second{server: "web-2", args: []string{"nametag.wait=10s,rename=stop"}, end: qemu.Reset},
+		},
+		{
+			name: "service/renamed/stop", initrd: Plain, client: networkd, want: server,
+			second: &second{server: "web-2", args: []string{"nametag.wait=10s,rename=stop,then=poweroff"}, end: qemu.PoweredOff},
+		},
+		{
+			name: "dracut/outage", initrd: Dracut, client: networkd, want: server,
+			second: &second{metadata: cloud.Unreachable, want: server, args: []string{"nametag.wait=4m,known=3s"}},
+		},
+		{
+			name: "initramfs-tools/outage", initrd: InitramfsTools, client: dhclient, want: server,
+			second: &second{metadata: cloud.Refused, want: server, args: []string{"nametag.wait=4m,known=3s"}},
+		},
+		{
 			name: "dracut/clone", initrd: Dracut, client: networkd, want: server,
 			second: &second{server: "web-3", serial: "43", want: "web-3"},
+		},
+		{
+			name: "service/clone", initrd: Plain, client: networkManager, want: server,
+			second: &second{server: "web-3", serial: "43", want: "web-3"},
+		},
+		{
+			name: "dracut/clone/outage", initrd: Dracut, client: networkd, want: server,
+			second: &second{server: "web-3", serial: "43", metadata: cloud.Refused, args: []string{"nametag.wait=5s,known=1s"}, end: qemu.Reset},
+		},
+		{
+			name: "dracut/clone/continue", initrd: Dracut, client: networkd, want: server,
+			second: &second{server: "web-3", serial: "43", metadata: cloud.Refused, args: []string{"nametag.wait=5s,then=continue"}, on: true},
+		},
+		{
+			name: "service/clone/continue", initrd: Plain, client: networkd, want: server,
+			second: &second{server: "web-3", serial: "43", metadata: cloud.Refused, args: []string{"nametag.wait=5s,then=continue"}, on: true},
 		},
 	}
 }
@@ -133,13 +189,22 @@ func chosen(t *testing.T) []scenario {
 	}
 	all := scenarios()
 	var found []scenario
-	for _, s := range all {
-		if ask == "all" || ask == "essential" && s.essential || slices.Contains(strings.Fields(ask), s.name) {
-			found = append(found, s)
+	for _, word := range strings.Fields(ask) {
+		if word == "image" || word == "ignition" {
+			continue // tests of their own
+		}
+		before := len(found)
+		for _, s := range all {
+			if word == "all" || word == "essential" && s.essential || word == s.name {
+				found = append(found, s)
+			}
+		}
+		if len(found) == before {
+			t.Fatalf("%s has no scenario of the name %q", wanted, word)
 		}
 	}
 	if len(found) == 0 {
-		t.Fatalf("%s=%q names no scenario", wanted, ask)
+		t.Skip("no scenario is asked for")
 	}
 	return found
 }
@@ -209,8 +274,18 @@ func (s scenario) run(t *testing.T, made Image) {
 		name = s.second.server
 	}
 	v = s.boot(t, made, disk, name, s.second.serial, s.second.metadata, s.second.args)
-	s.static = ""
+	if s.second.on {
+		s.judgeUnnamed(t, v)
+		return
+	}
+	s.static, s.end = "", s.second.end
 	s.judge(t, v, s.second.want, name)
+	if s.second.want != "" {
+		return
+	}
+	if kept := read(t, disk, "etc/hostname"); kept != server+"\n" {
+		t.Errorf("a boot without a name left %q in /etc/hostname", kept)
+	}
 }
 
 func (s scenario) boot(t *testing.T, made Image, disk, name, serial string, metadata func() cloud.Behaviour, args []string) *qemu.Verdict {
@@ -290,6 +365,22 @@ func (s scenario) judge(t *testing.T, v *qemu.Verdict, want, served string) {
 	t.Logf("%v: %s", v.Took.Round(time.Second), later)
 }
 
+// judgeUnnamed holds what the guest saw against this: it has booted, and is not called what another server is.
+func (s scenario) judgeUnnamed(t *testing.T, v *qemu.Verdict) {
+	t.Helper()
+	for _, from := range []string{"ordinary", "later"} {
+		seen := false
+		for _, e := range v.All(report.Service) {
+			if seen = seen || e.From == from; e.From == from && (e.Name == server || strings.Contains(e.Text, "static="+server)) {
+				t.Errorf("the service %q saw another server's name: %v", from, e)
+			}
+		}
+		if !seen {
+			t.Errorf("the service %q has not reported; the boot ended: %v", from, v.Outcome)
+		}
+	}
+}
+
 // put writes a file into an ext4 image.
 func put(t *testing.T, disk, name, text string) {
 	t.Helper()
@@ -303,8 +394,20 @@ func put(t *testing.T, disk, name, text string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("debugfs: %v: %s", err, out)
 	}
-	out, err := exec.Command("/sbin/debugfs", "-R", "cat "+name, disk).Output()
-	if err != nil || string(out) != text {
-		t.Fatalf("debugfs wrote %q: %v", out, err)
+	if wrote := read(t, disk, name); wrote != text {
+		t.Fatalf("debugfs wrote %q", wrote)
 	}
+}
+
+// read reads a file of an ext4 image, with what its journal has of it.
+func read(t *testing.T, disk, name string) string {
+	t.Helper()
+	if out, err := exec.Command("/sbin/e2fsck", "-p", disk).CombinedOutput(); err != nil {
+		t.Logf("e2fsck: %v: %s", err, out) // it tells by its exit status what it mended
+	}
+	out, err := exec.Command("/sbin/debugfs", "-R", "cat "+name, disk).Output()
+	if err != nil {
+		t.Fatalf("debugfs: %v", err)
+	}
+	return string(out)
 }
