@@ -21,6 +21,7 @@ import (
 	_ "github.com/goreleaser/nfpm/v2/apk"
 	_ "github.com/goreleaser/nfpm/v2/arch"
 	_ "github.com/goreleaser/nfpm/v2/deb"
+	"github.com/goreleaser/nfpm/v2/files"
 	_ "github.com/goreleaser/nfpm/v2/rpm"
 )
 
@@ -118,6 +119,9 @@ func pack(name, format, out string, env map[string]string, at time.Time) (err er
 		if c.FileInfo != nil {
 			c.FileInfo.MTime = at
 		}
+		if format == "rpm" && c.Type == files.TypeFile {
+			c.Type = rpmType(c.Destination)
+		}
 	}
 	packager, err := nfpm.Get(format)
 	if err != nil {
@@ -128,6 +132,17 @@ func pack(name, format, out string, env map[string]string, at time.Time) (err er
 		return err
 	}
 	return errors.Join(packager.Package(info, f), f.Close())
+}
+
+// rpmType marks what can be left out of an installation (rpm --excludedocs), and what never is.
+func rpmType(path string) string {
+	switch {
+	case strings.HasPrefix(path, "/usr/share/man/"), strings.HasPrefix(path, "/usr/share/doc/"):
+		return files.TypeRPMDoc
+	case strings.HasPrefix(path, "/usr/share/licenses/"):
+		return files.TypeRPMLicense
+	}
+	return files.TypeFile
 }
 
 // packManual compresses the man pages, the same way each time: Debian wants them so.

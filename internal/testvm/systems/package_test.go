@@ -3,6 +3,7 @@
 package systems
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +15,27 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 )
 
-// packages makes the packages as a release does, of this binary and of documentation that is a placeholder.
+// dist is a folder for what is made once for all tests.
+var dist string
+
+func TestMain(m *testing.M) {
+	var err error
+	if dist, err = os.MkdirTemp("", "nametag-systems-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dist)
+	os.Exit(code)
+}
+
+// packages makes the packages as a release does, of this binary and of documentation that is a placeholder; once.
 func packages(t *testing.T, repo, binary string) string {
 	t.Helper()
-	dist := t.TempDir()
+	made := filepath.Join(dist, "packages")
+	if _, err := os.Stat(made); err == nil {
+		return made
+	}
 	files := []string{"THIRD-PARTY-LICENSES", "completions/nametag.bash", "completions/nametag.zsh", "completions/nametag.fish", "completions/nametagctl.bash", "completions/nametagctl.zsh", "completions/nametagctl.fish", "man/nametagctl.1"}
 	for _, page := range []string{"nametag", "nametag-apply", "nametag-resolve", "nametag-status", "nametag-pin", "nametag-init"} {
 		files = append(files, "man/"+page+".1")
@@ -27,7 +45,11 @@ func packages(t *testing.T, repo, binary string) string {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte("a placeholder\n"), 0o644); err != nil {
+		text := fmt.Sprintf("a placeholder for %s\n", name)
+		if page, ok := strings.CutSuffix(filepath.Base(name), ".1"); ok {
+			text = fmt.Sprintf(".TH %s 1\n.SH NAME\n%s \\- a placeholder\n", strings.ToUpper(page), page)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,9 +61,10 @@ func packages(t *testing.T, repo, binary string) string {
 	cmd := exec.Command("go", "run", "-C", filepath.Join(repo, "internal/release/packages"), ".", "-repo", repo, "-dist", dist, "-version", "v1.2.3")
 	cmd.Env = append(os.Environ(), "GOWORK=off", "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
+		_ = os.RemoveAll(made) // half of them is none
 		t.Fatalf("%v: %s", err, out)
 	}
-	return filepath.Join(dist, "packages")
+	return made
 }
 
 // In a Debian, by its own dpkg: what is installed works, is in the initramfs that the package's trigger has made, and is
@@ -130,6 +153,30 @@ func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
 	for _, want := range []string{"nametag-1.2.3-1.x86_64.rpm", "nametag-1.2.3-1.aarch64.rpm", "nametagctl_1.2.3_arm64.deb"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no %s among %v", want, names)
+		}
+	}
+}
+
+// By Debian's checker of packages and by Fedora's: what they say is mended, or stands with its reason in
+// systems/packages.
+func TestTheCheckersOfPackagesHaveNothingToSay(t *testing.T) {
+	if os.Getenv(wanted) == "" {
+		t.Skip("making packages takes a minute: make test-os runs it")
+	}
+	deps := qemu.Need(t, qemu.AMD64)
+	base(t, deps) // hack/os-deps installs the checkers
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	for _, name := range []string{"nametag", "nametagctl"} {
+		lintian := exec.CommandContext(t.Context(), "lintian", "--allow-root", "--tag-display-limit", "0", "--display-info", "--pedantic", "--fail-on", "error,warning,info,pedantic",
+			filepath.Join(made, name+"_1.2.3_amd64.deb"))
+		if out, err := lintian.CombinedOutput(); err != nil {
+			t.Errorf("%v:\n%s", err, out)
+		}
+		rpmlint := exec.CommandContext(t.Context(), "rpmlint", "--strict", "--config", filepath.Join(deps.Repo, "systems/packages/rpmlint.toml"),
+			filepath.Join(made, name+"-1.2.3-1.x86_64.rpm"))
+		out, err := rpmlint.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "packages: 1") {
+			t.Errorf("rpmlint: %v:\n%s", err, out)
 		}
 	}
 }
