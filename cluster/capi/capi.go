@@ -243,13 +243,19 @@ func (c *Checker) Check() *Result {
 	return &c.result
 }
 
-func (c *Checker) find(kind, name string) *object {
+// find finds what a reference of an object names: it is in the object's namespace. A manifest that does not say its own may be meant for any.
+func (c *Checker) find(by object, kind, name string) *object {
 	for i, o := range c.objects {
-		if o.text("kind") == kind && o.name() == name {
+		if o.text("kind") == kind && o.name() == name && o.near(by) {
 			return &c.objects[i]
 		}
 	}
 	return nil
+}
+
+func (o object) near(other object) bool {
+	a, b := o.text("metadata", "namespace"), other.text("metadata", "namespace")
+	return a == b || a == "" || b == ""
 }
 
 // referred finds the infrastructure template that a reference names.
@@ -261,7 +267,7 @@ func (c *Checker) referred(by object, ref *yaml.Node) *object {
 	if !strings.HasPrefix(r.text("kind"), "HCloud") {
 		return nil // another cloud's, or a machine that is no cloud server: names are not ours to judge
 	}
-	found := c.find(r.text("kind"), r.text("name"))
+	found := c.find(by, r.text("kind"), r.text("name"))
 	if found == nil {
 		c.add(by, ref, TemplateMissing, audit.Info, nil, "%s %s is not among the manifests: its image was not looked at", r.text("kind"), r.text("name"))
 	}
@@ -271,6 +277,9 @@ func (c *Checker) referred(by object, ref *yaml.Node) *object {
 // ofWorkers finds the infrastructure template of the machines that a bootstrap template is for, by MachineDeployment or ClusterClass.
 func (c *Checker) ofWorkers(template object) *object {
 	for _, o := range c.objects {
+		if !o.near(template) {
+			continue
+		}
 		switch o.text("kind") {
 		case "MachineDeployment", "MachineSet":
 			spec := at(o.root, "spec", "template", "spec")
@@ -296,7 +305,7 @@ func (c *Checker) ofWorkers(template object) *object {
 // ofClass finds the infrastructure template of a control plane's template.
 func (c *Checker) ofClass(template object) *object {
 	for _, o := range c.objects {
-		if o.text("kind") == "ClusterClass" && refName(at(o.root, "spec", "controlPlane")) == template.name() {
+		if o.text("kind") == "ClusterClass" && o.near(template) && refName(at(o.root, "spec", "controlPlane")) == template.name() {
 			return c.referredByClass(o, at(o.root, "spec", "controlPlane", "machineInfrastructure"))
 		}
 	}

@@ -1,27 +1,30 @@
 package command
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nametag-boot/nametag/cluster/audit"
 	"github.com/nametag-boot/nametag/cluster/capi"
+	"github.com/nametag-boot/nametag/cluster/source"
 )
 
 const capiLong = `Say which name every node will get that is made of manifests of Cluster API, Talos and Hetzner Cloud, from where, and what is wrong
 with that. FILE may have many documents and lists; - is standard input. Each finding has its line and, where there is one, a fix as a
-patch.
+patch. With --live the objects of a management cluster are read; nothing is changed there.
 
 Which images have nametag in them the manifests cannot say: those with nametag in their name, or those that --nametag-image names.
 
 The exit status is 0 where nothing is wrong; 1 where there are findings at or above --fail-on; 2 where the command line is not
-understood; and 3 where a file could not be read.`
+understood; and 3 where a file or the cluster could not be read.`
 
 func capiCommand(version string) *cobra.Command {
 	cmd := &cobra.Command{
@@ -36,13 +39,19 @@ func capiCommand(version string) *cobra.Command {
 	}
 	var output, failOn string
 	var images []string
+	var live liveOptions
 	check := &cobra.Command{
-		Use: "check FILE…|-", Short: "Check manifests for the names that they will give", Long: capiLong,
+		Use: "check FILE…|-|--live", Short: "Check manifests for the names that they will give", Long: capiLong,
 		Example: `  kustomize build . | nametagctl capi check -
-  kubectl get clusterclasses,taloscontrolplanes,talosconfigtemplates,hcloudmachinetemplates,machinedeployments -A -o yaml | nametagctl capi check -`,
+  nametagctl capi check --live --context management`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage("capi check: give a FILE, or - for standard input; '%s --help' shows how", cmd.CommandPath())
+			switch {
+			case len(args) == 0 && !live.on:
+				return usage("capi check: give a FILE, - for standard input, or --live; '%s --help' shows how", cmd.CommandPath())
+			case len(args) > 0 && live.on:
+				return usage("capi check: FILE or --live: choose one")
+			case !live.on && (live.kubeconfig != "" || live.context != "" || live.namespace != ""):
+				return usage("capi check: --kubeconfig, --context and --namespace are for --live")
 			}
 			return nil
 		},
@@ -60,9 +69,16 @@ func capiCommand(version string) *cobra.Command {
 					return &exitError{exitSource, err}
 				}
 			}
+			what := strings.Join(args, ", ")
+			if live.on {
+				what = "the management cluster"
+				if err := live.add(cmd.Context(), c); err != nil {
+					return err
+				}
+			}
 			r := c.Check()
 			if len(r.Names) == 0 {
-				return &exitError{exitSource, fmt.Errorf("%s: no TalosControlPlane, TalosConfigTemplate or TalosConfig in it", strings.Join(args, ", "))}
+				return &exitError{exitSource, fmt.Errorf("%s: no TalosControlPlane, TalosConfigTemplate or TalosConfig in it", what)}
 			}
 			if err := writeCAPI(cmd.OutOrStdout(), output, c, r, version); err != nil {
 				return &exitError{exitSource, err}
@@ -78,9 +94,47 @@ func capiCommand(version string) *cobra.Command {
 	f := check.Flags()
 	f.StringVarP(&output, "output", "o", "text", "text, json, sarif")
 	f.StringVar(&failOn, "fail-on", string(audit.Warning), "the least severity that makes the exit status 1: info, warning, critical")
+	f.BoolVar(&live.on, "live", false, "look at the objects of a management cluster, in the place of a FILE")
+	f.StringVar(&live.kubeconfig, "kubeconfig", "", "with --live: the file (default: $KUBECONFIG, ~/.kube/config, then the pod's own account)")
+	f.StringVar(&live.context, "context", "", "with --live: the kubeconfig's context (default: the current one)")
+	f.StringVarP(&live.namespace, "namespace", "n", "", "with --live: only this namespace (default: all)")
+	f.DurationVar(&live.timeout, "timeout", source.DefaultTimeout, "with --live: how long it may take")
 	f.StringSliceVar(&images, "nametag-image", nil, "a pattern of images that have nametag in them")
 	cmd.AddCommand(check)
 	return cmd
+}
+
+// liveOptions say which management cluster is looked at.
+type liveOptions struct {
+	on                             bool
+	kubeconfig, context, namespace string
+	timeout                        time.Duration
+}
+
+// add takes in the objects of the management cluster, each as a file of its own that is as kubectl shows it.
+func (l *liveOptions) add(ctx context.Context, c *capi.Checker) error {
+	config, err := kube(l.kubeconfig, l.context)
+	if err != nil {
+		return err
+	}
+	if config == nil {
+		return usage("--live needs a kubeconfig: --kubeconfig, $KUBECONFIG or ~/.kube/config")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, fmt.Errorf("no whole answer in %s", l.timeout))
+	defer cancel()
+	manifests, err := source.Manifests(ctx, config, l.namespace)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		return &exitError{exitSource, fmt.Errorf("the management cluster: %w", err)}
+	}
+	for _, m := range manifests {
+		if err := c.Add(m.Name, m.Text); err != nil {
+			return &exitError{exitSource, err}
+		}
+	}
+	return nil
 }
 
 // most is what a file of manifests may have.

@@ -1,9 +1,7 @@
 package command
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"io"
 	"os"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -27,34 +24,29 @@ func theManifest(t *testing.T) []*unstructured.Unstructured {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []*unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
-	for {
-		o := &unstructured.Unstructured{}
-		err := decoder.Decode(&o.Object)
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, o)
+	all, err := lab.Objects(text)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return all
 }
 
 var resources = map[string]string{
 	"Namespace": "namespaces", "ServiceAccount": "serviceaccounts", "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles",
+	"Cluster": "clusters", "ClusterClass": "clusterclasses", "MachineDeployment": "machinedeployments", "TalosControlPlane": "taloscontrolplanes",
+	"TalosControlPlaneTemplate": "taloscontrolplanetemplates", "TalosConfigTemplate": "talosconfigtemplates", "HetznerCluster": "hetznerclusters",
+	"HetznerClusterTemplate": "hetznerclustertemplates", "HCloudMachineTemplate": "hcloudmachinetemplates",
 	"RoleBinding": "rolebindings", "Deployment": "deployments", "Service": "services", "NetworkPolicy": "networkpolicies", "Pod": "pods",
 }
 
-// create creates an object; a field that the API server does not know is an error.
-func create(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured) error {
+// create creates an object; a field that the API server does not know is an error. It may be only tried.
+func create(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured, dry ...string) error {
 	gvk := o.GroupVersionKind()
 	var of dynamic.ResourceInterface = client.Resource(schema.GroupVersionResource{Group: gvk.Group, Version: gvk.Version, Resource: resources[gvk.Kind]})
 	if ns := o.GetNamespace(); ns != "" {
 		of = client.Resource(schema.GroupVersionResource{Group: gvk.Group, Version: gvk.Version, Resource: resources[gvk.Kind]}).Namespace(ns)
 	}
-	_, err := of.Create(ctx, o, metav1.CreateOptions{FieldValidation: "Strict"})
+	_, err := of.Create(ctx, o, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict, DryRun: dry})
 	return err
 }
 

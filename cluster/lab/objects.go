@@ -1,14 +1,18 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 )
 
@@ -125,41 +129,34 @@ func (k *Kube) Delete(ctx context.Context, resource schema.GroupVersionResource,
 	return client.Resource(resource).Delete(ctx, name, metav1.DeleteOptions{})
 }
 
-// crd is the smallest definition of a kind that takes every field.
-func crd(group, version, kind, plural string) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": map[string]any{"name": plural + "." + group},
-		"spec": map[string]any{
-			"group": group, "scope": "Namespaced",
-			"names": map[string]any{"kind": kind, "plural": plural},
-			"versions": []any{map[string]any{
-				"name": version, "served": true, "storage": true, "subresources": map[string]any{"status": map[string]any{}},
-				"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-			}},
-		},
-	}}
-}
+//go:embed crds.yaml
+var definitions []byte
 
-// ServeClusterAPI makes the real API server serve the kinds of Cluster API that the auditor reads, and waits until it does.
+// ServeClusterAPI makes the real API server serve the kinds of Cluster API, with the fields that are used, and waits until it does.
 func (k *Kube) ServeClusterAPI(ctx context.Context) error {
-	definitions := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	for _, d := range []*unstructured.Unstructured{
-		crd("cluster.x-k8s.io", "v1beta1", "Machine", "machines"),
-		crd("cluster.x-k8s.io", "v1beta1", "Cluster", "clusters"),
-		crd("controlplane.cluster.x-k8s.io", "v1alpha3", "TalosControlPlane", "taloscontrolplanes"),
-	} {
-		if err := k.Put(ctx, definitions, d); err != nil {
-			return err
-		}
-	}
 	client, err := dynamic.NewForConfig(k.Config)
 	if err != nil {
 		return err
 	}
+	all, err := Objects(definitions)
+	if err != nil {
+		return err
+	}
+	crds := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	var served []schema.GroupVersionResource
+	for _, d := range all {
+		if _, err := client.Resource(crds).Create(ctx, d, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}); err != nil {
+			return err
+		}
+		group, _, _ := unstructured.NestedString(d.Object, "spec", "group")
+		plural, _, _ := unstructured.NestedString(d.Object, "spec", "names", "plural")
+		versions, _, _ := unstructured.NestedSlice(d.Object, "spec", "versions")
+		version, _, _ := unstructured.NestedString(versions[0].(map[string]any), "name")
+		served = append(served, schema.GroupVersionResource{Group: group, Version: version, Resource: plural})
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, r := range []schema.GroupVersionResource{Machines, Clusters, ControlPlanes} {
+	for _, r := range served {
 		for {
 			_, err := client.Resource(r).List(ctx, metav1.ListOptions{})
 			if err == nil {
@@ -173,4 +170,23 @@ func (k *Kube) ServeClusterAPI(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Objects reads manifests of any number of documents.
+func Objects(text []byte) ([]*unstructured.Unstructured, error) {
+	var all []*unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		o := &unstructured.Unstructured{}
+		err := decoder.Decode(&o.Object)
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if o.Object != nil {
+			all = append(all, o)
+		}
+	}
 }

@@ -65,7 +65,10 @@ func NewSeed(ctx context.Context, first int, genuine bool) (*Seed, error) {
 		s.Kube.Put(ctx, ControlPlanes, &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "controlplane.cluster.x-k8s.io/v1alpha3", "kind": "TalosControlPlane",
 			"metadata": map[string]any{"name": "example-controlplane", "namespace": "default", "labels": map[string]any{"cluster.x-k8s.io/cluster-name": "example"}},
-			"spec":     map[string]any{"version": "v1.32.0"},
+			"spec": map[string]any{
+				"version": "v1.32.0", "controlPlaneConfig": map[string]any{"controlplane": map[string]any{"generateType": "controlplane"}},
+				"infrastructureTemplate": map[string]any{"kind": "HCloudMachineTemplate", "name": "example-controlplane"},
+			},
 		}}),
 	)
 	if err != nil {
