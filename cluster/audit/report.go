@@ -2,12 +2,19 @@ package audit
 
 import (
 	"cmp"
+	_ "embed"
 	"slices"
 	"time"
 )
 
 // Schema names the form of a Report; it changes only with the meaning of its fields.
 const Schema = "nametag.audit/v1"
+
+//go:embed schema.json
+var schemaJSON []byte
+
+// JSONSchema is the form of a Report as a JSON Schema.
+func JSONSchema() []byte { return slices.Clone(schemaJSON) }
 
 // A Report is what a round found.
 type Report struct {

@@ -4,6 +4,7 @@ package capi
 
 import (
 	"bytes"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -100,6 +101,12 @@ type Result struct {
 
 // Schema names the form of a Result.
 const Schema = "nametag.capi/v1"
+
+//go:embed schema.json
+var schemaJSON []byte
+
+// JSONSchema is the form of a Result as a JSON Schema.
+func JSONSchema() []byte { return slices.Clone(schemaJSON) }
 
 // Options are what the manifests cannot say.
 type Options struct {

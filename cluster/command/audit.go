@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nametag-boot/nametag/cluster/audit"
+	"github.com/nametag-boot/nametag/cluster/capi"
 	"github.com/nametag-boot/nametag/cluster/form"
 	"github.com/nametag-boot/nametag/cluster/memory"
 	"github.com/nametag-boot/nametag/cluster/source"
@@ -232,6 +233,23 @@ func catalogueCommand() *cobra.Command {
 				fmt.Fprintf(cmd.OutOrStdout(), "%-25s %s\n", k.ID, k.Meaning)
 			}
 			return nil
+		},
+	}
+}
+
+func schemaCommand() *cobra.Command {
+	schemas := map[string]func() []byte{"audit": audit.JSONSchema, "capi": capi.JSONSchema}
+	return &cobra.Command{
+		Use: "schema [audit|capi]", Short: "Print the JSON Schema of what -o json says",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 || len(args) == 1 && schemas[args[0]] == nil {
+				return usage("schema: choose audit (the default) or capi")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := cmd.OutOrStdout().Write(schemas[append(args, "audit")[0]]())
+			return err
 		},
 	}
 }

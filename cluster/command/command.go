@@ -40,7 +40,7 @@ func usage(format string, args ...any) error {
 // Run carries out a command line and returns the exit status.
 func Run(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := auditCommand(version)
-	root.AddCommand(acceptCommand(version), catalogueCommand(), pinCommand(version), capiCommand(version))
+	root.AddCommand(acceptCommand(version), catalogueCommand(), schemaCommand(), pinCommand(version), capiCommand(version))
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

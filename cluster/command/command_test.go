@@ -54,6 +54,7 @@ func (u *user) audits(want int, args ...string) *audit.Report {
 	if status != want {
 		u.t.Fatalf("exit status %d, want %d: %s%s", status, want, out, stderr)
 	}
+	conforms(u.t, "audit", out)
 	var r audit.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Schema != audit.Schema {
 		u.t.Fatalf("%v: %s", err, out)
@@ -351,6 +352,7 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 		{"--kubeconfig", "/nowhere"},
 		{"accept"},
 		{"accept", "5"},
+		{"schema", "moon"},
 		{"pin"},
 		{"pin", "frobnicate"},
 		{"pin", "set"},
@@ -595,6 +597,7 @@ func TestCheckOfManifests(t *testing.T) {
 	}{
 		{[]string{"-"}, exitFindings, "+    source: InfrastructureName"},
 		{[]string{"-", "-o", "json"}, exitFindings, `"line": 6`},
+		{[]string{"../../examples/cluster-api/clusterclass.yaml", "-o", "json"}, exitAgree, `"talosVersion"`},
 		{[]string{"-", "-o", "sarif"}, exitFindings, `"startLine": 6`},
 		{[]string{"/nowhere"}, exitSource, ""},
 		{[]string{"../../docs/audit.md"}, exitSource, ""},
@@ -602,6 +605,9 @@ func TestCheckOfManifests(t *testing.T) {
 		{nil, exitUsage, ""},
 	} {
 		status, out, stderr := u.runs(append([]string{"capi", "check"}, c.args...)...)
+		if slices.Contains(c.args, "json") {
+			conforms(t, "capi", out)
+		}
 		if status != c.status || !strings.Contains(out, c.want) || status > exitFindings && stderr == "" {
 			t.Errorf("%v: %d: %s%s", c.args, status, out, stderr)
 		}
