@@ -55,8 +55,11 @@ test-vm: ## the tier of virtual machines
 	@$(SUITE) vm
 
 .PHONY: test-os
-test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N=all or by name, TIMES=10 of each
-	NAMETAG_TEST_OS='$(or $(N),essential)' go test -count=$(or $(TIMES),1) -timeout $(if $(TIMES),0,60m) -v ./internal/testvm/systems
+test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N=all or by name, TIMES=10 of each; IMAGE=… boots an image of yours
+	@for file in $(IMAGE) $(CONFIG); do test -f "$$file" || { echo "test-os: $$file is not there; docs/systems.md says what IMAGE= and CONFIG= are" >&2; exit 2; }; done
+	NAMETAG_TEST_OS='$(if $(IMAGE),,$(or $(N),essential))' \
+	  NAMETAG_TEST_OS_IMAGE='$(if $(IMAGE),$(abspath $(IMAGE)))' NAMETAG_TEST_OS_CONFIG='$(if $(CONFIG),$(abspath $(CONFIG)))' NAMETAG_TEST_OS_UEFI='$(UEFI)' NAMETAG_TEST_OS_KVM='$(KVM)' \
+	  go test -count=$(or $(TIMES),1) -timeout $(if $(IMAGE)$(TIMES),0,60m) -v $(if $(IMAGE),-run '^TestAnImage$$',$(if $(TIMES),-run '^TestRealSystems$$')) ./internal/testvm/systems
 
 .PHONY: test-kube
 test-kube: deps ## a control plane of the real etcd, kube-apiserver and kubelet on the fake cloud, as root; they are built from their sources, once

@@ -32,7 +32,7 @@ type ignition struct {
 
 // Butane and, through it, Ignition's own validation.
 func TestButane(t *testing.T) {
-	for _, name := range []string{"fedora-coreos.bu", "flatcar.bu"} {
+	for _, name := range []string{"fedora-coreos.bu", "flatcar.bu", "fedora-coreos-sysext.bu", "flatcar-sysext.bu"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -57,8 +57,16 @@ func TestButane(t *testing.T) {
 		if to := c.Storage.Links[0].Target; to != "/etc/systemd/system/"+unit.Name {
 			t.Errorf("%s: nothing starts the unit: the link leads to %s", name, to)
 		}
-		if at := c.Storage.Files[0].Path; !strings.Contains(unit.Dropins[0].Contents, "ExecStart="+at+" apply --at-boot") {
-			t.Errorf("%s: the unit does not run %s", name, at)
+		runs := unit.Contents + unit.Dropins[0].Contents
+		want := "ExecStart=" + c.Storage.Files[0].Path + " apply --at-boot"
+		if strings.HasSuffix(c.Storage.Files[0].Path, "/extensions/nametag.raw") { // what it is called in the image itself
+			want = "ExecStart=/usr/bin/nametag apply --at-boot"
+			if !strings.Contains(runs, "After=systemd-sysext.service") {
+				t.Errorf("%s: the unit may run before the extension is there", name)
+			}
+		}
+		if !strings.Contains(runs, want) {
+			t.Errorf("%s: the unit has no %s", name, want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Command packages makes the packages of a release, for Debian, Fedora and its kin, Alpine and Arch, of what a release has
-// built and of systems/*.yaml. It is a module of its own: what makes packages is heavy.
+// built and of systems/*.yaml; and the system extension for systemd. It is a module of its own: what makes packages is heavy.
 //
 // The same input gives the same bytes: all times are SOURCE_DATE_EPOCH.
 package main
@@ -60,11 +60,17 @@ func run(repo, dist, version string) error {
 	if err := packManual(filepath.Join(dist, "man"), filepath.Join(work, "man")); err != nil {
 		return err
 	}
+	at := time.Unix(seconds, 0).UTC()
+	for _, arch := range []string{"amd64", "arm64"} {
+		if err := sysext(dist, out, arch, plainVersion(version), at); err != nil {
+			return fmt.Errorf("the system extension for %s: %w", arch, err)
+		}
+	}
 	for _, name := range []string{"nametag", "nametagctl"} {
 		for _, arch := range []string{"amd64", "arm64"} {
 			env := map[string]string{"DIST": dist, "WORK": work, "ARCH": arch, "VERSION": plainVersion(version)}
 			for _, format := range []string{"deb", "rpm", "apk", "archlinux"} {
-				if err := pack(name, format, out, env, time.Unix(seconds, 0).UTC()); err != nil {
+				if err := pack(name, format, out, env, at); err != nil {
 					return fmt.Errorf("%s as %s for %s: %w", name, format, arch, err)
 				}
 			}

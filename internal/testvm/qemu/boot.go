@@ -73,15 +73,7 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 	s = s.withDefaults()
 	m := &machine{scenario: s, notes: make(chan note, 64)}
 	defer m.close()
-	image, err := s.OS.Initramfs(ctx, deps)
-	if err != nil {
-		return nil, err
-	}
-	initrd, args, err := s.initramfs(deps, image, dir)
-	if err != nil {
-		return nil, err
-	}
-	system, err := s.system(ctx, deps, image, dir, initrd, args)
+	system, err := s.booted(ctx, deps, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +94,25 @@ func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, err
 		return nil, fmt.Errorf("%s ended: %s\n%s", deps.machine().emulator, m.stderr.String(), v.Log())
 	}
 	return v, nil
+}
+
+// booted is what QEMU is told to boot.
+func (s Scenario) booted(ctx context.Context, deps Deps, dir string) ([]string, error) {
+	switch {
+	case s.OS == nil && s.UEFI:
+		return []string{"-bios", filepath.Join(deps.Root, deps.machine().firmware)}, nil
+	case s.OS == nil:
+		return nil, nil // QEMU's own BIOS does
+	}
+	image, err := s.OS.Initramfs(ctx, deps)
+	if err != nil {
+		return nil, err
+	}
+	initrd, args, err := s.initramfs(deps, image, dir)
+	if err != nil {
+		return nil, err
+	}
+	return s.system(ctx, deps, image, dir, initrd, args)
 }
 
 func (s Scenario) withDefaults() Scenario {
@@ -207,7 +218,7 @@ func concatenate(out io.Writer, files ...string) error {
 	return nil
 }
 
-// system is what QEMU is told to boot.
+// system is what QEMU is told where it boots a kernel and an initramfs.
 func (s Scenario) system(ctx context.Context, deps Deps, image Initramfs, dir, initrd string, args []string) ([]string, error) {
 	m := deps.machine()
 	line := fmt.Sprintf("console=%s %s %s %s", m.console, kernelArguments, m.arguments, strings.Join(args, " "))
@@ -288,7 +299,11 @@ func (m *machine) start(ctx context.Context, kind machineType, system []string) 
 		args = append(args, "-rtc", "base="+escape(s.RTC))
 	}
 	if s.Disk != "" {
-		args = append(args, "-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+escape(s.Disk), "-device", "virtio-blk-pci,drive=disk")
+		format, err := formatOf(s.Disk)
+		if err != nil {
+			return err
+		}
+		args = append(args, "-drive", "if=none,id=disk,format="+format+",cache=unsafe,file="+escape(s.Disk), "-device", "virtio-blk-pci,drive=disk")
 	}
 	var lines []net.Conn
 	for _, name := range []string{"console", "report", "qmp"} {

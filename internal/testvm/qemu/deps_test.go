@@ -5,11 +5,28 @@ package qemu
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
+
+func TestTheFormatOfADisk(t *testing.T) {
+	for content, want := range map[string]string{"QFI\xfb\x00\x00\x00\x03": "qcow2", "QFI": "raw", "": "raw", "\xeb\x63\x90\x10": "raw"} {
+		name := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := formatOf(name); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", content, got, err, want)
+		}
+	}
+	if _, err := formatOf(filepath.Join(t.TempDir(), "disk")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a disk that is not there: %v", err)
+	}
+}
 
 func TestTheKernelIsUnpacked(t *testing.T) {
 	d := Need(t, AMD64)

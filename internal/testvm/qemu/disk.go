@@ -2,7 +2,30 @@
 
 package qemu
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// formatOf is the format of a disk's image, as QEMU calls it: qcow2 begins with a magic number (QEMU's docs/interop/qcow2),
+// and what has none is raw.
+func formatOf(image string) (string, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	var magic [4]byte
+	if _, err := io.ReadFull(f, magic[:]); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", err
+	}
+	if string(magic[:]) == "QFI\xfb" {
+		return "qcow2", nil
+	}
+	return "raw", nil
+}
 
 // arguments are the disk as QEMU takes it. The host's page cache outlives a machine that is killed: a cut of the power
 // loses what the guest has not written, and nothing else.

@@ -46,7 +46,7 @@ const HelperPath = "usr/lib/firmware/nametag/nametag"
 
 // Scenario is one boot. The zero value of every field but OS is something useful.
 type Scenario struct {
-	OS     OS
+	OS     OS       // nil: what is on Disk, by its own boot loader
 	Arch   Arch     // "": AMD64
 	Helper string   // the helper's binary on this machine, for that architecture; "": none
 	Way    Way      // how the helper comes first
@@ -70,7 +70,7 @@ type Scenario struct {
 	// UEFI boots through UEFI firmware, as every server for arm64 does, and not straight into the kernel. On arm64 the DMI
 	// is there only then.
 	UEFI bool
-	// Disk is a raw image, a file on this machine, that the guest has as /dev/vda and may write to. "": none.
+	// Disk is an image, raw or qcow2, a file on this machine, that the guest has as /dev/vda and may write to. "": none.
 	Disk string
 	// Full is a processor that has all that QEMU knows; without it it is a plain one, the same everywhere.
 	Full bool

@@ -126,6 +126,7 @@ func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
 	}{
 		{"nametag_1.2.3_amd64.deb", []string{"dpkg-deb", "-c"}, []string{"usr/share/zsh/vendor-completions/_nametag", "usr/share/fish/vendor_completions.d/nametag.fish", "usr/share/bash-completion/completions/nametag", "usr/share/initramfs-tools/hooks/nametag", "usr/lib/dracut/modules.d/90nametag/module-setup.sh"}, "initcpio"},
 		{"nametag_1.2.3_x86_64.apk", []string{"tar", "-tzf"}, []string{"usr/share/zsh/site-functions/_nametag", "etc/init.d/nametag", "usr/bin/nametag"}, "initramfs-tools"},
+		{"nametag-1.2.3-x86-64.raw", []string{"unsquashfs", "-ll"}, []string{"usr/lib/extension-release.d/extension-release.nametag", "-rwxr-xr-x root/root", "usr/lib/systemd/system/nametag.service"}, "generator"},
 		{"nametag-1.2.3-1-x86_64.pkg.tar.zst", []string{"tar", "--zstd", "-tf"}, []string{"usr/share/zsh/site-functions/_nametag", "usr/lib/initcpio/install/nametag", "usr/lib/systemd/system-generators/nametag-generator"}, "initramfs-tools"},
 	} {
 		out, err := exec.Command(tt.list[0], append(tt.list[1:], filepath.Join(made, tt.file))...).Output()

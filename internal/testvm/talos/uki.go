@@ -21,7 +21,7 @@ import (
 // the file.
 func UKI(edit func(ctx context.Context, file string) error) func(context.Context, qemu.Deps, qemu.Parts) (string, error) {
 	return func(ctx context.Context, d qemu.Deps, parts qemu.Parts) (string, error) {
-		image, err := unify(ctx, d, parts)
+		image, err := Unify(ctx, d, parts)
 		if err != nil {
 			return "", err
 		}
@@ -29,9 +29,9 @@ func UKI(edit func(ctx context.Context, file string) error) func(context.Context
 	}
 }
 
-// unify makes a unified kernel image as objcopy does, or where the linker's tools of this machine know only the other
+// Unify makes a unified kernel image as objcopy does, or where the linker's tools of this machine know only the other
 // architecture, as the specification says.
-func unify(ctx context.Context, d qemu.Deps, parts qemu.Parts) (string, error) {
+func Unify(ctx context.Context, d qemu.Deps, parts qemu.Parts) (string, error) {
 	out := filepath.Join(parts.Dir, "vmlinuz.efi")
 	line := filepath.Join(parts.Dir, "cmdline")
 	if err := os.WriteFile(line, []byte(parts.CommandLine), 0o600); err != nil {
