@@ -58,11 +58,15 @@ function helps(program, parts = []) {
   return all
 }
 
-// consoleLines are the rows of the table that says what a line on the console means.
+// consoleLines are the rows of the table that says what a line on the console means, each with the anchor that lines end in.
 function consoleLines() {
   const text = fs.readFileSync(path.join(top, 'docs/boot.md'), 'utf8')
   const table = text.slice(text.indexOf('| the console says |')).split('\n\n')[0]
   return table.split('\n').slice(2).map((row) => row.slice(1, -1).split(/ \| /).map((cell) => cell.trim())).filter((row) => row.length === 3)
+    .map(([line, meaning, remedy]) => {
+      const [, id, said] = line.match(/^<a id="([a-z-]+)"><\/a>(.*)$/)
+      return { id, said, meaning, remedy }
+    })
 }
 
 function write(name, text) {
@@ -87,7 +91,7 @@ export function prepare() {
   for (const [from, to] of pictures) write(to, fs.readFileSync(path.join(top, from), 'utf8'))
 
   let text = '# From console line to remedy\n\nWhat nametag says on the console, and what to do. Each line has an address of its own.\n'
-  for (const [line, meaning, remedy] of consoleLines()) text += `\n## ${line}\n\nIt means: ${meaning}.\n\nWhat to do: ${remedy}.\n`
+  for (const { id, said, meaning, remedy } of consoleLines()) text += `\n## ${said} {#${id}}\n\nIt means: ${meaning}.\n\nWhat to do: ${remedy}.\n`
   write('console.md', relink(text, 'docs/boot.md', 'console.md', pages, pictures))
 
   const commands = []
@@ -106,7 +110,7 @@ export function prepare() {
     { text: 'Commands', items: commands },
     { text: 'Project', items: project },
   ]
-  write('pages.json', JSON.stringify({ sidebar, console: consoleLines().map((r) => r[0]) }, null, 2))
+  write('pages.json', JSON.stringify({ sidebar, console: consoleLines().map((r) => r.said) }, null, 2))
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) prepare()

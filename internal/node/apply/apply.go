@@ -18,6 +18,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -72,7 +73,7 @@ func (e *NoNameError) Unwrap() error { return e.Err }
 func (c Config) Do(ctx context.Context) error {
 	r := c.Reporter
 	if c.Mistake != nil {
-		r.Say(Line{Level: kmsg.Error, Event: "mistake", Err: c.Mistake, Text: fmt.Sprintf("%v; going by the default policy, %s", c.Mistake, c.Line.Policy)})
+		r.Say(Line{Level: kmsg.Error, Event: "mistake", Err: c.Mistake, Text: fmt.Sprintf("%v; going by the default policy, %s%s", c.Mistake, c.Line.Policy, remedy.Argument.See())})
 	}
 	if why := c.nothingToDo(); why != "" {
 		r.Say(Line{Level: kmsg.Notice, Event: "nothing-to-do", Text: why})
@@ -159,7 +160,7 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 		return found, false, err
 	}
 	if text := outcome.Sentence(); text != "" {
-		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "memory", Text: text})
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "memory", Text: text + remedy.After(outcome.Verdict).See()})
 	}
 	id := outcome.Identity
 	if id == nil {
@@ -195,11 +196,11 @@ func (c Config) persist(ctx context.Context, named func()) (*identity.Identity, 
 		}
 		if now := err.Error(); now != said {
 			said = now
-			remedy := ""
+			also := ""
 			if _, unproven := errors.AsType[*identity.UnprovenError](err); unproven {
-				remedy = "; " + procfs.Parameter + "=…,id=unproven takes an answer all the same"
+				also = "; " + procfs.Parameter + "=…,id=unproven takes an answer all the same"
 			}
-			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v%s; trying again", err, remedy)})
+			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v%s; trying again%s", err, also, remedy.Of(err).See())})
 		}
 		if !sleep(ctx, again) {
 			return nil, err
@@ -272,7 +273,7 @@ func (c Config) ending(ctx context.Context, err error) error {
 		return err
 	}
 	say := func() {
-		c.Reporter.Say(Line{Level: kmsg.Error, Event: "no-name", Then: then.String(), Err: err, Text: ended.Error()})
+		c.Reporter.Say(Line{Level: kmsg.Error, Event: "no-name", Then: then.String(), Err: err, Text: ended.Error() + remedy.Of(err).See()})
 	}
 	say()
 	switch {

@@ -18,6 +18,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -186,6 +187,9 @@ func TestAMistakeIsToldAndTheDefaultPolicyCounts(t *testing.T) {
 	h := newHost(t, "nametag.wait=90")
 	if err := h.do(t.Context()); err != nil || h.kernel != "web-1" || !h.heard("mistake") {
 		t.Errorf("%v, kernel %q, said %+v", err, h.kernel, h.said)
+	}
+	if !slices.ContainsFunc(h.said, func(l Line) bool { return strings.HasSuffix(l.Text, remedy.Argument.See()) }) {
+		t.Errorf("nobody is told where to look: %+v", h.said)
 	}
 }
 

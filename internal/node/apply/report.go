@@ -11,6 +11,7 @@ import (
 
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/internal/node/systemd"
 )
 
@@ -61,7 +62,7 @@ func (s Shell) Status(string) {}
 
 // tell reports an event, if it changes what an operator should know.
 func (c Config) tell(e identity.Event) {
-	l := Line{Text: e.Sentence(), Event: e.Kind.String(), Path: e.Path, Err: e.Err}
+	l := Line{Text: e.Sentence() + remedy.Of(e.Err).See(), Event: e.Kind.String(), Path: e.Path, Err: e.Err}
 	if e.Link != nil {
 		l.Event = e.Link.Kind.String()
 	}

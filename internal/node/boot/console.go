@@ -8,6 +8,7 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 )
 
 // tell says an event on the console, if it changes what an operator should know. The kernel takes ten lines in five
@@ -17,7 +18,7 @@ func tell(console *kmsg.Console, e identity.Event) {
 		e.Detail = "" // the how manieth try it was: the same line is folded, and another one is worth saying
 	}
 	if level, worth := levelOf(e); worth {
-		console.Say(level, e.Sentence())
+		console.Say(level, e.Sentence()+remedy.Of(e.Err).See())
 	}
 }
 

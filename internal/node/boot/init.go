@@ -20,6 +20,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/handover"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -77,7 +78,7 @@ func (b *boot) guarded(run func() ending) {
 
 // report says on the console what we have to be told of.
 func report(console *kmsg.Console, err error) {
-	console.Errorf("%v: this is a bug in nametag, please report it with these lines", err)
+	console.Errorf("%v: this is a bug in nametag, please report it with these lines%s", err, remedy.Bug.See())
 	var p *safely.PanicError
 	if errors.As(err, &p) {
 		for line := range strings.Lines(string(p.Stack)) {
@@ -123,7 +124,7 @@ func (b *boot) run() ending {
 
 	b.openConsole()
 	if mistake != nil {
-		b.console.Errorf("%v; going by the default policy, %s", mistake, d.policy)
+		b.console.Errorf("%v; going by the default policy, %s%s", mistake, d.policy, remedy.Argument.See())
 	}
 	if err := b.next.check(); err != nil {
 		return givenUp(err.Error())
@@ -151,7 +152,7 @@ func (b *boot) run() ending {
 	case err != nil:
 		return givenUp(err.Error())
 	case r.Identity != nil && noHandover != nil:
-		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v", r.Identity.Hostname, noHandover))
+		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v%s", r.Identity.Hostname, noHandover, remedy.NotHandedOver.See()))
 	case r.Identity != nil:
 		return b.handOver(r)
 	case r.BootOn:
@@ -266,7 +267,7 @@ func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error, died 
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
-	return r, fmt.Errorf("the worker ended without an answer: %w", err)
+	return r, fmt.Errorf("the worker ended without an answer: %w%s", err, remedy.WorkerEnded.See())
 }
 
 // toTalos reports whether the system that boots next is a Talos: by its own argument, or by its image.
@@ -282,7 +283,7 @@ func (b *boot) handOver(r result) ending {
 		give = func() error { return h.Prepare(context.Background(), id.Hostname) }
 	}
 	if err := give(); err != nil {
-		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v", id.Hostname, err))
+		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v%s", id.Hostname, err, remedy.NotHandedOver.See()))
 	}
 	how := "as the kernel's hostname and in " + record.Path
 	if h != nil {

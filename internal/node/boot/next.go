@@ -5,6 +5,8 @@ package boot
 import (
 	"fmt"
 	"os"
+
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 )
 
 // The inits that nametag stands in front of.
@@ -51,11 +53,11 @@ func (n *next) check() error {
 	found, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("there is no next init: %w; check the image, or %s=", err, nextParameter)
+		return fmt.Errorf("there is no next init: %w; check the image, or %s=%s", err, nextParameter, remedy.NextInit.See())
 	case found.Mode()&0o111 == 0 || found.IsDir():
-		return fmt.Errorf("the next init %s is not executable; check the image, or %s=", path, nextParameter)
+		return fmt.Errorf("the next init %s is not executable; check the image, or %s=%s", path, nextParameter, remedy.NextInit.See())
 	case n.us != nil && os.SameFile(n.us, found):
-		return fmt.Errorf("the next init %s is nametag itself; check %s=", path, nextParameter)
+		return fmt.Errorf("the next init %s is nametag itself; check %s=%s", path, nextParameter, remedy.NextInit.See())
 	}
 	return nil
 }

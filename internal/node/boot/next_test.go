@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 )
 
 func TestNextInit(t *testing.T) {
@@ -36,7 +38,7 @@ func TestTheNextInitIsCheckedBeforeAnybodyWaits(t *testing.T) {
 		{"it is no program", "/proc/version", "not executable"},
 		{"it is nametag itself", "/proc/self/exe", "nametag itself"},
 	} {
-		if err := (&next{us: us, asked: scenario.next}).check(); err == nil || !strings.Contains(err.Error(), scenario.says) {
+		if err := (&next{us: us, asked: scenario.next}).check(); err == nil || !strings.Contains(err.Error(), scenario.says) || !strings.HasSuffix(err.Error(), remedy.NextInit.See()) {
 			t.Errorf("%s: %v", scenario.name, err)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/links"
 	"github.com/nametag-boot/nametag/internal/node/memory"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -171,7 +172,7 @@ func (w *worker) work(ctx context.Context) result {
 	outcome, err := search.Run(ctx)
 	r := result{Steps: w.watch.end()}
 	if err != nil {
-		r.Why = err.Error()
+		r.Why = err.Error() + remedy.Of(err).See()
 		return r
 	}
 	return w.conclude(outcome, r)
@@ -198,6 +199,9 @@ func (w *worker) weigh(source identity.Source, facts dmi.Facts) (goBy dmi.Facts,
 // conclude makes the result of what the search came to, and tells what is worth telling.
 func (w *worker) conclude(outcome memory.Outcome, r result) result {
 	said := outcome.Sentence()
+	if said != "" {
+		said += remedy.After(outcome.Verdict).See()
+	}
 	if r.Identity = outcome.Identity; r.Identity == nil {
 		r.BootOn, r.Why = true, said
 		return r
@@ -273,11 +277,11 @@ func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func(
 		}
 		if again := err.Error(); again != said {
 			said = again
-			remedy := ""
+			also := ""
 			if _, unproven := errors.AsType[*identity.UnprovenError](err); unproven {
-				remedy = fmt.Sprintf("; %s=…,id=unproven on the command line takes an answer all the same", procfs.Parameter)
+				also = fmt.Sprintf("; %s=…,id=unproven on the command line takes an answer all the same", procfs.Parameter)
 			}
-			w.console.Warnf("%v%s; trying again", err, remedy)
+			w.console.Warnf("%v%s; trying again%s", err, also, remedy.Of(err).See())
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -335,7 +339,7 @@ func (w *worker) loadDrivers(ctx context.Context) {
 		w.console.Noticef("loaded %s in %s", strings.Join(names, ", "), time.Since(began).Round(time.Millisecond))
 	}
 	if err != nil && ctx.Err() == nil {
-		w.console.Warnf("%v", err)
+		w.console.Warnf("%v%s", err, remedy.Of(err).See())
 	}
 }
 

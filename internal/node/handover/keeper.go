@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 )
 
 const (
@@ -486,10 +487,10 @@ func (k *keeper) finish() error {
 			return fmt.Errorf("the system has named itself %q before the name was on its command line", h)
 		case h != k.Before && !other:
 			// A machine config may outrank the command line: the operator's choice.
-			k.console.Warnf("handover: the system has named itself %q although %q is on its command line: its configuration may say so", h, k.Name)
+			k.console.Warnf("handover: the system has named itself %q although %q is on its command line: its configuration may say so%s", h, k.Name, remedy.NamedItself.See())
 			other, limit = true, min(limit, waited+k.Limits.Grace)
 		case waited >= limit:
-			k.console.Warnf("handover: the system has not taken the name %q within %v; its hostname is %q", k.Name, waited, h)
+			k.console.Warnf("handover: the system has not taken the name %q within %v; its hostname is %q%s", k.Name, waited, h, remedy.NamedItself.See())
 			k.uncover()
 			return nil
 		}
@@ -509,13 +510,13 @@ func (k *keeper) uncover() {
 		return
 	}
 	if err := k.found.unbind(k.Text); err != nil {
-		k.console.Errorf("handover: /proc/cmdline stays covered: %v; pods with hostUsers: false will fail to mount /proc until the next boot", err)
+		k.console.Errorf("handover: /proc/cmdline stays covered: %v; pods with hostUsers: false will fail to mount /proc until the next boot%s", err, remedy.StaysCovered.See())
 	}
 }
 
 // fail carries the policy out and returns the exit status, if it returns.
 func (k *keeper) fail(err error) int {
-	why := fmt.Sprintf("the name %s could not be given to the next init: %v", k.Name, err)
+	why := fmt.Sprintf("the name %s could not be given to the next init: %v%s", k.Name, err, remedy.NotHandedOver.See())
 	countdown := max(0, k.Limits.Countdown)
 	// What is held stays held until the machine goes down: no service starts unnamed.
 	if Enforce(context.Background(), k.Then, k.console, countdown, why) != nil {
