@@ -48,6 +48,7 @@ type Handover struct {
 	own      procRoot // for a look at the guardian
 	file     *os.File // what will be on /proc/cmdline
 	guardian *os.Process
+	tracers  []int    // the guardian's children when it was ready: the tracer, which may outlive it
 	in, life *os.File // to the guardian, to the tracer; an exec closes them, which is what they tell
 	out      *os.File
 	answers  <-chan string
@@ -248,6 +249,7 @@ func (h *Handover) answered(line string, ok bool) error {
 		return errors.New("the guardian: " + line)
 	}
 	way, why, _ := strings.Cut(rest, " ")
+	h.tracers = h.own.children(h.guardian.Pid)
 	h.way, h.why = Strict, why
 	if way == Watch.String() {
 		h.way = Watch
@@ -312,9 +314,17 @@ func (h *Handover) end() {
 // was killed: until nobody reads the tracer's line any more.
 func (h *Handover) orphan() {
 	fds := []unix.PollFd{{Fd: int32(h.life.Fd())}} // asks for nothing, gets POLLERR
-	for start := time.Now(); time.Since(start) < h.order.Limits.Seize; {
+	patience := newPatience(h.own, h.order.Limits.Seize, 0, h.tracers...)
+	beat := time.Now()
+	for {
 		if n, err := unix.Poll(fds, 100); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
 			return
+		}
+		if time.Since(beat) >= heartbeat {
+			beat = time.Now()
+			if patience.beat(0) {
+				return
+			}
 		}
 	}
 }
