@@ -155,20 +155,21 @@ func TestWhenTheTimeIsUpThePolicyIsCarriedOut(t *testing.T) {
 	for _, scenario := range []struct {
 		then    string
 		outcome qemu.Outcome
+		cloud   cloud.Behaviour
 		until   func(*qemu.Verdict) bool
 		says    string
 	}{
-		{"reboot", qemu.Reset, nil, "no name yet: reboot"},
-		{"poweroff", qemu.PoweredOff, nil, "no name yet: poweroff"},
-		{"halt", qemu.Running, func(v *qemu.Verdict) bool { return v.Said("staying here") }, "connection refused"},
-		{"continue", qemu.Running, nil, "booting on without the name"},
+		{"reboot", qemu.Reset, cloud.Refused(), nil, "no name yet: reboot"},
+		{"poweroff", qemu.PoweredOff, cloud.Refused(), nil, "no name yet: poweroff"},
+		{"halt", qemu.Running, cloud.Refused(), func(v *qemu.Verdict) bool { return v.Said("staying here") }, "connection refused"},
+		// The one that boots on needs its machine configuration, from the same service.
+		{"continue", qemu.Running, cloud.OnName(cloud.Status(503)), func(v *qemu.Verdict) bool { return v.Service() != "" }, "booting on without the name"},
 	} {
 		t.Run(scenario.then, func(t *testing.T) {
 			t.Parallel()
 			v := boot(t, qemu.Scenario{
-				Args: []string{"talos.hostname.wait=4s,then=" + scenario.then},
-				// In the end it answers, for the one that boots on: a Talos needs its machine configuration.
-				Cloud: cloud.Config{Metadata: until(20*time.Second, cloud.Refused())},
+				Args:  []string{"talos.hostname.wait=4s,then=" + scenario.then},
+				Cloud: cloud.Config{Metadata: until(time.Hour, scenario.cloud)},
 				Until: scenario.until,
 			})
 			if v.Outcome != scenario.outcome {

@@ -87,7 +87,8 @@ type Scenario struct {
 	Until func(*Verdict) bool
 	// Resets is how often the machine may reset and boot again. 0: a reset ends it.
 	Resets int
-	// Timeout ends the machine whatever it does; 0: one minute. It does not count the wait for a free processor.
+	// Timeout ends the machine whatever it does; 0: one minute. It does not count the time in which
+	// the machine waits for a processor of the host.
 	Timeout time.Duration
 }
 

@@ -22,15 +22,15 @@ type watch struct {
 // watch takes down what happens until the boot has ended, and ends the machine.
 func (m *machine) watch() *Verdict {
 	w := &watch{machine: m, verdict: &Verdict{}, end: Died}
-	timeout := time.NewTimer(m.scenario.Timeout)
-	defer timeout.Stop()
+	timeUp, stop := m.timeUp()
+	defer stop()
 	m.ask(m.atFirst()...)
 	for over := false; !over; {
 		select {
 		case n := <-m.notes:
 			w.verdict.take(n)
 			over = w.happened(n)
-		case <-timeout.C:
+		case <-timeUp:
 			w.end, over = TimedOut, true
 		}
 	}
@@ -111,6 +111,9 @@ func (w *watch) conclude() *Verdict {
 	}()
 	for n := range w.notes {
 		v.take(n)
+		if w.end == Died { // its last word may come behind the news that it has ended
+			w.told(n.qmp, n.reason)
+		}
 	}
 	if w.end == Reset && panicked(v.Console) {
 		w.end = Panicked
