@@ -20,7 +20,7 @@ var tiers = []tier{
 		name: "unit", about: "vet; unit tests, fuzz seeds, network namespaces, with the race detector",
 		before:   [][]string{{"go", "vet", "./..."}},
 		packages: slices.Concat(waiting, []string{"./..."}, without(vms), without(systems)),
-		flags:    []string{"-race", "-p", "6", "-timeout", "10m"},
+		flags:    []string{"-race", "-p", "6", "-timeout", "20m"},
 	},
 	{
 		name: "cluster", about: "the auditor of names, with real etcd clusters",
@@ -50,7 +50,7 @@ var tiers = []tier{
 	{
 		name: "vm", about: "boots of virtual machines",
 		packages: vms,
-		flags:    []string{"-timeout", "15m"},
+		flags:    []string{"-timeout", "30m"},
 	},
 }
 
