@@ -38,6 +38,8 @@ var standIns = map[string]string{
 	"make":                "makes what this test is made of; tested by CI",
 	"nametag":             "would look for a server's metadata on this machine's own network; bin/nametag runs, in the lab",
 	"sbsign":              "signs by a user's key; tested in internal/image/uki",
+	"helm":                "speaks to a cluster; the chart is tested in cluster/deploy",
+	"packer":              "makes a snapshot",
 	"nametag-audit":       "speaks to a cloud and a cluster; tested in cluster/command",
 	"ssh":                 "writes a server's disk",
 	"talosctl":            "speaks to a node",
@@ -51,7 +53,7 @@ var exits = map[string]int{
 
 // The languages of the blocks. In sh every line is a command; in console a prompt comes before each, and behind it what it
 // prints; an ipxe script has a kernel's command line. The others have no commands.
-const languages = " sh console ipxe yaml go json text "
+const languages = " sh console ipxe yaml go json hcl text "
 
 // A block is a fenced one of a page.
 type block struct {
