@@ -80,6 +80,20 @@ func (p procRoot) shows(text string) bool {
 	return err == nil && string(got) == text
 }
 
+// detach takes away the mount that the tree is, wherever it is now: the descriptor leads there, also where no procfs is held
+// that it lies on. p is one of our own. A tree that is mounted nowhere is left as it is. It changes the working directory of
+// the process.
+func (p procRoot) detach(tree int) error {
+	if err := unix.Fchdir(int(p)); err != nil {
+		return &os.PathError{Op: "fchdir", Path: procPath, Err: err}
+	}
+	err := unix.Unmount(fmt.Sprintf("self/fd/%d", tree), unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it is not mounted here
+		return &os.PathError{Op: "unmount", Path: procPath + "/" + target, Err: err}
+	}
+	return nil
+}
+
 // unbind takes the mount away again, wherever p has been moved to: by a path
 // relative to its root, since a path from ours leads there no longer. It changes
 // the working directory of the process.

@@ -194,6 +194,11 @@ func TestChildDies(t *testing.T) {
 			rightly(t, run(t, boot{At: "exec", Do: "stop guardian", Continue: "named"}, false))
 		}
 	})
+	t.Run("kill guardian when it has mounted and told nobody, and /proc is in the new root: the mount is taken away", func(t *testing.T) {
+		for range 1 + many()/10 {
+			rightly(t, run(t, boot{Way: Watch, Hang: fault{roleGuardian, stageBinding}, Covered: true, At: "moved", Do: "kill guardian"}, false))
+		}
+	})
 	for _, do := range []string{"kill guardian", "kill tracer guardian", "stop guardian"} {
 		t.Run(do+" before the exec: the caller is told, and nothing is left", func(t *testing.T) {
 			f := run(t, boot{At: "prepared", Do: do, Limits: Limits{Seize: 2 * time.Second}}, false)

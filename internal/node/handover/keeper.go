@@ -222,9 +222,7 @@ func (k *keeper) adopt(r report, pid int) {
 			k.found = procRoot(fd)
 		} else if p, _, ok := k.own.at(k.stale); ok {
 			k.found = p
-		} else {
-			k.console.Errorf(mayStay)
-		}
+		} // else it is taken away by the tree
 	}
 	if k.other != nil {
 		tell(k.other, wordHave)
@@ -335,15 +333,11 @@ func (k *keeper) tooLate(h string) error {
 		// It has read the line, so the mount was there, and nobody told: the tracer was
 		// killed right after it.
 		k.bound, k.proven = true, true
-		k.console.Errorf(mayStay)
 		return nil
 	default:
 		return fmt.Errorf("the system has named itself %q already", h)
 	}
 }
-
-// mayStay is for a new /proc of which we have no descriptor.
-const mayStay = "handover: /proc/cmdline may stay covered; if so, pods with hostUsers: false will fail to mount /proc until the next boot"
 
 // letGo waits until nothing is traced any more.
 func (k *keeper) letGo() error {
@@ -395,6 +389,9 @@ func (k *keeper) look() error {
 		return err
 	}
 	k.bound, k.found = true, p
+	if k.tracer != nil {
+		reached(stageBinding)
+	}
 	// The system proper is started from the new root, to which /proc is moved before.
 	// As long as it is here, that has not happened.
 	again, now, ok := k.own.at(k.stale)
@@ -506,10 +503,13 @@ func (k *keeper) finish() error {
 // uncover takes the mount away. Where that is not to be had, the system runs with
 // the right name all the same, and an operator must know.
 func (k *keeper) uncover() {
-	if k.found < 0 {
-		return
+	var err error
+	if k.found >= 0 {
+		err = k.found.unbind(k.Text)
+	} else { // whoever has mounted it was killed before we had the new /proc
+		err = k.own.detach(k.tree)
 	}
-	if err := k.found.unbind(k.Text); err != nil {
+	if err != nil {
 		k.console.Errorf("handover: /proc/cmdline stays covered: %v; pods with hostUsers: false will fail to mount /proc until the next boot%s", err, remedy.StaysCovered.See())
 	}
 }

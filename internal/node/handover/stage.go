@@ -21,6 +21,7 @@ const (
 	stageCommitted moment = "the guardian, committed"
 	stageGiving    moment = "the guardian, giving"
 	stageWatching  moment = "the guardian, watching"
+	stageBinding   moment = "the guardian, having mounted"
 	stageFinishing moment = "the guardian, finishing"
 
 	stageStands    moment = "the tracer, standing by"

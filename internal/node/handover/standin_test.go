@@ -40,6 +40,7 @@ type boot struct {
 	Way      Way    // asked of Prepare
 	MoveMnt  bool   // /proc comes by fsmount and move_mount (Talos 1.12), not by mount (1.9)
 	Threads  int    // that make noise beside the one that mounts; 0: 4
+	Covered  bool   // /init goes on to the new root when the name is on its command line, and not before
 	Await    bool   // /init goes on to the new root when all is in place that has to be, and not before
 	Subset   bool   // the new procfs has no cmdline
 	NoMount  bool   // /init never mounts /proc
@@ -51,7 +52,8 @@ type boot struct {
 	Early    bool   // there is no exec: Start, what Do says, Close
 	Preset   string // the kernel's hostname before
 	Panic    fault
-	Storm    bool // signals all the time, to all three
+	Hang     fault // the process gets no further
+	Storm    bool  // signals all the time, to all three
 	Then     procfs.Then
 	Limits   Limits
 }
@@ -65,13 +67,17 @@ type fault struct {
 // faultFile is where the children find theirs.
 const faultFile = "/panic"
 
-func (f fault) arm() {
+func (f fault) arm(do func()) {
 	reached = func(m moment) {
 		if m == f.At {
-			panic("the unthinkable")
+			do()
 		}
 	}
 }
+
+func panics() { panic("the unthinkable") }
+
+func hangs() { time.Sleep(time.Hour) }
 
 // storm sends signals that end nobody who was told to heed none, until the machine ends.
 func (s *standIn) storm() {
@@ -116,9 +122,14 @@ const (
 
 func TestMain(m *testing.M) {
 	if IsChild() {
-		var p fault
-		if text, err := os.ReadFile(faultFile); err == nil && json.Unmarshal(text, &p) == nil && p.In == os.Args[1] {
-			p.arm()
+		var b boot
+		if text, err := os.ReadFile(faultFile); err == nil && json.Unmarshal(text, &b) == nil {
+			switch os.Args[1] {
+			case b.Panic.In:
+				b.Panic.arm(panics)
+			case b.Hang.In:
+				b.Hang.arm(hangs)
+			}
 		}
 		os.Exit(ChildMain())
 	}
@@ -219,7 +230,7 @@ func (s *standIn) nametag() error {
 			return fmt.Errorf("seccomp: %w", err)
 		}
 	}
-	text, err := json.Marshal(s.boot.Panic)
+	text, err := json.Marshal(boot{Panic: s.boot.Panic, Hang: s.boot.Hang})
 	if err == nil {
 		err = os.WriteFile(faultFile, text, 0o644)
 	}
@@ -227,7 +238,7 @@ func (s *standIn) nametag() error {
 		return err
 	}
 	if s.boot.Panic.In == "first" {
-		s.boot.Panic.arm()
+		s.boot.Panic.arm(panics)
 	}
 	console := kmsg.New(os.Stderr, kmsg.Format{Prefix: "nametag", Unlimited: true})
 	before, err := os.ReadFile("/proc/self/mountinfo")
@@ -438,9 +449,9 @@ func (s *standIn) init() error {
 	}
 	s.pids.Mounter = mounter
 	s.at("mounted")
-	for s.boot.Await { // the squashfs and its layers, which take longer than whoever watches
+	for s.boot.Await || s.boot.Covered { // the squashfs and its layers, which take longer than whoever watches
 		line, _ := os.ReadFile("/proc/cmdline")
-		if strings.Contains(string(line), "talos.hostname=") && holds(s.pids.Guardian) && holds(s.pids.Tracer) {
+		if strings.Contains(string(line), "talos.hostname=") && (s.boot.Covered || holds(s.pids.Guardian) && holds(s.pids.Tracer)) {
 			break
 		}
 		time.Sleep(time.Millisecond)
