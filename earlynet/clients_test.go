@@ -120,7 +120,7 @@ func startClient(t testing.TB, name string) {
 func asking(t testing.TB) {
 	t.Helper()
 	index := eth0(t).Index
-	if !within(time.Minute, func() bool { return len(packetSockets(index)) > 0 }) {
+	if !within(time.Minute, func() bool { return len(packetSockets("/proc", index)) > 0 }) {
 		t.Fatal("the client does not ask for a lease")
 	}
 }

@@ -24,6 +24,9 @@ type Config struct {
 	// included, and in doubt.
 	Alone bool
 
+	// Proc is where procfs is mounted; empty: /proc. Without it settings of links are left as they are.
+	Proc string
+
 	// Observer is told what happens, if it is not nil. It is called from one
 	// goroutine at a time, must not block, and must not call the Network.
 	Observer func(Event)

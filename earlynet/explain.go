@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -62,7 +63,7 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 		return fmt.Errorf("%v answers ARP and not TCP; reverse path filtering is strict and could not be changed (sysctl -w net.ipv4.conf.%s.rp_filter=2)", hop, p.Interface)
 	default:
 		filters := ""
-		if tables := packetFilters(); len(tables) > 0 {
+		if tables := packetFilters(c.net.proc); len(tables) > 0 {
 			filters = "; this machine has packet filters: " + strings.Join(tables, ", ")
 		}
 		return fmt.Errorf("%v answers ARP (%v) and not TCP%s", hop, mac, filters)
@@ -83,8 +84,8 @@ func (n *Network) holder(a netip.Addr) (dev string, ok bool) {
 
 // strict reports whether the kernel drops what comes by another link than it would send to.
 func (c *nic) strict(ifname string) bool {
-	own, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + ifname + "/rp_filter")
-	all, aerr := os.ReadFile("/proc/sys/net/ipv4/conf/all/rp_filter")
+	own, err := os.ReadFile(c.conf("ipv4", ifname, "rp_filter"))
+	all, aerr := os.ReadFile(c.conf("ipv4", "all", "rp_filter"))
 	return err == nil && aerr == nil && max(strings.TrimSpace(string(own)), strings.TrimSpace(string(all))) == strictFilter
 }
 
@@ -110,8 +111,8 @@ func (r rtnl) gatewayTo(index int, from, to netip.Addr) (gateway netip.Addr, err
 }
 
 // packetFilters names the tables of nftables and of the older iptables in this network namespace.
-func packetFilters() (names []string) {
-	if old, err := os.ReadFile("/proc/thread-self/net/ip_tables_names"); err == nil {
+func packetFilters(proc string) (names []string) {
+	if old, err := os.ReadFile(filepath.Join(proc, "thread-self/net/ip_tables_names")); err == nil {
 		for name := range strings.Lines(string(old)) {
 			names = append(names, "iptables "+strings.TrimSpace(name))
 		}

@@ -145,8 +145,17 @@ func (c *peer) solicitations() <-chan struct{} {
 // killed runs this test binary as a program that brings a link up and is killed while it uses it.
 func killed(t testing.TB) {
 	t.Helper()
+	killedAt(t, LinkLocal, "path ready")
+}
+
+// killedAt is killed at another moment: when it has told that.
+func killedAt(t testing.TB, by Method, moment string) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestRunThatIsKilled$", "-test.count=1")
-	cmd.Env = append(os.Environ(), "NAMETAG_TEST_KILLED=1")
+	cmd.Env = append(os.Environ(), "NAMETAG_TEST_KILLED="+by.String())
+	if strings.HasPrefix(moment, "undone") {
+		cmd.Env = append(cmd.Env, "NAMETAG_TEST_CLOSES=1")
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -156,10 +165,10 @@ func killed(t testing.TB) {
 	}
 	var said strings.Builder
 	b := make([]byte, 4096)
-	for !strings.Contains(said.String(), "path ready") {
+	for !strings.Contains(said.String(), moment) {
 		n, err := out.Read(b)
 		if err != nil {
-			t.Fatalf("no path: %v\n%s", err, said.String())
+			t.Fatalf("it was not told %q: %v\n%s", moment, err, said.String())
 		}
 		said.Write(b[:n])
 	}
@@ -168,16 +177,20 @@ func killed(t testing.TB) {
 }
 
 func TestRunThatIsKilled(t *testing.T) {
-	if os.Getenv("NAMETAG_TEST_KILLED") == "" {
+	by, err := ParseMethod(os.Getenv("NAMETAG_TEST_KILLED"))
+	if err != nil {
 		return // a part of others
 	}
-	n, err := Open(context.Background(), Config{NICs: []string{"eth0"}, Methods: []Method{LinkLocal}, Destinations: []netip.Addr{metadata}, Observer: func(e Event) {
+	n, err := Open(context.Background(), Config{NICs: []string{"eth0"}, Methods: []Method{by}, Destinations: []netip.Addr{metadata}, Observer: func(e Event) {
 		_, _ = os.Stdout.WriteString(e.String() + "\n")
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-n.Paths()
+	if os.Getenv("NAMETAG_TEST_CLOSES") != "" {
+		_ = n.Close()
+	}
 	select {}
 }
 

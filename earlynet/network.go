@@ -3,6 +3,7 @@
 package earlynet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -26,6 +27,7 @@ const (
 // Its methods are safe for concurrent use.
 type Network struct {
 	cfg       Config
+	proc      string // where procfs is
 	selection selection
 	methods   []Method
 
@@ -121,7 +123,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, &Error{Op: "configuration", Err: err}
 	}
 	n := &Network{
-		cfg: cfg, selection: sel, methods: slices.Clone(cfg.Methods),
+		cfg: cfg, proc: cmp.Or(cfg.Proc, "/proc"), selection: sel, methods: slices.Clone(cfg.Methods),
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
 		links: make(map[int]link), addrs: make(map[addrKey]uint32),
 		uppers: make(map[int]map[int]bool), nics: make(map[int]*nic), ignored: make(map[int]string),

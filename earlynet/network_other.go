@@ -29,6 +29,11 @@ func Open(context.Context, Config) (*Network, error) {
 	return nil, &Error{Op: "bring up a link", Err: needsLinux{}}
 }
 
+// Repair fails as [Open] does.
+func Repair(context.Context, Config) error {
+	return &Error{Op: "repair a link", Err: needsLinux{}}
+}
+
 // needsLinux is why this system cannot do what was asked for.
 type needsLinux struct{}
 

@@ -173,7 +173,7 @@ func (c *nic) shield() {
 
 // loosen lets answers in that come by another link than the one that the system would send to their sender.
 func (c *nic) loosen() {
-	all, _ := os.ReadFile("/proc/sys/net/ipv4/conf/all/rp_filter")
+	all, _ := os.ReadFile(c.conf("ipv4", "all", "rp_filter"))
 	effective := max(c.before.rpFilter, strings.TrimSpace(string(all))) // one digit each
 	if c.before.rpFilter != "" && effective == strictFilter {
 		c.change("ipv4", "rp_filter", c.before.rpFilter, looseFilter, func() error {
@@ -224,7 +224,7 @@ func (c *nic) open(family, name string, flag int, fn func(f *os.File, now string
 			return err
 		}
 		err = func() error {
-			f, err := os.OpenFile(filepath.Join("/proc/sys/net", family, "conf", l.name, name), flag, 0)
+			f, err := os.OpenFile(c.conf(family, l.name, name), flag, 0)
 			if err != nil {
 				return err
 			}
@@ -243,10 +243,15 @@ func (c *nic) open(family, name string, flag int, fn func(f *os.File, now string
 			return err
 		}
 	}
-	if _, no := os.Stat(filepath.Join("/proc/sys/net", family, "conf")); errors.Is(no, fs.ErrNotExist) && errors.Is(err, fs.ErrNotExist) {
+	if _, no := os.Stat(c.conf(family)); errors.Is(no, fs.ErrNotExist) && errors.Is(err, fs.ErrNotExist) {
 		return nil // a kernel without IPv6
 	}
 	return err
+}
+
+// conf is a path below the settings of a family's links.
+func (c *nic) conf(family string, names ...string) string {
+	return filepath.Join(append([]string{c.net.proc, "sys/net", family, "conf"}, names...)...)
 }
 
 // link returns one interface.

@@ -23,14 +23,14 @@ import (
 //
 // A netlink socket is no sign, nor is a packet socket for all links: whoever listens everywhere does not need this one.
 func (c *nic) stranger() string {
-	inodes := packetSockets(c.index)
+	inodes := packetSockets(c.net.proc, c.index)
 	for _, proto := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_RAW} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			inodes = append(inodes, boundSockets(family, proto, c.index)...)
 		}
 	}
 	for _, inode := range inodes {
-		name, process := ownerOf(inode)
+		name, process := ownerOf(c.net.proc, inode)
 		c.managed = slices.Contains(readsAdvertisements, name)
 		return fmt.Sprintf("%s (process %s) has a socket on it", name, process)
 	}
@@ -78,8 +78,8 @@ func inodeOf(conn syscall.Conn) (inode uint64) {
 
 // packetSockets returns the packet sockets on a link that are not ours. The file is that of the thread: a
 // process may have threads elsewhere.
-func packetSockets(index int) (inodes []uint64) {
-	text, err := os.ReadFile("/proc/thread-self/net/packet")
+func packetSockets(proc string, index int) (inodes []uint64) {
+	text, err := os.ReadFile(filepath.Join(proc, "thread-self/net/packet"))
 	if err != nil {
 		return nil // a kernel without packet sockets, or no /proc
 	}
@@ -130,14 +130,14 @@ func boundSockets(family, proto uint8, index int) (inodes []uint64) {
 }
 
 // ownerOf says who has a socket open: "dhclient", process "812".
-func ownerOf(inode uint64) (name, process string) {
+func ownerOf(proc string, inode uint64) (name, process string) {
 	socket := fmt.Sprintf("socket:[%d]", inode)
-	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	files, _ := filepath.Glob(filepath.Join(proc, "[0-9]*/fd/*"))
 	for _, f := range files {
 		if target, err := os.Readlink(f); err == nil && target == socket {
-			process = strings.Split(f, "/")[2]
-			comm, _ := os.ReadFile("/proc/" + process + "/comm")
-			return strings.TrimSpace(string(comm)), process
+			holder := filepath.Dir(filepath.Dir(f))
+			comm, _ := os.ReadFile(filepath.Join(holder, "comm"))
+			return strings.TrimSpace(string(comm)), filepath.Base(holder)
 		}
 	}
 	return "another program", "unknown"

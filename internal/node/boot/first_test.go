@@ -30,6 +30,8 @@ type trial struct {
 	Panic stage  // in the first process
 	Work  stage  // the worker is our own, and panics there; empty: it answers at once
 	Storm bool   // signals all the time, to the first process
+	Links string // a script that makes links, in front of everything; /proc is empty then, as in an initramfs
+	Kill  string // with Links: a script that succeeds when the worker, which is our own, is to be killed
 }
 
 const (
@@ -89,6 +91,7 @@ func (tr trial) first() {
 	}
 	countdown = 0
 	panicAt(tr.Panic)
+	tr.links()
 	if tr.Work != "" {
 		reached = func(s stage) {
 			if s == stageMounted {
@@ -97,6 +100,9 @@ func (tr trial) first() {
 		}
 	}
 	script := fmt.Sprintf("read name </proc/sys/kernel/hostname; echo next init, $name >&%d", trialFD)
+	if tr.Links != "" {
+		script = fmt.Sprintf("mount -t proc proc /proc; exec >&%d 2>&1; %s", trialFD, linkState)
+	}
 	b := &boot{
 		options: Options{Next: "/bin/sh", Args: []string{"-c", script}},
 		began:   time.Now(), next: next{asked: "/bin/sh", self: os.Args[0]},

@@ -147,6 +147,9 @@ func (b *boot) run() ending {
 		})
 	}
 	r, err := found()
+	if err != nil || r.Broken {
+		b.repair()
+	}
 	reached(stageAnswered)
 	switch {
 	case err != nil:
@@ -167,7 +170,7 @@ func (b *boot) run() ending {
 // worker failed, as opposed to the search.
 func (b *boot) startWorker(line string) (func() (result, error), error) {
 	ctx, cancel := b.decision.policy.WithDeadline(context.Background(), b.began.Add(workerGrace))
-	question, err := json.Marshal(order{
+	worker, complaint, err := b.worker(ctx, order{
 		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
 		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
 		Talos:    b.toTalos(),
@@ -182,12 +185,7 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 		return nil, fmt.Errorf("cannot start the worker: %w", err)
 	}
 	defer in.Close() // the worker's
-	var complaint bytes.Buffer
-	worker := exec.CommandContext(ctx, b.places.self())
-	worker.Args = []string{workerName}
-	worker.Env = []string{"GOTRACEBACK=single"}
-	worker.Stdin, worker.Stdout, worker.Stderr = bytes.NewReader(question), in, &complaint
-	worker.WaitDelay = time.Second
+	worker.Stdout = in
 	if err := worker.Start(); err != nil {
 		cancel()
 		out.Close()
@@ -220,6 +218,59 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 		}
 		return r, err
 	}, nil
+}
+
+// worker is a worker's process, which is not started yet, and what it will have complained of.
+func (b *boot) worker(ctx context.Context, o order) (*exec.Cmd, *bytes.Buffer, error) {
+	question, err := json.Marshal(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	complaint := new(bytes.Buffer)
+	cmd := exec.CommandContext(ctx, b.places.self())
+	cmd.Args = []string{workerName}
+	cmd.Env = []string{"GOTRACEBACK=single"}
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(question), complaint
+	cmd.WaitDelay = time.Second
+	return cmd, complaint, nil
+}
+
+// repairTime is how long it may take to put links back.
+const repairTime = 5 * time.Second
+
+// repair puts the links back that a worker has left as it used them, which has died. That is done by another one: the first
+// process does not meet the network.
+func (b *boot) repair() {
+	ctx, cancel := context.WithTimeout(context.Background(), repairTime+endGrace)
+	defer cancel()
+	worker, complaint, err := b.worker(ctx, order{Repair: true, Root: b.places.root})
+	if err == nil {
+		worker.Stdout = complaint // there may be no /dev/null
+		err = worker.Start()
+	}
+	if err != nil {
+		b.console.Warnf("the links may not be as they were: %v", err)
+		return
+	}
+	ended := make(chan error, 1)
+	safely.Go("waiting for the links", func() {
+		err := worker.Wait()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(complaint.String()))
+		}
+		ended <- err
+	}, func(err error) { ended <- err })
+	// What hangs in the kernel does not end when it is killed.
+	timer := time.NewTimer(repairTime + 2*endGrace)
+	defer timer.Stop()
+	select {
+	case err = <-ended:
+	case <-timer.C:
+		err = errors.New("it does not end")
+	}
+	if err != nil {
+		b.console.Warnf("the links may not be as they were: %v", err)
+	}
 }
 
 // endGrace is how long a worker may take to end when there is nothing more to expect of it.

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
@@ -43,6 +44,8 @@ type order struct {
 	Given       bool // the platform is given on the command line
 	NameOnly    bool // nobody reads the rest
 	Talos       bool // a Talos boots next, which keeps its name on a partition of its own
+	// Repair is for a worker that has died: to put back what it has left, and nothing else.
+	Repair bool
 }
 
 // A result is all that the worker answers, as JSON on its standard output.
@@ -55,6 +58,8 @@ type result struct {
 	BootOn bool
 	// Why there is no identity.
 	Why string
+	// Broken says that a bug has ended the work, so that links may not be as they were.
+	Broken bool `json:",omitempty"`
 	// Steps are how long what took how long.
 	Steps []step
 }
@@ -70,6 +75,10 @@ func WorkerMain() int {
 	w := worker{order: o, places: places{o.Root}}
 	w.console = kmsg.OpenIn("nametag", w.places.dev(), w.places.proc())
 	defer w.console.Close()
+	if o.Repair {
+		w.repair(context.Background())
+		return 0
+	}
 	return answer(os.Stdout, w.answer(context.Background()))
 }
 
@@ -98,9 +107,19 @@ func (w *worker) answer(ctx context.Context) (r result) {
 	})
 	if err != nil {
 		report(w.console, err)
-		return result{Why: err.Error()}
+		return result{Why: err.Error(), Broken: true}
 	}
 	return r
+}
+
+// repair puts links back as a worker has found them that died, and says what it does.
+func (w *worker) repair(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, repairTime)
+	defer cancel()
+	err := earlynet.Repair(ctx, earlynet.Config{Alone: true, Proc: w.places.proc(), Observer: func(e earlynet.Event) { w.console.Debugf("%v", e) }})
+	if err != nil {
+		w.console.Warnf("the links could not be put back: %v", err)
+	}
 }
 
 // beside runs what goes on beside the search, which a panic of it does not end.
@@ -127,6 +146,7 @@ func (w *worker) work(ctx context.Context) result {
 	if err != nil {
 		return result{Why: err.Error()}
 	}
+	resolver.Link.Proc = w.places.proc()
 
 	// What goes on beside the resolving ends with the name.
 	beside, stop := context.WithCancel(ctx)
