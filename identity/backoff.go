@@ -5,14 +5,20 @@ import (
 	"time"
 )
 
+// The bounds of the back-off of Resolve, chosen by the figures in docs/retry.md.
+const (
+	firstBound = 100 * time.Millisecond
+	lastBound  = 10 * time.Second
+)
+
 // A backoff says how long to wait after each failure: a random time between
 // nothing and a bound that doubles from Base up to Cap ("full jitter"). After an
 // outage that hit many machines at once, this spreads their requests evenly
-// instead of in waves. The zero value is what Resolve uses on each path, chosen
-// by the figures in docs/retry.md. It is not safe for concurrent use.
+// instead of in waves. The zero value is what Resolve uses on each path. It is
+// not safe for concurrent use.
 type backoff struct {
-	Base time.Duration           // the first bound; 0 is 100 ms
-	Cap  time.Duration           // the last bound; 0 is 10 s
+	Base time.Duration           // the first bound; 0 is firstBound
+	Cap  time.Duration           // the last bound; 0 is lastBound
 	Rand func(n int64) (r int64) // 0 ≤ r < n; nil is math/rand/v2, which never blocks
 	step uint8                   // how often the bound has doubled
 }
@@ -21,10 +27,10 @@ type backoff struct {
 func (b *backoff) Next() time.Duration {
 	base, limit := b.Base, b.Cap
 	if base <= 0 {
-		base = 100 * time.Millisecond
+		base = firstBound
 	}
 	if limit <= 0 {
-		limit = 10 * time.Second
+		limit = lastBound
 	}
 	bound := base << b.step
 	if bound >= limit || bound < base { // reached, or overflown

@@ -128,14 +128,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "init":
 		return report(stderr, runInit(args[1:], stdout))
 	case "version", "--version", "-version", "-v":
-		fmt.Fprintln(stdout, buildinfo.Line("nametag", version))
-		return exitOK
+		if len(args) > 1 {
+			return report(stderr, &usageError{fmt.Errorf("version takes no arguments, and this is one: %q", args[1])})
+		}
+		return printed(stderr, stdout, buildinfo.Line("nametag", version)+"\n")
 	case "help", "--help", "-help", "-h":
-		fmt.Fprint(stdout, usage)
-		return exitOK
+		return printed(stderr, stdout, usage)
 	default:
 		return report(stderr, &usageError{fmt.Errorf("unknown command %q; 'nametag help' lists them", args[0])})
 	}
+}
+
+// printed prints what was asked for, and returns the exit status: what could not be printed was not given.
+func printed(stderr, stdout io.Writer, text string) int {
+	if _, err := io.WriteString(stdout, text); err != nil {
+		return report(stderr, err)
+	}
+	return exitOK
 }
 
 // A usageError is a command line that cannot be understood.

@@ -23,6 +23,11 @@ Flags:
   --undo      give the name back to nametag, which asks again at the next boot
   --root DIR  the system; default /
 
+Exit status:
+  0  the name is kept, or is nametag's again
+  1  another failure, as printed
+  2  bad usage
+
 Example:
   nametag pin && nametag status
 `

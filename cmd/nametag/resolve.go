@@ -37,7 +37,7 @@ Flags:
   --wait VALUE[,KEY=VALUE…]  how long to wait, in the syntax of the kernel argument talos.hostname.wait=
                              (90s, 2m, forever; keys nic, via, keep, known, rename, id); default 5m
   --nic NIC                  a MAC, an interface name or a glob; may be repeated; one named exactly is taken
-                             whatever its kind; default every physical Ethernet NIC
+                             whatever kind of Ethernet it is; default every physical Ethernet NIC
   --via METHOD               linklocal, dhcp or ipv6; may be repeated; default linklocal and dhcp
   --keep WHAT                none: undo everything; network: leave the link, address and routes; default none
   --host-network             ask over the network the system already has; no link is touched, so not with --nic,
