@@ -41,6 +41,7 @@ type Lab struct {
 	cables map[string]*netns.Cable
 	remove map[string]func() error
 	late   []string // plugged after Start
+	failed []func() // what to log
 }
 
 // Option changes what [Start] makes.
@@ -158,6 +159,9 @@ func (l *Lab) Changes() string {
 	return diff
 }
 
+// OnFailure calls fn at the end of a test that has failed, traces that were left included: to log what only then is of interest.
+func (l *Lab) OnFailure(fn func()) { l.failed = append(l.failed, fn) }
+
 // Command is a command in the node that does not outlive the test by long.
 func (l *Lab) Command(name string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -173,6 +177,11 @@ func (l *Lab) close(noTrap bool) {
 	if !noTrap {
 		if diff := l.Changes(); diff != "" {
 			l.t.Errorf("traces left (- gone, + new):\n%s", diff)
+		}
+	}
+	if l.t.Failed() {
+		for _, fn := range l.failed {
+			fn()
 		}
 	}
 	if err := l.Cloud.Close(); err != nil {

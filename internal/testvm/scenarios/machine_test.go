@@ -70,6 +70,7 @@ func resolve(t *testing.T, lab *testvm.Lab, command []string, bound time.Duratio
 		t.Fatal(err)
 	}
 	out := outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String(), time.Since(began), cmd.ProcessState.SystemTime() + cmd.ProcessState.UserTime()}
+	lab.OnFailure(func() { t.Log(out) })
 	if out.took > bound+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", out.took, bound)
 	}

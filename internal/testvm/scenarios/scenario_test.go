@@ -85,13 +85,11 @@ func (s scenario) play(t *testing.T) {
 		beside.Go(func() { s.flood(lab, resolved) })
 	}
 	var events []identity.Event
-	defer func() {
-		if t.Failed() {
-			for _, e := range events {
-				t.Log(e)
-			}
+	lab.OnFailure(func() {
+		for _, e := range events { // why a link was left up among them
+			t.Log(e)
 		}
-	}()
+	})
 
 	began := time.Now()
 	r := identity.Resolver{
