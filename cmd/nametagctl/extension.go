@@ -25,7 +25,7 @@ The helpers are nametag-linux-amd64 and nametag-linux-arm64 beside nametagctl, u
 const extensionExample = `  nametagctl extension --oci nametag.oci
   nametagctl extension --push ghcr.io/acme/nametag:v1 --wait 2m,then=halt
   nametagctl extension --talos 1.9 --arch amd64 --tarball nametag.tar
-  nametagctl extension --oci nametag.oci -o profile > profile.yaml`
+  nametagctl extension --oci nametag.oci --force -o profile > profile.yaml`
 
 func extensionCommand() *cobra.Command {
 	j := jobs.MakeExtension{Version: strings.Fields(buildinfo.Line("nametagctl", version))[1]}
