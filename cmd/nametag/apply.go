@@ -31,6 +31,8 @@ A name that an operator gave, on the kernel command line or in /etc/hostname, en
 boot that is there already, from the initramfs. Done again it changes nothing. It is what the unit nametag.service runs,
 and the hooks of dracut, initramfs-tools and mkinitcpio.
 
+It needs root: beside what nametag resolve needs, CAP_SYS_ADMIN to set the hostname, and the right to write /run and /etc.
+
 Usage:
   nametag apply [flags]
 

@@ -17,6 +17,7 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
+	"github.com/nametag-boot/nametag/internal/node/handover"
 	"github.com/nametag-boot/nametag/internal/node/links"
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/progress"
@@ -243,7 +244,7 @@ func exitStatus(err error) int {
 		return exitUsage
 	case errors.As(err, &notPresent):
 		return exitNotPresent
-	case errors.Is(err, earlynet.ErrPermission):
+	case errors.Is(err, earlynet.ErrPermission), errors.Is(err, handover.ErrPermission):
 		return exitPermission
 	case errors.As(err, &timedOut) && timedOut.Timeout(), errors.As(err, &renamed):
 		return exitTimedOut

@@ -3,6 +3,7 @@
 package handover
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,9 @@ const unnamed = "(none)"
 // not be wrong. Nobody looks a third time.
 func check(name string) error { return identity.ValidateHostname(name) }
 
+// ErrPermission means that this process may not set the hostname.
+var ErrPermission = errors.New("not permitted: needs CAP_SYS_ADMIN (run as root)")
+
 // SetHostname sets the kernel's hostname, for an operating system that takes what
 // it finds. A name that is longer than the kernel's 64 bytes is cut to its first
 // label. It returns what was set, as the kernel tells it.
@@ -33,6 +37,9 @@ func SetHostname(name string) (string, error) {
 		name = short(name)
 	}
 	if err := unix.Sethostname([]byte(name)); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			err = fmt.Errorf("%w: %w", ErrPermission, err)
+		}
 		return "", fmt.Errorf("handover: setting the hostname %q: %w", name, err)
 	}
 	if got := hostname(); got != name {
