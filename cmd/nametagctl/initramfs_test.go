@@ -281,6 +281,33 @@ func TestAddSaysWhichArgumentsToAdd(t *testing.T) {
 	}
 }
 
+// What goes with rdinit= means another thing to the initramfs of a distribution.
+func TestAddByRdinitWarnsOfADistributionsInitramfs(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		file, maker string
+		args        []string
+	}{
+		{"scripts/functions", "initramfs-tools", []string{"--rdinit"}},
+		{"usr/lib/dracut/version.sh", "dracut", []string{"--rdinit"}},
+		{"init_functions", "mkinitcpio", []string{"--rdinit"}},
+		{"usr/bin/true", "", []string{"--rdinit"}},
+		{"scripts/functions", "", nil},
+	} {
+		t.Run(tt.file+strings.Join(tt.args, " "), func(t *testing.T) {
+			image, helper, _ := workbench(t)
+			more := exec.Command("sh", "-ec", `cd "$1" && mkdir -p "$(dirname "$2")" && : >"$2" && find * | cpio -o -H newc --quiet | zstd -q >>"$3"`, "sh", t.TempDir(), tt.file, image)
+			if out, err := more.CombinedOutput(); err != nil {
+				t.Fatalf("cpio and zstd: %v: %s", err, out)
+			}
+			_, said, err := execute(t, initramfsCommand(), append([]string{"add", image, "--helper", helper}, tt.args...)...)
+			if err != nil || strings.Contains(said, "init=") != (tt.maker != "") || !strings.Contains(said, tt.maker) {
+				t.Errorf("%v: %s", err, said)
+			}
+		})
+	}
+}
+
 // An image that other tools unpack and no kernel is served, and its owner is told.
 func TestAddWarnsOfAnArchiveThatNoKernelUnpacks(t *testing.T) {
 	t.Parallel()

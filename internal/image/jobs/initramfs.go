@@ -62,6 +62,9 @@ func (j *AddToInitramfs) Run(ctx context.Context, c Console) (*InitramfsResult, 
 	}
 	defer done()
 	r := &InitramfsResult{Warnings: in.image.Warnings()}
+	if maker := distribution(in.image); j.RDInit && maker != "" {
+		r.Warnings = append(r.Warnings, readsInit(maker))
+	}
 	if err := in.replace(r, j.Image, j.Out, c, func(w io.Writer) (initramfs.Change, error) {
 		return in.image.Add(ctx, w, h, options)
 	}); err != nil {
@@ -78,6 +81,25 @@ func (j *AddToInitramfs) Run(ctx context.Context, c Console) (*InitramfsResult, 
 	c.warn(j.Image, r.Warnings)
 	r.Seconds = time.Since(began).Seconds()
 	return r, nil
+}
+
+// distribution names what has made an initramfs that reads init= as the program to start in the real root; "" for another.
+func distribution(im *initramfs.Image) string {
+	for _, d := range []struct{ file, maker string }{
+		{"scripts/functions", "initramfs-tools"}, {"init_functions", "mkinitcpio"},
+		{"lib/dracut", "dracut"}, {"usr/lib/dracut", "dracut"}, {"etc/initrd-release", "a distribution"},
+	} {
+		if _, err := im.Lookup(d.file); err == nil {
+			return d.maker
+		}
+	}
+	return ""
+}
+
+// readsInit warns of the argument that goes with rdinit=.
+func readsInit(maker string) string {
+	return "this initramfs was made by " + maker + ", and takes init= for the program to start in the real root, where there is no /init: " +
+		"leave --rdinit out, or use the package (docs/systems.md)"
 }
 
 // helper finds the one for the image's processor.

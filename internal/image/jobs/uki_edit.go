@@ -240,6 +240,9 @@ func (j *EditUKI) editor(ctx context.Context, m *uki.Image, c Console) (editor u
 		if err != nil {
 			return err
 		}
+		if maker := distribution(image); j.RDInit && maker != "" {
+			c.warn("the initramfs", []string{readsInit(maker)})
+		}
 		change, err := image.Add(ctx, out, h, options)
 		if err != nil || change.Changed {
 			return err
