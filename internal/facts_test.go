@@ -32,7 +32,7 @@ var facts = []struct{ page, says string }{
 	{"docs/network.md", "protocol {earlynet/address.go mark}, metrics of their own"},
 	{"docs/network.md", "is set up again** after {earlynet/nic.go firstRest|a}, then after two, four, up to {earlynet/nic.go lastRest|a}, and each is said."},
 	{"docs/boot.md", "are waited for no longer ({internal/node/boot/worker.go driverPatience})"},
-	{"docs/boot.md", "saying why once {internal/node/boot/init.go sayAgain|a}"},
+	{"docs/boot.md", "saying why once {internal/node/boot/ending.go sayAgain|a}"},
 	{"docs/boot.md", "Asking waits {internal/node/memory/look.go headStart} for a disk"},
 	{"docs/boot.md", "At most {internal/node/memory/name.go largest|binary} of a file is read"},
 	{"docs/boot.md", "or {internal/node/handover/keeper.go manyStops|thousands} stops"},
