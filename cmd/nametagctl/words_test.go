@@ -4,11 +4,18 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -281,6 +288,66 @@ func TestAnImageCannotTalkToTheTerminal(t *testing.T) {
 		}
 		if args[0] == "uki" && args[1] == "inspect" && args[2] == image && !strings.Contains(stdout.String(), `owned\u0007`) {
 			t.Errorf("it is not shown:\n%s", &stdout)
+		}
+	}
+}
+
+// signedBy is a PKCS #7 message with the certificate of somebody who calls himself so.
+func signedBy(t *testing.T, name string) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explicit := func(der []byte) asn1.RawValue {
+		return asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: der}
+	}
+	signed, err := asn1.Marshal(struct {
+		Version      int
+		Digests      []asn1.RawValue `asn1:"set"`
+		Content      struct{ Kind asn1.ObjectIdentifier }
+		Certificates asn1.RawValue
+	}{Version: 1, Content: struct{ Kind asn1.ObjectIdentifier }{asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 2, 1, 4}}, Certificates: explicit(cert)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := asn1.Marshal(struct {
+		Kind    asn1.ObjectIdentifier
+		Content asn1.RawValue
+	}{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}, explicit(signed)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return message
+}
+
+// Who signs an image chooses his name.
+func TestTheNameOfASignerIsShownAndNotObeyed(t *testing.T) {
+	const hostile = "Talos\x1b[2J\u009b31m\u202e\n  signature       none\rx"
+	image := ukiFileWith(t, certificateTable(signedBy(t, hostile)), ukiSection{".cmdline", "quiet"}, ukiSection{".initrd", "x"}, ukiSection{".linux", "kernel"})
+	for _, args := range [][]string{
+		{"uki", "inspect", image},
+		{"uki", "inspect", "-o", "json", image},
+		{"uki", "edit", image, "--append", "x=y", "--out", image + ".out"},
+		{"uki", "edit", image, "--append", "x=y", "--drop-signature", "--out", image + ".out"},
+	} {
+		var stdout, stderr bytes.Buffer
+		_ = cli.Execute(rootCommand(), args, &stdout, &stderr)
+		for _, out := range []string{stdout.String(), stderr.String()} {
+			if i := strings.IndexFunc(out, func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }); i >= 0 {
+				t.Errorf("%q: the terminal obeys %q", args, out[i:min(len(out), i+20)])
+			}
+			if strings.Contains(out, "\n  signature       none") {
+				t.Errorf("%q: a line of the signer's passes for one of ours:\n%s", args, out)
+			}
+		}
+		if args[1] == "inspect" && !strings.Contains(stdout.String(), `Talos\u001b[2J`) {
+			t.Errorf("%q: the signer is not shown:\n%s%s", args, &stdout, &stderr)
 		}
 	}
 }
