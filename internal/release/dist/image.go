@@ -3,7 +3,10 @@ package main
 import (
 	"archive/tar"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,12 +20,21 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/oci"
 )
 
-// imageDir is nametagctl as a container image, an OCI layout for both architectures, for pipelines that edit images:
-// `skopeo copy --all oci:image-nametagctl docker://…` pushes it.
-const imageDir = "image-nametagctl"
+// imageDir is a command as a container image, an OCI layout for its architectures: nametagctl for pipelines that edit images, the
+// auditor for clusters. `skopeo copy --all oci:image-nametagctl docker://…` pushes it.
+const imageDir = "image-"
 
-// writeImage makes it: the static binary and nothing else, run by nobody.
-func writeImage(ctx context.Context, dir, version string) error {
+// writeImages makes them: the static binary and nothing else, run by nobody.
+func writeImages(ctx context.Context, dir, version string) error {
+	for _, command := range []string{"nametagctl", auditor} {
+		if err := writeImage(ctx, dir, command, version); err != nil {
+			return fmt.Errorf("%s: %w", command, err)
+		}
+	}
+	return nil
+}
+
+func writeImage(ctx context.Context, dir, command, version string) error {
 	work, err := os.MkdirTemp("", "nametag-image-")
 	if err != nil {
 		return err
@@ -30,7 +42,11 @@ func writeImage(ctx context.Context, dir, version string) error {
 	defer os.RemoveAll(work)
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range helper.Architectures() {
-		image, err := imageOf(filepath.Join(dir, "nametagctl-linux-"+arch), filepath.Join(work, arch), arch, version)
+		binary := filepath.Join(dir, command+"-linux-"+arch)
+		if _, err := os.Stat(binary); errors.Is(err, fs.ErrNotExist) && command == auditor {
+			continue // not built for this one
+		}
+		image, err := imageOf(command, binary, filepath.Join(work, arch), arch, version)
 		if err != nil {
 			return err
 		}
@@ -38,10 +54,10 @@ func writeImage(ctx context.Context, dir, version string) error {
 			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
 	}
-	return oci.WriteLayout(ctx, filepath.Join(dir, imageDir), oci.Artifact{Index: index}, false)
+	return oci.WriteLayout(ctx, filepath.Join(dir, imageDir+command), oci.Artifact{Index: index}, false)
 }
 
-func imageOf(binary, layerFile, arch, version string) (v1.Image, error) {
+func imageOf(command, binary, layerFile, arch, version string) (v1.Image, error) {
 	content, err := os.Open(binary)
 	if err != nil {
 		return nil, err
@@ -52,11 +68,13 @@ func imageOf(binary, layerFile, arch, version string) (v1.Image, error) {
 		return nil, err
 	}
 	layer, err := oci.NewLayer(layerFile, types.OCILayer, func(archive *tar.Writer) error {
-		// What edits an image writes aside into /tmp.
-		if err := archive.WriteHeader(oci.Entry("tmp/", 0o1777, 0)); err != nil {
-			return err
+		// What edits an image writes aside into /tmp; the auditor writes nowhere.
+		if command != auditor {
+			if err := archive.WriteHeader(oci.Entry("tmp/", 0o1777, 0)); err != nil {
+				return err
+			}
 		}
-		if err := archive.WriteHeader(oci.Entry("nametagctl", 0o755, info.Size())); err != nil {
+		if err := archive.WriteHeader(oci.Entry(command, 0o755, info.Size())); err != nil {
 			return err
 		}
 		_, err := io.Copy(archive, content)
@@ -70,9 +88,9 @@ func imageOf(binary, layerFile, arch, version string) (v1.Image, error) {
 	image, err = mutate.ConfigFile(image, &v1.ConfigFile{
 		OS: "linux", Architecture: arch, Created: epoch, RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
-			Entrypoint: []string{"/nametagctl"}, User: "65534:65534", WorkingDir: "/",
+			Entrypoint: []string{"/" + command}, User: "65534:65534", WorkingDir: "/",
 			Labels: map[string]string{
-				"org.opencontainers.image.title": "nametagctl", "org.opencontainers.image.version": version, "org.opencontainers.image.licenses": licence,
+				"org.opencontainers.image.title": command, "org.opencontainers.image.version": version, "org.opencontainers.image.licenses": licence,
 			},
 		},
 	})

@@ -4,6 +4,7 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,38 +41,50 @@ func writeLicences(dir string, binaries []string) error {
 		return fmt.Errorf("the licence of Go: %w", err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "nametag and nametagctl are built with the following.\n%s", chapter("Go "+runtime.Version(), text))
-	modules := map[string]bool{}
+	fmt.Fprintf(&b, "nametag, nametagctl and nametag-audit are built with the following.\n%s", chapter("Go "+runtime.Version(), text))
+	modules := map[string]string{} // the folder by the name with its version
 	for _, binary := range binaries {
-		info, err := buildinfo.ReadFile(binary)
-		if err != nil {
+		if err := linkedInto(binary, modules); err != nil {
 			return err
 		}
-		for _, dep := range info.Deps {
-			if dep.Replace != nil {
-				continue // ours
-			}
-			modules[dep.Path+"@"+dep.Version] = true
-		}
 	}
-	var names []string
-	for name := range modules {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		path, _, _ := strings.Cut(name, "@")
-		where, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", path).Output() //nolint:noctx,gosec // a module of ours
-		if err != nil {
-			return fmt.Errorf("where is %s: %w", name, err)
-		}
-		text, err := licencesIn(strings.TrimSpace(string(where)))
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		text, err := licencesIn(modules[name])
 		if err != nil {
 			return fmt.Errorf("the licence of %s: %w", name, err)
 		}
 		b.WriteString(chapter(name, text))
 	}
 	return write(dir, thirdPartyFile, b.String())
+}
+
+// linkedInto finds the modules of others that are linked into a binary, and where they stand.
+func linkedInto(binary string, modules map[string]string) error {
+	info, err := buildinfo.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	list := exec.Command("go", "list", "-m", "-f", "{{.Path}} {{.Dir}}") //nolint:noctx,gosec // it prints and ends
+	list.Dir = moduleOf(binary)
+	names := map[string]string{} // by the path that our go.mod has
+	for _, dep := range info.Deps {
+		if real, theirs := linked(dep); theirs {
+			names[dep.Path] = real.Path + "@" + real.Version
+			list.Args = append(list.Args, dep.Path)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	out, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("where the modules in %s are: %w", filepath.Base(binary), err)
+	}
+	for line := range strings.Lines(string(out)) {
+		path, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
+		modules[names[path]] = dir
+	}
+	return nil
 }
 
 func chapter(name, text string) string {

@@ -1,6 +1,6 @@
 // Command dist builds all that a release consists of into a folder: the two commands for both architectures, static and
 // free of paths and times, an SBOM for each (CycloneDX and SPDX), man pages, shell completions, the system extension for
-// each line of Talos, nametagctl as a container image, the licences of all that is in them, where it all comes from
+// each line of Talos, nametagctl and the auditor as container images, the licences of all that is in them, where it all comes from
 // (in-toto), and the checksums, signed where a key is given. It runs at the top of a checkout.
 //
 // The same source and the same Go give the same bytes, wherever and whenever it runs: `dist -check` builds twice, in
@@ -30,16 +30,20 @@ func main() {
 	out := flag.String("o", "dist", "the folder to build into; what it has is replaced")
 	version := flag.String("version", "devel", "the version that the commands print")
 	check := flag.Bool("check", false, "build a second time and compare byte for byte")
+	auditor := flag.String("auditor", "all", "the processors that the auditor is built for: all; or own, this machine's, which takes minutes less")
 	key := flag.String("sign", "", "sign the checksums with the minisign key in this file; "+passwordEnv+" has its password")
 	flag.Parse()
-	if err := run(*out, *version, *check, *key); err != nil {
+	if err := run(*out, *version, *auditor, *check, *key); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, version string, check bool, key string) error {
-	if err := release(out, version); err != nil {
+func run(out, version, auditor string, check bool, key string) error {
+	if auditor != "all" && auditor != "own" {
+		return fmt.Errorf("-auditor: %q is neither all nor own", auditor)
+	}
+	if err := release(out, version, auditor); err != nil {
 		return err
 	}
 	if check {
@@ -49,7 +53,7 @@ func run(out, version string, check bool, key string) error {
 		}
 		defer os.RemoveAll(again)
 		// A cache of its own, so that the second build really builds.
-		if err := release(filepath.Join(again, "dist"), version, "GOCACHE="+filepath.Join(again, "cache")); err != nil {
+		if err := release(filepath.Join(again, "dist"), version, auditor, "GOCACHE="+filepath.Join(again, "cache")); err != nil {
 			return err
 		}
 		if err := same(out, filepath.Join(again, "dist")); err != nil {
@@ -71,7 +75,7 @@ func run(out, version string, check bool, key string) error {
 }
 
 // release builds everything into dir. env goes on top of the builds' environment.
-func release(dir, version string, env ...string) error {
+func release(dir, version, auditor string, env ...string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -113,6 +117,11 @@ func release(dir, version string, env ...string) error {
 			return fmt.Errorf("the SBOM of %s: %w", path, err)
 		}
 	}
+	audits, err := buildAuditor(dir, version, auditor, source, env)
+	if err != nil {
+		return err
+	}
+	binaries = append(binaries, audits...)
 	if err := writeLicences(dir, binaries); err != nil {
 		return err
 	}
@@ -125,8 +134,8 @@ func release(dir, version string, env ...string) error {
 	if err := writePackages(dir, version); err != nil {
 		return err
 	}
-	if err := writeImage(context.Background(), dir, version); err != nil {
-		return fmt.Errorf("the container image: %w", err)
+	if err := writeImages(context.Background(), dir, version); err != nil {
+		return fmt.Errorf("the container images: %w", err)
 	}
 	if err := writeProvenance(dir, version); err != nil {
 		return fmt.Errorf("the provenance: %w", err)

@@ -22,13 +22,19 @@ func writeManual(dir string) error {
 	if _, err := ask(ctl, "manual", filepath.Join(dir, "man")); err != nil {
 		return err
 	}
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		script, err := ask(ctl, "completion", shell)
-		if err != nil {
-			return err
-		}
-		if err := write(dir, "completions/nametagctl."+shell, script); err != nil {
-			return err
+	audit, err := own(dir, auditor)
+	if err != nil {
+		return err
+	}
+	for command, program := range map[string]string{"nametagctl": ctl, auditor: audit} {
+		for _, shell := range []string{"bash", "zsh", "fish"} {
+			script, err := ask(program, "completion", shell)
+			if err != nil {
+				return err
+			}
+			if err := write(dir, "completions/"+command+"."+shell, script); err != nil {
+				return err
+			}
 		}
 	}
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 )
 
 // parts are what a built command consists of, by its own build information.
@@ -33,11 +34,19 @@ func partsOf(binary, version string) (parts, error) {
 		libraries: []library{{path: "std", version: info.GoVersion}},
 	}
 	for _, dep := range info.Deps {
-		if dep.Replace == nil { // what is replaced is a folder of ours
-			p.libraries = append(p.libraries, library{dep.Path, dep.Version, dep.Sum})
+		if real, theirs := linked(dep); theirs {
+			p.libraries = append(p.libraries, library{real.Path, real.Version, real.Sum})
 		}
 	}
 	return p, nil
+}
+
+// linked is the module that is linked in for a dependency: what it is replaced by, where it is. A folder of ours has no version.
+func linked(dep *debug.Module) (real *debug.Module, theirs bool) {
+	if dep.Replace != nil {
+		dep = dep.Replace
+	}
+	return dep, dep.Version != ""
 }
 
 // purl is a library as a package URL.

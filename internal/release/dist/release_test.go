@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,30 @@ func TestTheSBOMNamesTheBinaryByVersionAndChecksum(t *testing.T) {
 		if d.Type != "library" || d.Name == "" || d.Version == "" || d.PURL == "" {
 			t.Errorf("a component is %+v", d)
 		}
+	}
+}
+
+// What a module is replaced by is what is linked in, and what the licences and the SBOM are of.
+func TestAReplacedModuleIsCalledWhatItIs(t *testing.T) {
+	fork := &debug.Module{Path: "example.com/fork", Version: "v2.0.0"}
+	for _, c := range []struct {
+		dep    *debug.Module
+		want   string
+		theirs bool
+	}{
+		{&debug.Module{Path: "example.com/a", Version: "v1.0.0"}, "example.com/a", true},
+		{&debug.Module{Path: "example.com/a", Version: "v1.0.0", Replace: fork}, "example.com/fork", true},
+		{&debug.Module{Path: "example.com/ours", Version: "v0.0.0", Replace: &debug.Module{Path: ".."}}, "..", false},
+	} {
+		if got, theirs := linked(c.dep); got.Path != c.want || theirs != c.theirs {
+			t.Errorf("%+v: %s, %t", c.dep, got.Path, theirs)
+		}
+	}
+}
+
+func TestTheAuditorIsOfItsOwnModule(t *testing.T) {
+	if moduleOf("dist/nametag-audit-linux-arm64") != "cluster" || moduleOf("dist/nametag-linux-amd64") != "." || moduleOf("dist/nametagctl-linux-amd64") != "." {
+		t.Error("a binary's modules are looked for in another's list")
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
 	"strings"
 )
 
@@ -22,6 +24,7 @@ const (
 // A Build is one command, built for Linux. Its methods work in any folder of the module.
 type Build struct {
 	Command string   // its folder in the module: cmd/nametag
+	Module  string   // the module's folder in the checkout: cluster; that at the top: "". Then Run is for the top of the checkout
 	Arch    string   // the processor, a GOARCH
 	Output  string   // the file
 	Node    bool     // as what runs on a node
@@ -57,7 +60,11 @@ func (b Build) tags() string {
 
 // Run builds it. An output that is up to date stays, with a new time.
 func (b Build) Run(ctx context.Context) error {
-	_, err := b.run(ctx, append([]string{"build", "-o", b.Output}, b.flags()...)...)
+	output, err := filepath.Abs(b.Output)
+	if err != nil {
+		return err
+	}
+	_, err = b.run(ctx, append([]string{"build", "-o", output}, b.flags()...)...)
 	return err
 }
 
@@ -73,7 +80,8 @@ func (b Build) Sources(ctx context.Context) ([]string, error) {
 
 func (b Build) run(ctx context.Context, args ...string) (string, error) {
 	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", append(args, module+b.Command)...)
+	cmd := exec.CommandContext(ctx, "go", append(args, module+path.Join(b.Module, b.Command))...)
+	cmd.Dir = b.Module
 	cmd.Stderr = &said
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOWORK=off")
 	cmd.Env = append(cmd.Env, b.Env...)
