@@ -30,7 +30,7 @@ func TestHelpOfACommandIsTheCommandsOwn(t *testing.T) {
 			t.Errorf("%q: %d, %q, %q", args, exit, got, complaint)
 		}
 	}
-	if exit, got, complaint := said(t, "help", "reslove"); exit != exitUsage || got != "" || !strings.Contains(complaint, `"reslove"`) {
+	if exit, got, complaint := said(t, "help", "recover"); exit != exitUsage || got != "" || !strings.Contains(complaint, `"recover"`) {
 		t.Errorf("of no command: %d, %q, %q", exit, got, complaint)
 	}
 }
