@@ -161,7 +161,7 @@ func TestWhenTheTimeIsUpThePolicyIsCarriedOut(t *testing.T) {
 	}{
 		{"reboot", qemu.Reset, cloud.Refused(), nil, "no name yet: reboot"},
 		{"poweroff", qemu.PoweredOff, cloud.Refused(), nil, "no name yet: poweroff"},
-		{"halt", qemu.Running, cloud.Refused(), func(v *qemu.Verdict) bool { return v.Said("staying here") }, "(see boot.md#no-answer); reset the machine"},
+		{"halt", qemu.Running, cloud.Refused(), func(v *qemu.Verdict) bool { return v.Said("staying here") }, "); reset the machine when that is mended"},
 		// The one that boots on needs its machine configuration, from the same service.
 		{"continue", qemu.Running, cloud.OnName(cloud.Status(503)), func(v *qemu.Verdict) bool { return v.Service() != "" }, "booting on without the name"},
 	} {
