@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -33,6 +34,9 @@ const Gateway = "10.1.0.1"
 // network is the private network's id in the cloud's API.
 const network = 1
 
+// made counts the clusters of this process, which share its network.
+var made atomic.Int32
+
 // A Cluster is a control plane and the cloud that it is in. Its methods are for one goroutine, but for those that read.
 type Cluster struct {
 	// API is the fake API of the cloud.
@@ -44,6 +48,8 @@ type Cluster struct {
 	admin    pair
 	accounts pair // its key signs the tokens of accounts
 	closeAPI func()
+
+	subnet int32
 
 	mu      sync.Mutex
 	servers []*Server
@@ -67,7 +73,7 @@ func New(ctx context.Context, programs *Programs) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{programs: programs, dir: dir}
+	c := &Cluster{programs: programs, dir: dir, subnet: (made.Add(1) - 1) % 200}
 	c.API, c.closeAPI = lab.NewCloud()
 	c.API.AddNetwork(network, "cluster")
 	if c.ca, err = newAuthority(); err == nil {
@@ -87,7 +93,7 @@ func (c *Cluster) Create(name string) (*Server, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.created++
-	s := &Server{ID: int64(4711000 + c.created), Address: fmt.Sprintf("10.1.0.%d", 10+c.created), cluster: c}
+	s := &Server{ID: int64(4711000 + c.created), Address: fmt.Sprintf("10.1.%d.%d", c.subnet, 10+c.created), cluster: c}
 	s.name.Store(&name)
 	s.metadata.Store(true)
 	home := filepath.Join(c.dir, fmt.Sprint(s.ID))

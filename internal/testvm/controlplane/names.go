@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -140,6 +141,9 @@ func (s *Server) Serves() (*x509.Certificate, error) { return served(s.Address +
 
 // NodeUsers are the nodes that a server's API server has ever heard of as somebody who asks, from its audit log.
 func (s *Server) NodeUsers() ([]string, error) {
+	if s.virtual {
+		return nodeUsers(strings.NewReader(s.shown("state/audit.log")))
+	}
 	f, err := os.Open(s.stateFile("audit.log"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -148,8 +152,12 @@ func (s *Server) NodeUsers() ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return nodeUsers(f)
+}
+
+func nodeUsers(log io.Reader) ([]string, error) {
 	var all []string
-	lines := bufio.NewScanner(f)
+	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var event struct {

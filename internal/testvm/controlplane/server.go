@@ -32,9 +32,13 @@ type Server struct {
 	cluster  *Cluster
 	name     atomic.Pointer[string]
 	metadata atomic.Bool // the service answers
+	asked    atomic.Int32
 	config   machine.Config
+	virtual  bool // it is a virtual machine
 
-	// While it runs.
+	power *power // of a virtual machine that runs
+
+	// While it runs as namespaces.
 	cloud *cloud.Cloud
 	node  *netns.Node
 	init  *exec.Cmd
@@ -48,8 +52,8 @@ func (s *Server) Name() string { return *s.name.Load() }
 // Metadata lets the metadata service answer, or not.
 func (s *Server) Metadata(answers bool) { s.metadata.Store(answers) }
 
-// Asked is how often the metadata service was asked at this boot, whatever it said.
-func (s *Server) Asked() int { return len(s.cloud.Requests()) }
+// Asked is how often the metadata service was asked since the server was made, whatever it said.
+func (s *Server) Asked() int { return int(s.asked.Load()) }
 
 // Client is the URL of its etcd.
 func (s *Server) Client() string { return "http://" + s.Address + ":2379" }
@@ -114,6 +118,7 @@ func (s *Server) Boot(ctx context.Context, nametag string) (err error) {
 
 // serveMetadata answers as the service does for the name that the server has at this moment.
 func (s *Server) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	s.asked.Add(1)
 	if !s.metadata.Load() {
 		http.Error(w, "not yet", http.StatusServiceUnavailable)
 		return
@@ -138,7 +143,8 @@ func (s *Server) wire(ctx context.Context) error {
 	)
 }
 
-func (s *Server) ours() string { return "net" + s.Address[strings.LastIndex(s.Address, ".")+1:] }
+// ours is the near end of the server's wire.
+func (s *Server) ours() string { return strings.Replace(s.Address, "10.1.", "net", 1) }
 
 func ip(ctx context.Context, args ...string) error {
 	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
@@ -150,6 +156,10 @@ func ip(ctx context.Context, args ...string) error {
 // Off switches the server off, at once. Its disk stays.
 func (s *Server) Off(ctx context.Context) error {
 	var errs []error
+	if s.power != nil {
+		s.power.off()
+		s.power = nil
+	}
 	if s.init != nil {
 		_ = s.init.Process.Kill()
 		<-s.ended
@@ -177,6 +187,9 @@ func (s *Server) stateFile(name string) string {
 
 // state reads one of the files in which the server says how it is doing; "" where it has not said it.
 func (s *Server) state(file string) string {
+	if s.virtual {
+		return s.shown("state/" + file)
+	}
 	b, err := os.ReadFile(s.stateFile(file))
 	if err != nil {
 		return ""
@@ -195,6 +208,9 @@ func (s *Server) Log() string {
 	}
 	for _, service := range []string{"nametag", "containerd", "etcd", "kube-apiserver", "kubelet"} {
 		text, err := os.ReadFile(filepath.Join(s.config.Disk, "upper/var/log", service))
+		if s.virtual {
+			text, err = []byte(s.shown("log/"+service)), nil
+		}
 		if err == nil {
 			fmt.Fprintf(&b, "== %s of %s, its end\n%s\n", service, s.Name(), text[max(0, len(text)-4000):])
 		}
@@ -204,6 +220,14 @@ func (s *Server) Log() string {
 
 // Ended reports whether the server has gone down by itself.
 func (s *Server) Ended() bool {
+	if s.power != nil {
+		select {
+		case <-s.power.ended:
+			return true
+		default:
+			return false
+		}
+	}
 	if s.ended == nil {
 		return false
 	}
@@ -219,6 +243,11 @@ func (s *Server) Ended() bool {
 func (s *Server) Said() string {
 	if !s.Ended() {
 		return ""
+	}
+	if s.power != nil {
+		s.power.mu.Lock()
+		defer s.power.mu.Unlock()
+		return s.power.err.Error()
 	}
 	return strings.TrimSpace(s.said.String())
 }

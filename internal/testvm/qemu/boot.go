@@ -44,6 +44,15 @@ func Boot(t testing.TB, s Scenario) *Verdict {
 	return v
 }
 
+// Run is Boot without a test: the machine ends with the context at the latest. dir is for what is made for it.
+func Run(ctx context.Context, s Scenario, dir string) (*Verdict, error) {
+	deps, err := Find(s.Arch)
+	if err != nil {
+		return nil, err
+	}
+	return boot(ctx, deps, s, dir)
+}
+
 // machine is a QEMU that runs.
 type machine struct {
 	scenario Scenario
@@ -322,7 +331,9 @@ func (m *machine) start(ctx context.Context, kind machineType, system []string) 
 		if err != nil {
 			return err
 		}
-		if err := m.cloud.Attach(nic.NIC, newPort(conn)); err != nil {
+		if nic.Elsewhere != nil {
+			nic.Elsewhere(newPort(conn))
+		} else if err := m.cloud.Attach(nic.NIC, newPort(conn)); err != nil {
 			return err
 		}
 		args = append(args, "-netdev", fmt.Sprintf("stream,id=net%d,addr.type=fd,addr.str=%d", i, fd))

@@ -27,7 +27,7 @@ type Deps struct {
 // loudly; under CI=true it fails.
 func Need(t testing.TB, arch Arch) Deps {
 	t.Helper()
-	d, err := find(arch)
+	d, err := Find(arch)
 	if err == nil {
 		return d
 	}
@@ -38,7 +38,8 @@ func Need(t testing.TB, arch Arch) Deps {
 	return Deps{}
 }
 
-func find(arch Arch) (Deps, error) {
+// Find is Need without a test: what is missing is an error.
+func Find(arch Arch) (Deps, error) {
 	if arch == "" {
 		arch = AMD64
 	}

@@ -104,6 +104,8 @@ type NIC struct {
 	cloud.NIC               // an empty MAC gets one
 	After     time.Duration // plugged in that long after the event of Scenario.Clock; 0: there from the start
 	Cable     time.Duration // its cable is put in that long after the event of Scenario.Clock; 0: it is in from the start
+	// Elsewhere gets the far end of a NIC that is not in the cloud, and owns it from then on. nil: it is in the cloud.
+	Elsewhere func(cloud.Port)
 }
 
 // Disk is one of the machine's. It is a file, and lives longer than a boot: what one writes the next finds.

@@ -65,7 +65,7 @@ func Make(ctx context.Context, deps qemu.Deps, base, binary string) (Image, erro
 		return Image{}, err
 	}
 	defer os.RemoveAll(stage)
-	if err := install(deps.Repo, binary, stage); err != nil {
+	if err := Install(deps.Repo, binary, stage); err != nil {
 		return Image{}, err
 	}
 	if err := guest(stage); err != nil {
@@ -130,8 +130,8 @@ type content struct {
 	Info                     struct{ Mode uint32 } `yaml:"file_info"`
 }
 
-// install puts the files of the Debian package into a folder.
-func install(repo, binary, into string) error {
+// Install puts the files of the Debian package into a folder, with this binary of nametag.
+func Install(repo, binary, into string) error {
 	text, err := os.ReadFile(filepath.Join(repo, "systems/nametag.yaml"))
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -26,10 +27,12 @@ import (
 )
 
 func main() {
+	n := flag.Int("figures", 0, "instead: boot a server so many times in each of four ways, and print how long it took")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	if tools := controlplane.Handed(); tools != nil {
-		err = demo(ctx, os.Stdout, tools)
+		err = demo(ctx, os.Stdout, tools, *n)
 	} else {
 		err = again(ctx)
 	}
@@ -56,7 +59,7 @@ func again(ctx context.Context) error {
 	if err := tools.Hand(); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...) //nolint:gosec // this program
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
@@ -90,8 +93,11 @@ func (s *show) say(format string, args ...any) {
 	fmt.Fprintf(s.out, "%6.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-func demo(ctx context.Context, out io.Writer, tools *controlplane.Programs) error {
+func demo(ctx context.Context, out io.Writer, tools *controlplane.Programs, figures int) error {
 	s := &show{out: out, tools: tools, began: time.Now()}
+	if figures > 0 {
+		return s.figures(ctx, figures)
+	}
 	if err := s.act(ctx, "Without nametag, as Talos boots: the metadata service answers late.", s.without); err != nil {
 		return err
 	}

@@ -57,14 +57,22 @@ func (m *node) run(ctx context.Context) error {
 		tell(machine.NoName, err.Error())
 		return err
 	}
+	if err := m.network(ctx); err != nil {
+		return err
+	}
+	if late { // by luck it is there before the services are
+		if name, err := ask(ctx); err == nil {
+			late = false
+			if err := unix.Sethostname([]byte(name)); err != nil {
+				return err
+			}
+		}
+	}
 	name, err := os.Hostname()
 	if err != nil {
 		return err
 	}
 	tell(machine.Named, name)
-	if err := m.network(ctx); err != nil {
-		return err
-	}
 	if err := m.services(ctx); err != nil {
 		return err
 	}
@@ -80,11 +88,33 @@ func (m *node) name(ctx context.Context) (late bool, err error) {
 	if m.Nametag != "" {
 		return false, m.byNametag(ctx)
 	}
+	if m.Service {
+		return false, nil
+	}
+	if m.Root == "" { // a virtual machine, in which nametag has run before us, or has not
+		if name, err := given(); err != nil || name != "" {
+			return false, errors.Join(err, unix.Sethostname([]byte(name)))
+		}
+	}
 	name, err := ask(ctx)
 	if err != nil { // the first attempt comes before the network does
 		name = invent()
 	}
 	return err != nil, unix.Sethostname([]byte(name))
+}
+
+// given is the name on the kernel's command line, as Talos reads it; "" where there is none.
+func given() (string, error) {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", err
+	}
+	for _, argument := range strings.Fields(string(line)) {
+		if name, ok := strings.CutPrefix(argument, "talos.hostname="); ok {
+			return name, nil
+		}
+	}
+	return "", nil
 }
 
 // byNametag runs nametag as its unit nametag.service does. The machine's firmware is a folder in the lab.

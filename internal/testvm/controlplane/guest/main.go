@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/nametag-boot/nametag/internal/testvm/controlplane/machine"
 )
@@ -24,9 +25,11 @@ func run(args []string) error {
 	switch filepath.Base(args[0]) {
 	case "bridge", "loopback": // as a plugin of the pods' network
 		return plugin(os.Getenv("CNI_COMMAND"), os.Stdin, os.Stdout)
+	case "init", "init.next": // as the kernel or nametag starts it in a virtual machine
+		return lives(initramfs)
 	}
 	if len(args) < 2 {
-		return fmt.Errorf("usage: guest namespaces DIR | boot | sweep GROUP")
+		return fmt.Errorf("usage: guest namespaces DIR | boot | machine | service | sweep GROUP")
 	}
 	switch args[1] {
 	case "namespaces": // the process is in new ones: they are furnished, and what is to run there takes its place
@@ -41,8 +44,22 @@ func run(args []string) error {
 			return err
 		}
 		return boot(c)
+	case "machine":
+		return lives(inMachine)
+	case "service": // of systemd, in a virtual machine
+		return inSystem()
 	case "sweep":
 		return sweep(args[2])
 	}
 	return fmt.Errorf("%q is no command", args[1])
+}
+
+// lives keeps the first process of a virtual machine from ending: the kernel would panic, and say less.
+func lives(f func() error) error {
+	err := f()
+	for err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		time.Sleep(time.Minute)
+	}
+	return nil
 }

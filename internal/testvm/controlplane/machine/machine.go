@@ -14,6 +14,8 @@ import (
 type Config struct {
 	// Nametag is nametag's policy; empty: the server starts without it, and calls itself something.
 	Nametag string
+	// Service says that a whole system is around us, which has seen to the hostname: it is taken as it is.
+	Service bool
 	// Address is the server's own in the private network, Gateway the one neighbour that it has there.
 	Address, Gateway string
 	// Members are the client URLs of the etcd that the server joins; none: it begins a cluster.
@@ -35,6 +37,9 @@ const (
 	State = "/var/lib/lab"
 )
 
+// Show is the port at which a virtual machine shows the files of State.
+const Show = ":8080"
+
 // The files of State.
 const (
 	Named   = "named"   // the hostname under which services start
@@ -43,7 +48,7 @@ const (
 	Failed  = "failed"  // what the server cannot go on without
 )
 
-// Images is where a server finds what containerd is to have: no registry is asked.
+// PauseImage is where a server finds what containerd is to have: no registry is asked.
 const (
 	PauseImage = "lab.nametag.test/pause:1"
 	PauseFile  = "pause.tar"
