@@ -42,7 +42,7 @@ func (p *power) off() {
 // BootMachine starts the server as a virtual machine, without KVM. debian is the root of a Debian, as hack/os-deps makes it: it boots,
 // with its own systemd, and nametag's package in it where there is a policy. Empty: the kernel runs nametag as the first process of
 // the initramfs where there is a policy, and else what comes behind it, which is shaped like a Talos: it takes a name from the
-// kernel's command line, or invents one.
+// kernel's command line, or invents one. It waits until this machine has a processor for it.
 func (s *Server) BootMachine(ctx context.Context, nametag, debian string) error {
 	if _, err := qemu.Find(qemu.AMD64); err != nil {
 		return err
@@ -70,10 +70,11 @@ func (s *Server) BootMachine(ctx context.Context, nametag, debian string) error 
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the lab's
 		return err
 	}
+	started := make(chan struct{}) // closed when there was a processor for the machine
 	scenario := qemu.Scenario{
 		OS:     system{guest: filepath.Join(s.config.Lab, "guest"), nametag: filepath.Join(s.config.Lab, "nametag"), policy: nametag, debian: debian},
 		Cloud:  cloud.Config{Server: cloud.Server{InstanceID: strconv.FormatInt(s.ID, 10)}, Metadata: []cloud.Phase{{Until: 24 * time.Hour, Answer: cloud.Handler(s.serveMetadata)}}},
-		NICs:   []qemu.NIC{{}, {Elsewhere: func(far cloud.Port) { join(near, far) }}},
+		NICs:   []qemu.NIC{{}, {Elsewhere: func(far cloud.Port) { join(near, far); close(started) }}},
 		Disk:   disk,
 		Memory: 3072, Timeout: 24 * time.Hour, Until: func(*qemu.Verdict) bool { return ctx.Err() != nil },
 	}
@@ -87,6 +88,10 @@ func (s *Server) BootMachine(ctx context.Context, nametag, debian string) error 
 		p.err = err
 		p.mu.Unlock()
 	}()
+	select {
+	case <-started:
+	case <-p.ended: // Ended and Said tell
+	}
 	return nil
 }
 
@@ -121,16 +126,16 @@ func (s *Server) install(ctx context.Context, disk, debian string, nametag bool)
 	}
 	defer os.RemoveAll(tree)
 	programs := s.cluster.programs
-	root := [][]string{{"cp", "-a", programs.Root + "/.", tree}}
+	commands := [][]string{{"cp", "-a", programs.Root + "/.", tree}}
 	if debian != "" {
-		root = [][]string{
+		commands = [][]string{
 			{"cp", "-a", debian + "/.", tree},
 			{"sh", "-c", "cp -a " + programs.Root + "/usr/bin/containerd* " + programs.Root + "/usr/bin/ctr " + tree + "/usr/bin/ && cp -a " + programs.Root + "/usr/sbin/runc " + tree + "/usr/sbin/"},
 			// Nobody names the machine, and nobody but us touches its network.
 			{"sh", "-c", "cd " + tree + "/etc && rm -rf hostname resolv.conf systemd/system/multi-user.target.wants/NetworkManager.service systemd/system/network-online.target.wants systemd/system/timers.target.wants"},
 		}
 	}
-	commands := append(root, [][]string{
+	commands = append(commands, [][]string{
 		{"mkdir", "-p", tree + "/opt", tree + "/dev", tree + "/proc", tree + "/sys", tree + "/run", tree + "/tmp", tree + "/root", tree + "/var/log", tree + "/var/lib/etcd", tree + "/var/lib/kubelet", tree + machine.State},
 		{"cp", "-a", programs.Kube, tree + machine.Kube},
 		{"cp", "-a", s.config.Lab, tree + machine.Dir},

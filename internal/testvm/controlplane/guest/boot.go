@@ -17,7 +17,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/controlplane/machine"
 )
 
-// boot is the machine's life: a name, then a network, then services. It ends with the machine.
+// boot is the machine's life: a name, then a network, then services. It does not return but with an error before all that.
 func boot(c machine.Config) error {
 	// A volume of a pod is seen by the containers' own namespaces.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
@@ -27,14 +27,12 @@ func boot(c machine.Config) error {
 		return err
 	}
 	m := &node{Config: c}
-	err := m.run(context.Background())
-	if err != nil {
+	if err := m.run(context.Background()); err != nil {
 		tell(machine.Failed, err.Error())
 	}
-	for err != nil {
-		time.Sleep(time.Hour) // somebody looks, and switches it off
+	for {
+		time.Sleep(time.Hour) // until somebody switches it off
 	}
-	return nil
 }
 
 // tell writes one of the files of machine.State, whole or not at all.
@@ -79,7 +77,7 @@ func (m *node) run(ctx context.Context) error {
 	if late {
 		m.nameLater(ctx)
 	}
-	select {}
+	return nil
 }
 
 // name gives the machine the name under which its services start: nametag's, or one as Talos invents it where the metadata
