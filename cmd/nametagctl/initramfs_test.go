@@ -130,7 +130,7 @@ func TestInitramfsAddInspectRemove(t *testing.T) {
 	if err := json.Unmarshal([]byte(do("", "inspect", image, "--output", "json")), &report); err != nil {
 		t.Fatal(err)
 	}
-	if report.Architecture != "amd64" || report.Nametag.Way != "rdinit" || len(report.Segments) != 2 || report.Segments[1].Compression != "zstd" || len(report.Files) != 9 {
+	if report.Architecture != "amd64" || report.Nametag.Way != "rdinit" || len(report.Segments) != 2 || report.Segments[1].Compression != "zstd" || len(report.Files) != 11 {
 		t.Errorf("inspect as JSON: %+v", report)
 	}
 	var change struct {

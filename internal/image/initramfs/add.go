@@ -179,6 +179,7 @@ func (c *counter) Write(p []byte) (int, error) {
 // archive is what is to be appended.
 type archive struct {
 	marker  Added
+	devices []string // /dev/null and the folder that it needs, where they are not there
 	folders []string // that are not there
 	init    *Node    // the image's own /init
 	unshare bool     // /init is a hard link: what is written into it would be written into the others
@@ -207,8 +208,10 @@ func (im *Image) plan(h *Helper, o Options) (*archive, error) {
 		return nil, refuse("begin with the image as it was before nametag was added", "the image has a /%s of %d bytes that is not in an archive of nametag's own: it was repacked", markerName, n.Size)
 	}
 
+	a.devices = im.devices()
+	a.marker.Entries = append(a.marker.Entries, a.devices...)
 	if o.Way == RDInit {
-		if long := func(part string) bool { return len(part) > maxPart }; o.Path == markerName || o.Path == trailer ||
+		if long := func(part string) bool { return len(part) > maxPart }; o.Path == markerName || o.Path == trailer || strings.HasPrefix(o.Path+"/", nullName+"/") ||
 			len(o.Path) >= maxName || strings.ContainsRune(o.Path, 0) || slices.ContainsFunc(strings.Split(o.Path, "/"), long) {
 			return nil, refuse("give another --path", "%q cannot be the name of the helper", "/"+o.Path)
 		}
@@ -220,6 +223,7 @@ func (im *Image) plan(h *Helper, o Options) (*archive, error) {
 		if a.folders, err = im.tree.missing(o.Path); err != nil {
 			return nil, err
 		}
+		a.folders = slices.DeleteFunc(a.folders, func(dir string) bool { return slices.Contains(a.devices, dir) })
 		a.marker.Entries = append(append(a.marker.Entries, a.folders...), o.Path)
 		return a, nil
 	}
@@ -235,6 +239,18 @@ func (im *Image) plan(h *Helper, o Options) (*archive, error) {
 	return a, nil
 }
 
+// devices are the entries that make a /dev/null: none where the image has something of that name, or no place for it.
+func (im *Image) devices() []string {
+	if _, _, _, err := im.tree.lookup(nullName, false); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	folders, err := im.tree.missing(nullName)
+	if err != nil {
+		return nil
+	}
+	return append(folders, nullName)
+}
+
 // write writes the archive. base is the image that /init is taken from.
 func (a *archive) write(base *Image, h *Helper, w io.Writer) error {
 	marker, err := json.Marshal(a.marker)
@@ -246,13 +262,24 @@ func (a *archive) write(base *Image, h *Helper, w io.Writer) error {
 	if err := out.write(markerName, header{mode: typeFile | 0o444, size: uint32(len(marker))}, bytes.NewReader(marker)); err != nil { //nolint:gosec // a few hundred bytes
 		return err
 	}
+	folder := func(name string) error { return out.write(name, header{mode: typeDir | 0o755, nlink: 2}, nil) }
+	for _, name := range a.devices {
+		if name != nullName {
+			err = folder(name)
+		} else {
+			err = out.write(name, header{mode: typeChar | 0o666, rmajor: 1, rminor: 3}, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	link := func(name, target string) error {
 		return out.write(name, header{mode: typeLink | 0o777, size: uint32(len(target))}, strings.NewReader(target)) //nolint:gosec // at most maxName
 	}
 	switch n := a.init; {
 	case n == nil:
 		for _, dir := range a.folders {
-			if err := out.write(dir, header{mode: typeDir | 0o755, nlink: 2}, nil); err != nil {
+			if err := folder(dir); err != nil {
 				return err
 			}
 		}
@@ -284,7 +311,7 @@ func (a *archive) write(base *Image, h *Helper, w io.Writer) error {
 // has says whether the image has what the plan would put in, to the byte.
 func (im *Image) has(base *Image, a *archive) (bool, error) {
 	old := im.Added()
-	if old == nil || old.Way != a.marker.Way || old.Path != a.marker.Path || old.Helper != a.marker.Helper {
+	if old == nil || old.Way != a.marker.Way || old.Path != a.marker.Path || old.Helper != a.marker.Helper || !slices.Equal(old.Entries, a.marker.Entries) {
 		return false, nil
 	}
 	_, _, helper, err := im.tree.lookup(a.marker.Path, false)

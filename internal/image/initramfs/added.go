@@ -50,7 +50,11 @@ const (
 	// markerName is the first entry of an archive of ours. It is in the unpacked tree too, a few hundred bytes for
 	// whoever wonders what happened to /init.
 	markerName = ".nametag.json"
-	schema     = "nametag.initramfs.v1"
+	// nullName is opened by Go's runtime in the place of each standard file that a process is not given, and where it cannot
+	// be, the process ends. The kernel gives its first process none where there is no console, and an initramfs that counts on
+	// devtmpfs has no such device yet. Its own /dev/console it has from the kernel.
+	nullName = "dev/null"
+	schema   = "nametag.initramfs.v1"
 	// maxOurEntries is more than an archive of ours has.
 	maxOurEntries = 64
 )

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -189,7 +190,7 @@ func TestHowTheImageDecides(t *testing.T) {
 		if again, c := mustAdd(t, added, aHelper(t, helperProgram), Options{}); c.Changed || len(again) != len(added) {
 			t.Error("adding twice changed something")
 		}
-		if got := strings.Join(c.Segment.Added.Entries, " "); got != ".nametag.json init.next init init" {
+		if got := strings.Join(c.Segment.Added.Entries, " "); got != ".nametag.json dev dev/null init.next init init" {
 			t.Errorf("the entries are %s", got)
 		}
 	})
@@ -204,7 +205,7 @@ func TestHowTheImageDecides(t *testing.T) {
 	t.Run("folders on the way are made where they are missing, and left alone where they are not", func(t *testing.T) {
 		image := archiveOf(t, Zstd, file("init", initProgram), dir("usr"), entry{"usr/lib", header{mode: unix.S_IFDIR | 0o700}, ""}, link("lib", "usr/lib"))
 		added, c := mustAdd(t, image, aHelper(t, helperProgram), Options{Way: RDInit, Path: "/lib/firmware/nametag/nametag"})
-		if got := strings.Join(c.Segment.Added.Entries, " "); got != ".nametag.json lib/firmware lib/firmware/nametag lib/firmware/nametag/nametag" {
+		if got := strings.Join(c.Segment.Added.Entries, " "); got != ".nametag.json dev dev/null lib/firmware lib/firmware/nametag lib/firmware/nametag/nametag" {
 			t.Errorf("the entries are %s", got)
 		}
 		im := mustRead(t, added)
@@ -213,6 +214,67 @@ func TestHowTheImageDecides(t *testing.T) {
 		}
 		if n, err := im.Lookup("usr/lib"); err != nil || n.Mode&0o777 != 0o700 {
 			t.Errorf("usr/lib: %+v, %v", n, err)
+		}
+	})
+}
+
+// Go's runtime needs one where the kernel has no console.
+func TestAnImageWithoutADevNullGetsOne(t *testing.T) {
+	t.Parallel()
+	h := aHelper(t, helperProgram)
+	init := file("init", initProgram)
+	null := func(name string, mode uint32) entry {
+		return entry{name, header{mode: unix.S_IFCHR | mode, rmajor: 1, rminor: 3}, ""}
+	}
+	for _, tt := range []struct {
+		name    string
+		entries []entry
+		want    string // our entries beside the marker and the helper's
+	}{
+		{"no /dev", []entry{init}, "dev dev/null"},
+		{"an empty /dev", []entry{init, dir("dev")}, "dev/null"},
+		{"/dev is elsewhere", []entry{init, dir("devices"), link("dev", "devices")}, "dev/null"},
+		{"there is one", []entry{init, dir("dev"), null("dev/null", 0o600)}, ""},
+		{"there is one elsewhere", []entry{init, dir("devices"), null("devices/null", 0o600), link("dev", "devices")}, ""},
+		{"a file of that name", []entry{init, dir("dev"), file("dev/null", "")}, ""},
+		{"/dev is a file", []entry{init, file("dev", "")}, ""},
+		{"/dev leads nowhere", []entry{init, link("dev", "nowhere")}, ""},
+	} {
+		for _, way := range []Way{AsInit, RDInit} {
+			t.Run(tt.name+", "+way.String(), func(t *testing.T) {
+				image := verbatim(tt.entries...)
+				added, c := mustAdd(t, image, h, Options{Way: way, Path: "helper"})
+				got := strings.Join(slices.DeleteFunc(slices.Clone(c.Segment.Added.Entries), func(name string) bool {
+					return name != "dev" && name != nullName
+				}), " ")
+				if got != tt.want {
+					t.Errorf("the entries are %q, not %q", got, tt.want)
+				}
+				n, err := mustRead(t, added).Lookup(nullName)
+				switch {
+				case tt.want != "" && (err != nil || n.Mode != unix.S_IFCHR|0o666):
+					t.Errorf("it is %+v, %v", n, err)
+				case strings.Contains(tt.name, "there is one") && (err != nil || n.Mode != unix.S_IFCHR|0o600):
+					t.Errorf("the image's own became %+v, %v", n, err)
+				}
+				if again, c := mustAdd(t, added, h, Options{Way: way, Path: "helper"}); c.Changed || !bytes.Equal(again, added) {
+					t.Error("adding twice changed something")
+				}
+			})
+		}
+	}
+	t.Run("an archive of ours without one is replaced", func(t *testing.T) {
+		image := verbatim(init)
+		marker := fmt.Sprintf(`{"schema":%q,"way":"rdinit","path":"helper","helper":%q,"entries":[%q,"helper"]}`, schema, h.SHA256, markerName)
+		old := join(image, verbatim(file(markerName, marker), file("helper", helperProgram)))
+		if _, c := mustAdd(t, old, h, Options{Way: RDInit, Path: "helper"}); !c.Replaced || !slices.Contains(c.Segment.Added.Entries, nullName) {
+			t.Errorf("the change is %+v", c)
+		}
+	})
+	t.Run("the helper in /dev", func(t *testing.T) {
+		_, c := mustAdd(t, verbatim(init), h, Options{Way: RDInit, Path: "dev/nametag"})
+		if got := strings.Join(c.Segment.Added.Entries, " "); got != ".nametag.json dev dev/null dev/nametag" {
+			t.Errorf("the entries are %s", got)
 		}
 	})
 }

@@ -226,7 +226,7 @@ func TestTheTreeIsTheOneThatTheKernelMakes(t *testing.T) {
 func TestAPathThatIsNoneForTheHelperIsRefused(t *testing.T) {
 	t.Parallel()
 	im := mustRead(t, archiveOf(t, Plain, file("init", initProgram)))
-	for _, path := range []string{"/" + markerName, trailer, "./init", "a\x00b", strings.Repeat("n", 256), strings.Repeat("long/", 900) + "x"} {
+	for _, path := range []string{"/" + markerName, trailer, "dev/null", "/dev/null/x", "./init", "a\x00b", strings.Repeat("n", 256), strings.Repeat("long/", 900) + "x"} {
 		var refused *RefusedError
 		if _, err := im.Add(ctx, io.Discard, aHelper(t, helperProgram), Options{Way: RDInit, Path: path}); !errors.As(err, &refused) || !strings.Contains(err.Error(), "--path") {
 			t.Errorf("%.20q: the error is %v", path, err)

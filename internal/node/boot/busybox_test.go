@@ -66,9 +66,23 @@ func size(f *os.File) int64 {
 	return info.Size()
 }
 
-// An init that goes by the name it is called is called by its own, by a real kernel and in a real initramfs.
+// An init that goes by the name it is called is called by its own, by a real kernel and in a real initramfs: with a console, and
+// where there is none, so that the kernel opens no files for it, and the initramfs has no /dev/null.
 func TestBusyBoxAsInit(t *testing.T) {
 	t.Parallel()
+	for _, machine := range []struct {
+		name      string
+		noConsole bool
+	}{{"with a console", false}, {"without a console", true}} {
+		t.Run(machine.name, func(t *testing.T) {
+			t.Parallel()
+			busyBoxAsInit(t, machine.noConsole)
+		})
+	}
+}
+
+func busyBoxAsInit(t *testing.T, noConsole bool) {
+	t.Helper()
 	var without []string
 	for _, scenario := range []struct {
 		name   string
@@ -86,7 +100,7 @@ func TestBusyBoxAsInit(t *testing.T) {
 				system = added{system, t.TempDir(), helpertest.Binary(t, string(qemu.AMD64))}
 			}
 			v := qemu.Boot(t, qemu.Scenario{
-				OS: system, Args: append([]string{"loglevel=6", "printk.devkmsg=on", "a_word", "some_key=some_value"}, scenario.args...),
+				OS: system, NoConsole: noConsole, Args: append([]string{"loglevel=6", "printk.devkmsg=on", "a_word", "some_key=some_value"}, scenario.args...),
 				Clock:   report.Given,
 				Cloud:   cloud.Config{Server: cloud.Server{Hostname: server, InstanceID: "42"}},
 				Timeout: 3 * time.Minute,
@@ -106,6 +120,9 @@ func TestBusyBoxAsInit(t *testing.T) {
 				without = given
 			case !slices.Equal(given, without):
 				t.Errorf("it was given\n%s\nnot\n%s", strings.Join(given, "\n"), strings.Join(without, "\n"))
+			}
+			if strings.Contains(strings.Join(given, " "), "/dev/console") == noConsole {
+				t.Errorf("without a console: %v; it was given %q", noConsole, given)
 			}
 			if len(given) < 10 {
 				t.Errorf("it told %q", given)

@@ -66,6 +66,10 @@ func (b *boot) execNext(e ending) ending {
 			b.openConsole()
 			b.console.Warnf("%v", rerr)
 		}
+		if rerr := takeNull("/"); rerr != nil {
+			b.openConsole()
+			b.console.Warnf("%v", rerr)
+		}
 	}
 	if err == nil && e.named && b.handover != nil {
 		err = b.handover.Commit(context.Background())

@@ -227,10 +227,17 @@ func concatenate(out io.Writer, files ...string) error {
 	return nil
 }
 
+// noConsole is one that no machine has. The kernel takes no other in its place, where the line names one.
+const noConsole = "none"
+
 // system is what QEMU is told where it boots a kernel and an initramfs.
 func (s Scenario) system(ctx context.Context, deps Deps, image Initramfs, dir, initrd string, args []string) ([]string, error) {
 	m := deps.machine()
-	line := fmt.Sprintf("console=%s %s %s %s", m.console, kernelArguments, m.arguments, strings.Join(args, " "))
+	console := m.console
+	if s.NoConsole {
+		console = noConsole
+	}
+	line := fmt.Sprintf("console=%s %s %s %s", console, kernelArguments, m.arguments, strings.Join(args, " "))
 	if deps.Arch == AMD64 {
 		line += " " + timeArguments()
 	}

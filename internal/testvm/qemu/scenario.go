@@ -60,12 +60,14 @@ type Scenario struct {
 	// machine's load lets it, so a schedule must not begin with it.
 	Clock report.Kind
 
-	Vendor   string // of the DMI; "": Hetzner
-	Serial   string // of the DMI; "": the cloud's instance id
-	NoRDRAND bool   // the processor has no instruction for random numbers
-	Memory   int    // MiB; 0: 320
-	Packed   bool   // the initramfs is packed by gzip: it takes longer to unpack, and less memory until then
-	RTC      string // the machine's clock at its start, as QEMU's -rtc base= takes it; "": now
+	Vendor string // of the DMI; "": Hetzner
+	Serial string // of the DMI; "": the cloud's instance id
+	// NoConsole leaves the kernel without one: its first process has no files open, and a verdict has no lines of the console.
+	NoConsole bool
+	NoRDRAND  bool   // the processor has no instruction for random numbers
+	Memory    int    // MiB; 0: 320
+	Packed    bool   // the initramfs is packed by gzip: it takes longer to unpack, and less memory until then
+	RTC       string // the machine's clock at its start, as QEMU's -rtc base= takes it; "": now
 
 	// UEFI boots through UEFI firmware, as every server for arm64 does, and not straight into the kernel. On arm64 the DMI
 	// is there only then.
