@@ -84,8 +84,8 @@ audit-image: ## bin/nametag-audit.oci: the auditor as a container image for both
 	cd cluster && go run ./cmd/audit-image -version $(VERSION) -o $(CURDIR)/$(BIN)/nametag-audit.oci $(ARGS)
 
 .PHONY: demo-audit
-demo-audit: ## the auditor at work on a broken control plane: a real etcd, a fake cloud, no configuration
-	@cd cluster && go run ./cmd/audit-demo
+demo-audit: ## the auditor at work on a broken control plane: a real etcd, a fake cloud, no configuration; ARGS="-page 127.0.0.1:9477" to look at its page
+	@cd cluster && go run ./cmd/audit-demo $(ARGS)
 
 .PHONY: demo-cluster
 demo-cluster: deps ## from nothing to a control plane of three, with and without nametag: a real etcd, API server and kubelet (as root; a minute, once these are built)

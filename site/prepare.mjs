@@ -33,7 +33,7 @@ function relink(text, from, to, pages, pictures) {
     const source = path.posix.join(path.posix.dirname(from), file)
     const hash = anchor ? '#' + anchor : ''
     if (pages.has(source)) return `](${path.posix.relative(path.posix.dirname(to), pages.get(source)) || path.posix.basename(to)}${hash})`
-    if (source.endsWith('.svg')) {
+    if (/\.(svg|png)$/.test(source)) {
       pictures.set(source, path.posix.join(path.posix.dirname(to), path.posix.basename(source)))
       return `](./${path.posix.basename(source)})`
     }
@@ -88,7 +88,7 @@ export function prepare() {
     titles.set(to, title(text))
     write(to, relink(text, from, to, pages, pictures))
   }
-  for (const [from, to] of pictures) write(to, fs.readFileSync(path.join(top, from), 'utf8'))
+  for (const [from, to] of pictures) write(to, fs.readFileSync(path.join(top, from)))
 
   let text = '# From console line to remedy\n\nWhat nametag says on the console, and what to do. Each line has an address of its own.\n'
   for (const { id, said, meaning, remedy } of consoleLines()) text += `\n## ${said} {#${id}}\n\nIt means: ${meaning}.\n\nWhat to do: ${remedy}.\n`

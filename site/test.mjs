@@ -13,7 +13,7 @@ const root = path.join(site, '../dist/site')
 const { console: consoleLines } = JSON.parse(fs.readFileSync(path.join(site, 'content/pages.json'), 'utf8'))
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
-const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.json': 'application/json', '.woff2': 'font/woff2' }
+const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.png': 'image/png', '.json': 'application/json', '.woff2': 'font/woff2' }
 const server = http.createServer((request, response) => {
   const asked = decodeURIComponent(new URL(request.url, 'http://localhost').pathname)
   const file = path.join(root, asked.endsWith('/') ? asked + 'index.html' : asked)

@@ -20,9 +20,10 @@ import (
 func main() {
 	_, genuine := lab.APIServer()
 	flag.BoolVar(&genuine, "real", genuine, "take the real kube-apiserver, which hack/kube-deps builds; else a small stand-in")
+	page := flag.String("page", "", "leave it broken, and serve the auditor's page and metrics at this address, such as 127.0.0.1:9477, until a signal comes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := demo(ctx, os.Stdout, genuine)
+	err := demo(ctx, os.Stdout, genuine, *page)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "audit-demo:", err)
@@ -30,7 +31,7 @@ func main() {
 	}
 }
 
-func demo(ctx context.Context, out io.Writer, genuine bool) (err error) {
+func demo(ctx context.Context, out io.Writer, genuine bool, page string) (err error) {
 	s, err := lab.NewSeed(ctx, 40, genuine)
 	if err != nil {
 		return err
@@ -64,6 +65,14 @@ func demo(ctx context.Context, out io.Writer, genuine bool) (err error) {
 	say("A control plane of three on a fake Hetzner Cloud, with a real etcd and %s.\n   One machine called itself %s before it knew that it is %s.", s.Kube.What, lab.Invented, lab.Right)
 	if status := audit(); status != 1 {
 		return fmt.Errorf("the broken cluster: exit status %d, want 1", status)
+	}
+	if page != "" {
+		say("It stays as it is: http://%s/ has the page, and /metrics.", page)
+		args := []string{"--etcd-endpoints", strings.Join(s.Etcd.Endpoints(), ","), "--grace", "1ns", "--watch", "--listen", page}
+		if status := command.Run(ctx, "demo", args, os.Stdin, out, os.Stderr); status != 0 {
+			return fmt.Errorf("the watch: exit status %d", status)
+		}
+		return nil
 	}
 	say("The remedy: that one machine is restarted, knowing its name. Its member keeps its id and its data.")
 	m := s.Etcd.Members[0]
