@@ -3,6 +3,7 @@
 package kmod
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -52,4 +53,20 @@ func TestWhatTheCommandLineDeniesIsNotLoaded(t *testing.T) {
 			t.Errorf("loaded %q, %v", got, err)
 		}
 	})
+}
+
+func TestAPlanIsWhatClaimsADeviceAndIsNotDenied(t *testing.T) {
+	nic, disk, other := Device{Modalias: "nic"}, Device{Modalias: "disk"}, Device{Modalias: "other"}
+	claims := map[string][]string{"nic": {"bad", "good", "better"}, "disk": {"bad"}}
+	want := []plan{
+		{device: nic, load: []string{"good", "better"}},
+		{device: disk, denied: "bad"},
+		{device: other},
+	}
+	if got := planAll([]Device{nic, disk, other}, claims, []string{"bad", "nobody"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, not %+v", got, want)
+	}
+	if len(claims["nic"]) != 3 || claims["nic"][0] != "bad" {
+		t.Errorf("the claims are changed: %v", claims)
+	}
 }

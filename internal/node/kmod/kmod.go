@@ -352,24 +352,19 @@ func (s *session) serve(ctx context.Context, devices []Device) error {
 			continue
 		}
 		var left []Device
-		for _, d := range devices {
-			claiming := claims[d.Modalias]
-			wanted := slices.DeleteFunc(slices.Clone(claiming), func(m string) bool { return slices.Contains(s.denied(), m) })
-			if len(claiming) > len(wanted) && len(wanted) == 0 {
-				faults[d.key()] = &Error{
-					Op: "load", Module: claiming[0], Device: d.String(), Err: errDenied,
-					Remedy: "take it off the command line if the device is to be used",
-				}
-			}
-			err := s.loadFor(ctx, cat, d, wanted)
+		for _, p := range planAll(devices, claims, s.denied()) {
+			served, err := s.apply(ctx, cat, p)
 			if ctx.Err() != nil {
 				return s.interrupted(ctx)
 			}
-			if err != nil {
-				faults[d.key()] = errors.Join(faults[d.key()], err)
+			switch key := p.device.key(); {
+			case errors.Is(err, errDenied): // in every catalogue alike: once is enough
+				faults[key] = err
+			case err != nil:
+				faults[key] = errors.Join(faults[key], err)
 			}
-			if err != nil || len(wanted) == 0 {
-				left = append(left, d)
+			if !served {
+				left = append(left, p.device)
 			}
 		}
 		devices = left
@@ -392,6 +387,48 @@ func (s *session) serve(ctx context.Context, devices []Device) error {
 	return nil
 }
 
+// A plan is what one catalogue has for a device.
+type plan struct {
+	device Device
+	load   []string // the modules that claim it; one that loads is enough
+	denied string   // one that claims it and is not to be loaded; empty: there is another, or none
+}
+
+// planAll is what to load for each device, of the modules that claim it by its modalias, less those that are denied.
+func planAll(devices []Device, claims map[string][]string, denied []string) []plan {
+	plans := make([]plan, 0, len(devices))
+	for _, d := range devices {
+		p := plan{device: d}
+		for _, module := range claims[d.Modalias] {
+			if !slices.Contains(denied, module) {
+				p.load = append(p.load, module)
+			}
+		}
+		if claiming := claims[d.Modalias]; len(claiming) > 0 && len(p.load) == 0 {
+			p.denied = claiming[0]
+		}
+		plans = append(plans, p)
+	}
+	return plans
+}
+
+// apply loads what a plan says, and reports whether the device has its driver by that.
+func (s *session) apply(ctx context.Context, cat *catalogue, p plan) (served bool, err error) {
+	switch {
+	case p.denied != "":
+		return false, &Error{
+			Op: "load", Module: p.denied, Device: p.device.String(), Err: errDenied,
+			Remedy: "take it off the command line if the device is to be used",
+		}
+	case len(p.load) == 0:
+		return false, nil
+	}
+	if err := s.loadFor(ctx, cat, p.device, p.load); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
 // errDenied is why a module is not loaded that could be.
 var errDenied = errors.New("modprobe.blacklist= on the kernel command line names it")
 
@@ -411,9 +448,6 @@ func (s *session) denied() []string {
 
 // loadFor loads the modules that claim a device. One that loads is enough.
 func (s *session) loadFor(ctx context.Context, cat *catalogue, d Device, modules []string) error {
-	if len(modules) == 0 {
-		return nil
-	}
 	if err := cat.resolve(ctx, modules); err != nil {
 		return err
 	}
