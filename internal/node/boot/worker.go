@@ -93,10 +93,17 @@ type worker struct {
 	order   order
 	places  places
 	console *kmsg.Console
-	loader  *kmod.Loader
 
 	watch stopwatch
-	disks atomic.Bool // something that has disks has its driver
+	began time.Time // the boot
+	ends  []func()  // of what goes on beside, see undo
+
+	// Set by one task for those behind it.
+	resolver identity.Resolver
+	search   memory.Search
+	loader   *kmod.Loader
+	named    func()      // ends what goes on until there is a name
+	disks    atomic.Bool // something that has disks has its driver
 }
 
 // answer is work, of which a panic is a result without a name.
@@ -127,12 +134,44 @@ func (w *worker) beside(g *safely.Group, doing string, fn func()) {
 	g.Go(doing, fn, func(err error) { report(w.console, err) })
 }
 
-// work finds the name, within the policy's bound.
+// A task is one part of the worker's work. It returns a result where that is the end.
+type task struct {
+	step string // that begins with it, for the console's summary; empty: none
+	do   func(context.Context) *result
+}
+
+// work finds the name, within the policy's bound: one task after the other, until there is a result. The last one has
+// several steps, of which it says itself where they begin.
 func (w *worker) work(ctx context.Context) result {
-	policy := w.order.Policy
-	began := time.Now().Add(-w.order.Elapsed)
-	ctx, cancel := policy.WithDeadline(ctx, began)
+	w.began = time.Now().Add(-w.order.Elapsed)
+	ctx, cancel := w.order.Policy.WithDeadline(ctx, w.began)
 	defer cancel()
+	defer w.undo()
+	tasks := []task{{"", w.look}, {stepDrivers, w.drive}}
+	if w.remembers() {
+		tasks = append(tasks, task{stepMemory, w.recall})
+	}
+	for _, t := range append(tasks, task{"", w.resolve}) {
+		if t.step != "" {
+			w.watch.begin(t.step)
+		}
+		if r := t.do(ctx); r != nil {
+			return *r
+		}
+	}
+	return result{Why: "the worker has done all and found nothing"} // the last one has a result
+}
+
+// undo ends what goes on beside, the last begun first; each, whatever becomes of another.
+func (w *worker) undo() {
+	for _, end := range w.ends {
+		defer end()
+	}
+}
+
+// look finds out what machine this is, and whether there is anything to find out.
+func (w *worker) look(context.Context) *result {
+	policy := w.order.Policy
 	facts, err := dmi.Read(filepath.Join(w.places.sys(), "class/dmi/id"))
 	if err != nil {
 		w.console.Warnf("%v; going on without these facts", err)
@@ -140,62 +179,76 @@ func (w *worker) work(ctx context.Context) result {
 	source := hetzner.Source()
 	facts, why := w.weigh(source, facts)
 	if why != "" {
-		return result{BootOn: true, Why: why + ": nothing to find out"}
+		return &result{BootOn: true, Why: why + ": nothing to find out"}
 	}
-	resolver, err := links.Resolver(policy, links.Alone)
+	w.resolver, err = links.Resolver(policy, links.Alone)
 	if err != nil {
-		return result{Why: err.Error()}
+		return &result{Why: err.Error()}
 	}
-	resolver.Link.Proc = w.places.proc()
+	w.resolver.Source, w.resolver.Facts, w.resolver.Minimal = source, &facts, w.order.NameOnly
+	w.resolver.Link.Proc = w.places.proc()
+	w.search = memory.Search{
+		Policy: policy, Instance: facts.Serial, Began: w.began, Warn: func(line string) { w.console.Warnf("%s", line) },
+	}
+	return nil
+}
 
-	// What goes on beside the resolving ends with the name.
+// drive has the drivers loaded, and waits for the first of them. Loading, and telling how long it all takes, go on beside
+// the search and end with the name.
+func (w *worker) drive(ctx context.Context) *result {
 	beside, stop := context.WithCancel(ctx)
-	defer stop()
+	w.named = stop
 	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers(), FileSystems: w.fileSystems()})
-	w.watch.begin(stepDrivers)
 	reached(stageWorking)
-	var others safely.Group
+	others := new(safely.Group)
 	loaded := make(chan struct{})
-	w.beside(&others, "loading drivers", func() {
+	w.beside(others, "loading drivers", func() {
 		w.loadFirst(beside, loaded)
 		w.keepLoading(beside)
 	})
-	w.beside(&others, "telling how long it takes", func() { w.keepTelling(beside, began) })
-	defer others.Wait()
-	defer stop()
+	w.beside(others, "telling how long it takes", func() { w.keepTelling(beside, w.began) })
+	w.ends = append(w.ends, func() {
+		stop()
+		others.Wait()
+	})
 	w.awaitDrivers(beside, loaded, driverPatience)
+	return nil
+}
 
-	search := memory.Search{Policy: policy, Instance: facts.Serial, Began: began, Warn: func(line string) { w.console.Warnf("%s", line) }}
-	if w.remembers() {
-		w.watch.begin(stepMemory)
-		defer w.look(ctx, &search)()
-	}
+// recall begins to look into the memory of the system. It goes on beside the asking.
+func (w *worker) recall(ctx context.Context) *result {
+	w.ends = append(w.ends, w.lookBack(ctx))
+	return nil
+}
+
+// resolve asks the service, and the memory if it was begun to be looked into.
+func (w *worker) resolve(ctx context.Context) *result {
 	path, up := make(chan struct{}), new(sync.Once)
-	resolver.Source, resolver.Facts, resolver.Minimal = source, &facts, w.order.NameOnly
-	resolver.OnEvent = func(e identity.Event) {
+	w.resolver.OnEvent = func(e identity.Event) {
 		w.watch.follow(e, w.order.NameOnly)
 		switch e.Kind {
 		case identity.EventTrying:
 			up.Do(func() { close(path) })
 		case identity.EventNamed:
-			if policy.Rename != procfs.RenameStop { // which may have to ask again
-				stop()
+			if w.order.Policy.Rename != procfs.RenameStop { // which may have to ask again
+				w.named()
 			}
 		}
 		tell(w.console, e)
 	}
-	search.Path = path
-	search.Ask = func(ctx context.Context) (*identity.Identity, error) {
+	w.search.Path = path
+	w.search.Ask = func(ctx context.Context) (*identity.Identity, error) {
 		w.watch.begin(stepNetwork)
-		return w.persist(ctx, openAgain, func() (*identity.Identity, error) { return resolver.Resolve(ctx) })
+		return w.persist(ctx, openAgain, func() (*identity.Identity, error) { return w.resolver.Resolve(ctx) })
 	}
-	outcome, err := search.Run(ctx)
+	outcome, err := w.search.Run(ctx)
 	r := result{Steps: w.watch.end()}
 	if err != nil {
 		r.Why = err.Error() + remedy.Of(err).See()
-		return r
+		return &r
 	}
-	return w.conclude(outcome, r)
+	r = w.conclude(outcome, r)
+	return &r
 }
 
 // weigh holds what the command line says of the platform against what the firmware says, and returns the facts to go by. A
@@ -254,11 +307,11 @@ func (w *worker) fileSystems() []string {
 // worker.
 const unmountTime = time.Second
 
-// look looks into the memory of the system beside the search. What it returns ends that, and waits until nothing is
+// lookBack looks into the memory of the system beside the search. What it returns ends that, and waits until nothing is
 // mounted any longer.
-func (w *worker) look(ctx context.Context, search *memory.Search) (end func()) {
+func (w *worker) lookBack(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	config := memory.Config{Sys: w.places.sys(), Dev: w.places.dev(), Instance: search.Instance, Disks: w.disks.Load}
+	config := memory.Config{Sys: w.places.sys(), Dev: w.places.dev(), Instance: w.search.Instance, Disks: w.disks.Load}
 	var looking *memory.Looking
 	if w.order.Talos {
 		looking = memory.Look(ctx, config)
@@ -268,7 +321,7 @@ func (w *worker) look(ctx context.Context, search *memory.Search) (end func()) {
 	if looking == nil { // there is no root that can be looked into here
 		return cancel
 	}
-	search.Memory, search.Ready, search.Reading = looking.Recall, looking.Ready, looking.Reading
+	w.search.Memory, w.search.Ready, w.search.Reading = looking.Recall, looking.Ready, looking.Reading
 	return func() {
 		cancel()
 		timer := time.NewTimer(unmountTime)
