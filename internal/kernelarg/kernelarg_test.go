@@ -24,7 +24,7 @@ func pairs(args []kernelarg.Arg) []string {
 }
 
 // The lines are written after lib/cmdline.c and kernel/params.c of Linux 6.12. A boot shows that a real kernel does the
-// same: TestKernelPartsItsCommandLineAsWeDo in internal/testvm/qemu.
+// same: TestARealKernelPartsItsLineSo in internal/testvm/talos.
 func TestSplitIsTheKernels(t *testing.T) {
 	for _, c := range []struct {
 		name, line string

@@ -5,7 +5,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"strings"
 
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos/guest/standin"
@@ -23,9 +25,18 @@ func main() {
 			standin.Die(log, err)
 		}
 	}
+	given(log)
 	standin.FromEnvironment().Hook("init", log)
 	state := report.Look()
 	log.Write(report.Event{Kind: report.Started, Name: state.Hostname, State: state})
 	log.Write(report.Event{Kind: report.Settled, Name: state.Hostname})
 	standin.Pause()
+}
+
+// given tells what came from the kernel: its command line, and what it made of that for an init.
+func given(log *report.Writer) {
+	line, _ := os.ReadFile("/proc/cmdline") // or it shows as empty
+	log.Write(report.Event{Kind: report.Given, Name: "line", Text: strings.TrimSuffix(string(line), "\n")})
+	log.Write(report.Event{Kind: report.Given, Name: "arguments", Text: fmt.Sprintf("%q", os.Args[1:])})
+	log.Write(report.Event{Kind: report.Given, Name: "environment", Text: fmt.Sprintf("%q", os.Environ())})
 }
