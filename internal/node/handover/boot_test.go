@@ -263,7 +263,9 @@ func TestOldKernel(t *testing.T) {
 
 func TestPolicy(t *testing.T) {
 	ends := map[procfs.Then]syscall.Signal{procfs.Reboot: syscall.SIGHUP, procfs.PowerOff: syscall.SIGINT, procfs.Halt: syscall.SIGINT}
+	// Only where it never comes, what is waited for is given up soon: on a busy machine nothing may happen for seconds.
 	quick := Limits{Mount: 2 * time.Second, Exec: 5 * time.Second, Grace: time.Second}
+	patient := Limits{Grace: time.Second}
 	for then, signal := range ends {
 		for _, tt := range []struct {
 			name string
@@ -273,10 +275,10 @@ func TestPolicy(t *testing.T) {
 			{"the next init never mounts /proc", boot{NoMount: true}, "has not mounted /proc, and nothing has happened for"},
 			{"the same, while watching", boot{NoMount: true, Way: Watch}, "has not mounted /proc, and nothing has happened for"},
 			{"the same, with the guardian killed", boot{NoMount: true, At: "exec", Do: "kill guardian"}, "has not mounted /proc, and nothing has happened for"},
-			{"the new /proc has no command line", boot{Subset: true}, "move_mount /proc/cmdline: no such file"},
-			{"the same, while watching", boot{Subset: true, Way: Watch, Await: true}, "move_mount /proc/cmdline: no such file"},
+			{"the new /proc has no command line", boot{Subset: true, Limits: patient}, "move_mount /proc/cmdline: no such file"},
+			{"the same, while watching", boot{Subset: true, Way: Watch, Await: true, Limits: patient}, "move_mount /proc/cmdline: no such file"},
 			{"the next init is never executed", boot{NoMount: true, At: "never", Limits: Limits{Exec: time.Second}}, "has not executed the next init"},
-			{"the watching came too late", boot{Way: Watch, At: "exec", Do: "stop guardian", Continue: "named"}, `has named itself "talos-8qy-c5p"`},
+			{"the watching came too late", boot{Way: Watch, At: "exec", Do: "stop guardian", Continue: "named", Limits: patient}, `has named itself "talos-8qy-c5p"`},
 		} {
 			t.Run(then.String()+" when "+tt.name, func(t *testing.T) {
 				tt.boot.Then, tt.boot.Limits = then, cmpOr(tt.boot.Limits, quick)
@@ -291,7 +293,7 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	t.Run("continue lets the system boot under a name of its own, and leaves nothing", func(t *testing.T) {
-		f := run(t, boot{Subset: true, Then: procfs.Continue, Limits: quick}, false)
+		f := run(t, boot{Subset: true, Then: procfs.Continue, Limits: patient}, false)
 		// Such a /proc has no cmdline for machined either.
 		if f.Reached != "machined" || f.signal != 0 || !strings.Contains(f.console, "then=continue") {
 			t.Errorf("%+v", f)
@@ -302,7 +304,7 @@ func TestPolicy(t *testing.T) {
 		}
 	})
 	t.Run("a machine config that names the machine otherwise is no failure", func(t *testing.T) {
-		f := run(t, boot{Config: "chosen", Limits: quick}, false)
+		f := run(t, boot{Config: "chosen", Limits: patient}, false)
 		if f.First != "chosen" || len(f.Left) > 0 || f.signal != 0 {
 			t.Errorf("%+v", f)
 		}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,11 +26,12 @@ const (
 )
 
 // A keeper keeps the order: it knows how far things are, does what the tracer does
-// not, and carries the policy out. There is one in each of the two processes, and
-// that of the guardian acts and speaks as long as it lives. It belongs to one
-// goroutine.
+// not, and carries the policy out. There is one in each of the two processes, of a
+// [guardian] or of a [standby], and that of the guardian acts and speaks as long as it
+// lives. It belongs to one goroutine.
 type keeper struct {
 	order
+	role    role
 	console *kmsg.Console // nil in the one that stands by
 	own     procRoot
 	tree    int
@@ -42,8 +42,6 @@ type keeper struct {
 	stale   string           // the mount that was on /proc before the exec
 	late    *patience        // with the exec; nil before the caller is ready for it
 	beats   <-chan time.Time // heartbeats
-	told    uint64           // how often the tracer has stopped the first process, as it told last
-	count   *atomic.Uint64   // the same, where the tracer is a thread of this process
 
 	execed   bool     // the next init runs
 	bound    bool     // the file is on found's command line
@@ -51,130 +49,39 @@ type keeper struct {
 	proven   bool     // nobody can have read the command line before
 	released bool     // nothing is traced any more
 	failure  error    // the tracer could not mount, and holds the first process
-
-	tracer *os.Process // the guardian's child, nil in the tracer's own keeper
-	ended  chan struct{}
-	other  *os.File  // words for the tracer
-	missed int       // words that the tracer has not answered
-	mute   *patience // with its answer; nil when none is due
 }
 
-// startTracer starts the second process.
-func (k *keeper) startTracer(executable string, life *os.File) error {
-	in, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	r, out, err := os.Pipe()
-	if err != nil {
-		w.Close()
-		return err
-	}
-	defer out.Close()
-	k.tracer, err = spawn(executable, roleTracer, os.Stderr, in, out, life, k.files[0], k.files[1])
-	if err != nil {
-		w.Close()
-		r.Close()
-		return err
-	}
-	k.other, k.ended = w, make(chan struct{})
-	tracer := k.tracer
-	k.start("waiting for the tracer", func() {
-		defer close(k.ended)
-		_, _ = tracer.Wait()
-	})
-	lines, reports := k.hear(r), make(chan report, 16)
-	k.reports = reports
-	k.start("hearing the tracer", func() {
-		defer close(reports)
-		for line := range lines {
-			if r, err := parseReport(line); err == nil {
-				reports <- r
-			}
-		}
-	})
-	return nil
-}
-
-// settle waits until it is clear which way it goes.
-func (k *keeper) settle() {
-	limit := k.patient(k.Limits.Seize, k.tracer.Pid)
-	for k.reports != nil {
-		select {
-		case r, ok := <-k.reports:
-			k.note(r, ok)
-			if r.kind != standing || k.Way == Watch {
-				return
-			}
-		case <-k.beats:
-			if limit.beat(k.stops()) {
-				k.kill()
-				k.fallBack("the tracer has said nothing, and " + limit.String())
-				return
-			}
-		}
-	}
-}
-
-// ask waits until the tracer has answered a word, and so until all that it reported
-// before has been noted.
-func (k *keeper) ask(word string) {
-	if k.tracer == nil { // a thread of this process: what it reported is here
-		for {
-			select {
-			case r, ok := <-k.reports:
-				k.note(r, ok)
-			default:
-				return
-			}
-		}
-	}
-	tell(k.other, word)
-	limit := k.patient(k.Limits.Silence, k.tracer.Pid)
-	for k.reports != nil {
-		select {
-		case r, ok := <-k.reports:
-			k.note(r, ok)
-			if r.kind == alive && r.text == word {
-				return
-			}
-		case <-k.beats:
-			if limit.beat(k.stops()) {
-				k.kill()
-				k.fallBack("the tracer has said nothing, and " + limit.String())
-			}
-		}
-	}
-}
-
-// stops is how often the first process has been stopped.
-func (k *keeper) stops() uint64 {
-	if k.count != nil {
-		return k.count.Load()
-	}
-	return k.told
+// A role is what one of the two processes does otherwise than the other: the guardian
+// has the tracer for a child, and in the one that stands by it is a thread.
+type role interface {
+	// tracing is the process that the tracer is in, and child the same, or 0 where that
+	// is this one.
+	tracing() int
+	child() int
+	// stops is how often the first process has been stopped.
+	stops() uint64
+	// sync returns when all is noted that the tracer had reported before.
+	sync(word string)
+	// heard is told of each report.
+	heard(r report)
+	// answers reports whether the tracer can be expected to answer.
+	answers() bool
+	// pulse asks the tracer for a sign of life, and takes over from one that gave none.
+	pulse() error
+	// say tells the tracer something.
+	say(line string)
+	// hangs ends a tracer that does not let go.
+	hangs()
+	// freeze stops the tracer where it is, and with it what it holds; kill ends it.
+	freeze()
+	kill()
+	// reached is for tests.
+	reached(at moment)
 }
 
 // patient is a patience with processes of ours, or with the first.
 func (k *keeper) patient(limit time.Duration, pids ...int) *patience {
-	return newPatience(k.own, limit, k.stops(), pids...)
-}
-
-// pulse asks the tracer for a sign of life, and takes over from one that gave none.
-// A stuck tracer would hold the first process for good.
-func (k *keeper) pulse() error {
-	if k.tracer == nil || k.reports == nil || k.bound && k.released {
-		return nil
-	}
-	if k.mute == nil {
-		k.mute = k.patient(k.Limits.Silence, k.tracer.Pid)
-	} else if k.mute.beat(k.stops()) {
-		return k.takeOver(fmt.Sprintf("the tracer gives no sign of life, asked %d times", k.missed))
-	}
-	k.missed++
-	tell(k.other, wordPing)
-	return nil
+	return newPatience(k.own, limit, k.role.stops(), pids...)
 }
 
 // note takes a report, or the end of them, to the books.
@@ -184,23 +91,17 @@ func (k *keeper) note(r report, ok bool) {
 		k.fallBack("the tracer has ended before its time")
 		return
 	}
-	k.missed, k.mute = 0, nil
+	k.role.heard(r)
 	switch r.kind {
-	case alive:
-		k.told = max(k.told, r.stops)
 	case refused:
 		k.fallBack(r.text)
 	case lost:
-		k.kill() // the kernel lets go of what it holds
+		k.role.kill() // the kernel lets go of what it holds
 		k.fallBack(r.text)
 	case execed:
 		k.execed = true
 	case bound:
-		pid := 0
-		if k.tracer != nil {
-			pid = k.tracer.Pid
-		}
-		k.adopt(r, pid)
+		k.adopt(r, k.role.child())
 		k.proven = true // the first process stood still meanwhile
 	case released:
 		k.released = true
@@ -224,9 +125,7 @@ func (k *keeper) adopt(r report, pid int) {
 			k.found = p
 		} // else it is taken away by the tree
 	}
-	if k.other != nil {
-		tell(k.other, wordHave)
-	}
+	k.role.say(wordHave)
 	k.console.Debugf("handover: the name is on the command line, %s", r.text)
 }
 
@@ -260,9 +159,7 @@ func (k *keeper) keep() int {
 
 // give sees to it that the file is on the new /proc, and that nothing is traced.
 func (k *keeper) give() error {
-	if k.tracer != nil {
-		reached(stageGiving)
-	}
+	k.role.reached(stageGiving)
 	stop := make(chan struct{})
 	defer close(stop)
 	sights := k.sights(stop)
@@ -285,14 +182,10 @@ func (k *keeper) give() error {
 			k.note(r, ok)
 		case <-sights:
 			if k.Way == Strict && silent == nil && k.sees() {
-				tracer := os.Getpid() // a thread of this process
-				if k.tracer != nil {
-					tracer = k.tracer.Pid
-				}
-				silent = k.patient(k.Limits.Silence, tracer)
+				silent = k.patient(k.Limits.Silence, k.role.tracing())
 			}
 		case <-k.beats:
-			stops := k.stops()
+			stops := k.role.stops()
 			hangs, tooLong, never := silent != nil && silent.beat(stops), strict.beat(stops), mount.beat(stops)
 			switch {
 			case never:
@@ -306,7 +199,7 @@ func (k *keeper) give() error {
 			case stops > manyStops:
 				err = k.takeOver(fmt.Sprintf("the next init has not mounted /proc in %d stops", stops))
 			default:
-				err = k.pulse()
+				err = k.role.pulse()
 			}
 		case <-looks.C:
 			if h := hostname(); h != k.Before {
@@ -324,7 +217,7 @@ func (k *keeper) give() error {
 // may just be slow to hear of it.
 func (k *keeper) tooLate(h string) error {
 	if k.Way == Strict {
-		k.ask(wordSync)
+		k.role.sync(wordSync)
 	}
 	switch {
 	case k.bound:
@@ -344,28 +237,16 @@ func (k *keeper) letGo() error {
 	if k.Way != Strict || k.released || k.reports == nil {
 		return nil
 	}
-	tracer := os.Getpid()
-	if k.tracer != nil {
-		tracer = k.tracer.Pid
-	}
-	limit := k.patient(k.Limits.Seize, tracer)
+	limit := k.patient(k.Limits.Seize, k.role.tracing())
 	for !k.released && k.reports != nil {
 		select {
 		case r, ok := <-k.reports:
 			k.note(r, ok)
 		case <-k.beats:
-			if !limit.beat(k.stops()) {
-				continue
+			if limit.beat(k.role.stops()) {
+				k.role.hangs()
+				return nil
 			}
-			if k.tracer == nil {
-				// It is a thread of this process, and only our end makes the kernel let go. The
-				// name is given; the mount stays.
-				k.console.Errorf("handover: the tracer hangs; leaving with the command line still covered")
-				os.Exit(1)
-			}
-			k.console.Warnf("handover: the tracer hangs; ending it")
-			k.kill()
-			return nil
 		}
 	}
 	return nil
@@ -401,9 +282,7 @@ func (k *keeper) look() error {
 	if k.proven {
 		how = inTime
 	}
-	if k.other != nil {
-		tell(k.other, report{kind: bound, proc: p, text: how}.String())
-	}
+	k.role.say(report{kind: bound, proc: p, text: how}.String())
 	k.console.Debugf("handover: the name is on the command line, put there at the sight of the new /proc, %s", how)
 	return nil
 }
@@ -414,62 +293,24 @@ func (k *keeper) takeOver(why string) error {
 		return nil
 	}
 	var err error
-	if k.missed == 0 || k.tracer == nil {
-		k.ask(wordSync) // it may have done it by now
+	if k.role.answers() {
+		k.role.sync(wordSync) // it may have done it by now
 		if k.bound || k.failure != nil {
 			return k.failure
 		}
 	}
 	if k.execed {
-		k.freeze() // so that it is not half done by each
+		k.role.freeze() // so that it is not half done by each
 		err = k.look()
 	}
-	k.kill()
+	k.role.kill()
 	k.fallBack(why)
 	return err
 }
 
-// freeze stops the tracer where it is, and with it what it holds.
-func (k *keeper) freeze() {
-	if k.tracer == nil || k.tracer.Signal(unix.SIGSTOP) != nil {
-		return
-	}
-	for range 200 {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, k.tracer.Pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err != nil || info.Signo != 0 { // gone, or every thread of it stands
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// kill ends the tracer. The kernel lets go of all that it traced.
-func (k *keeper) kill() {
-	if k.tracer == nil {
-		return
-	}
-	k.reports = nil
-	_ = k.tracer.Kill()
-	await(k.ended, k.patient(k.Limits.Seize, k.tracer.Pid))
-}
-
-// dismiss sends the tracer home.
-func (k *keeper) dismiss() {
-	if k.tracer == nil {
-		return
-	}
-	tell(k.other, wordDone)
-	if !await(k.ended, k.patient(k.Limits.Seize, k.tracer.Pid)) {
-		k.kill()
-	}
-}
-
 // finish waits until the system has the name, and takes the mount away.
 func (k *keeper) finish() error {
-	if k.tracer != nil {
-		reached(stageFinishing)
-	}
+	k.role.reached(stageFinishing)
 	looks := time.NewTicker(tick)
 	defer looks.Stop()
 	// By our own looks, not by the clock: what counts is the system's time to run, and where we get none, it gets none.
@@ -522,7 +363,7 @@ func (k *keeper) fail(err error) int {
 	if Enforce(context.Background(), k.Then, k.console, countdown, why) != nil {
 		k.console.Errorf("handover: booting on without the name")
 	}
-	k.kill()
+	k.role.kill()
 	if k.bound {
 		k.uncover()
 	}
@@ -540,9 +381,7 @@ func (k *keeper) sights(stop <-chan struct{}) <-chan struct{} {
 				closeFD(fd)
 			}
 		}()
-		if k.tracer != nil {
-			reached(stageWatching)
-		}
+		k.role.reached(stageWatching)
 		for {
 			select {
 			case <-stop:

@@ -2,6 +2,41 @@
 
 package handover
 
+// The protocol. Three processes talk by lines over pipes: words go down, reports and
+// answers come up. An exec closes the first process' ends, and that is what it tells.
+//
+//	first process                 guardian                        tracer (standby)
+//
+//	  the order ────────────────▶ take ─────────────────────────▶ take
+//	                                        ◀─────────── standing   it can take over
+//	                              settle    ◀───── seized, refused   or nothing for Watch
+//	  await ◀──────────── ready (the way, why)
+//	  go ───────────────────────▶ commit ── go ──────────────────▶ commit
+//	                                        ◀────────────── alive
+//	  await ◀──────────── ready
+//	  exec: both pipes end ─────▶ keep                             (life ends) execed
+//	                              give      ◀─────────────── exec    the next init runs
+//	                                        ◀─────── bound, failed   /proc is there
+//	                                 have ──────────────────────▶ adopt
+//	                                        ◀─────────── released    nothing is traced
+//	                              finish       the name is set: uncover
+//	                                 done ──────────────────────▶ the end
+//
+//	each heartbeat (ping), and before a takeover (sync):
+//	                             ping, sync ────────────────────▶
+//	                                        ◀────────────── alive    behind all that was to be told
+//	where only the end of the tracer helps:
+//	                              kill      ◀─────────────── lost
+//	where the guardian mounts:       bound ─────────────────────▶ adopt
+//	where there is no exec:
+//	  stop ─────────────────────▶ the end
+//	  stop ──────────────────────────────────(life)─────────────▶ the end
+//
+// The phases of a keeper are its methods, in this order: settle (which way it goes),
+// commit (the exec is next), give (the file is on the new /proc, nothing is traced),
+// finish (the name is set, the file is taken away); fail is the other end of each. Where
+// the guardian's pipe ends before, the tracer goes on from the phase that it knows of.
+
 import (
 	"bufio"
 	"errors"
