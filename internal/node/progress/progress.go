@@ -22,7 +22,7 @@ import (
 // A Format is a way to show progress.
 type Format string
 
-// The formats. Auto is Live on a terminal and Plain elsewhere.
+// The formats. Auto is Live on a terminal that can take a line back, and Plain elsewhere.
 const (
 	Auto  Format = "auto"
 	Live  Format = "live"
@@ -63,7 +63,7 @@ func New(w io.Writer, f Format) *Line {
 	file, isFile := w.(*os.File)
 	if f == Auto {
 		l.format = Plain
-		if isFile && term.IsTerminal(int(file.Fd())) {
+		if isFile && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
 			l.format = Live
 		}
 	}

@@ -4,7 +4,12 @@ package progress
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
@@ -24,6 +29,51 @@ func TestAnEventIsOneSentence(t *testing.T) {
 	} {
 		if got := c.event.Sentence(); got != c.says {
 			t.Errorf("it says %q, not %q", got, c.says)
+		}
+	}
+}
+
+// terminal is a pseudo-terminal: what is written to the second end is read at the first.
+func terminal(t *testing.T) (screen, tty *os.File) {
+	t.Helper()
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { screen.Close() })
+	if err := unix.IoctlSetPointerInt(int(screen.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(screen.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tty.Close() })
+	return screen, tty
+}
+
+func TestATerminalThatTakesNoLineBackGetsPlainLines(t *testing.T) {
+	for kind, live := range map[string]bool{"xterm": true, "dumb": false} {
+		t.Setenv("TERM", kind)
+		screen, tty := terminal(t)
+		line := New(tty, Auto)
+		line.Show(identity.Event{Kind: identity.EventTrying, Path: "eth0/dhcp"})
+		line.Close()
+		tty.WriteString("the end\n")
+		var said strings.Builder
+		for b := make([]byte, 256); !strings.Contains(said.String(), "the end"); {
+			n, err := screen.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said.Write(b[:n])
+		}
+		if text := said.String(); strings.Contains(text, "\x1b") != live || !live && !strings.Contains(text, "trying") {
+			t.Errorf("%s: it is sent %q", kind, text)
 		}
 	}
 }
