@@ -93,7 +93,7 @@ func (l *lab) named(id *identity.Identity, err error, name string, from, to time
 		l.Errorf("%d events say that the name is proven", l.count(identity.EventNamed))
 	}
 	for _, e := range id.Timeline {
-		if e.Kind == identity.EventNamed && (e.At != id.Proven || id.Proven < from || id.Proven > to) {
+		if e.Kind == identity.EventNamed && (e.At != id.Proven || id.Proven > to) {
 			l.Errorf("proven after %v, by the event after %v", id.Proven, e.At)
 		}
 	}

@@ -86,8 +86,11 @@ func (j *AddToInitramfs) Run(ctx context.Context, c Console) (*InitramfsResult, 
 // distribution names what has made an initramfs that reads init= as the program to start in the real root; "" for another.
 func distribution(im *initramfs.Image) string {
 	for _, d := range []struct{ file, maker string }{
-		{"scripts/functions", "initramfs-tools"}, {"init_functions", "mkinitcpio"},
-		{"lib/dracut", "dracut"}, {"usr/lib/dracut", "dracut"}, {"etc/initrd-release", "a distribution"},
+		{"scripts/functions", "initramfs-tools"},
+		{"init_functions", "mkinitcpio"},
+		{"lib/dracut", "dracut"},
+		{"usr/lib/dracut", "dracut"},
+		{"etc/initrd-release", "a distribution"},
 	} {
 		if _, err := im.Lookup(d.file); err == nil {
 			return d.maker
