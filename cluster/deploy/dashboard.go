@@ -32,7 +32,7 @@ func Dashboard() ([]byte, error) {
 			`sum(`+now(`nametag_audit_machines`, `agree="true"`)+`)`, "blue", 0, "blue")).
 		WithPanel(number("Machines that differ", "",
 			`sum(`+now(`nametag_audit_machines`, `agree="false"`)+`)`, "green", 1, "orange")).
-		WithPanel(number("Members that etcd can spare", "How many may go away now. Below zero there is no quorum.",
+		WithPanel(number("etcd members to spare", "How many may go away now. Below zero there is no quorum.",
 			`min(`+now(`nametag_audit_etcd_members_up`)+` - `+now(`nametag_audit_etcd_members_needed`)+`)`, "red", 1, "green")).
 		WithPanel(number("Sources that are not read", "What only they could show is not seen.",
 			`count(`+now(`nametag_audit_source_up`)+` == 0) or vector(0)`, "green", 1, "orange")).
