@@ -270,9 +270,7 @@ func (k *keeper) look() error {
 		return err
 	}
 	k.bound, k.found = true, p
-	if k.tracer != nil {
-		reached(stageBinding)
-	}
+	k.role.reached(stageBinding)
 	// The system proper is started from the new root, to which /proc is moved before.
 	// As long as it is here, that has not happened.
 	again, now, ok := k.own.at(k.stale)
