@@ -74,9 +74,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "what reboots goes on",
-		file: "internal/node/boot/init.go",
-		old:  "handover.Enforce(context.Background(), then, b.console, countdown, why)",
-		new:  "handover.Enforce(context.Background(), procfs.Continue, b.console, countdown, why)",
+		file: "internal/node/boot/ending.go",
+		old:  "handover.Enforce(context.Background(), then, b.console, e.countdown, e.why)",
+		new:  "handover.Enforce(context.Background(), procfs.Continue, b.console, e.countdown, e.why)",
 		test: []string{"-run", "TestWhenTheTimeIsUp", "./internal/node/boot"},
 	},
 	{
