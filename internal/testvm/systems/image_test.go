@@ -87,15 +87,15 @@ func (b brought) run(t *testing.T) {
 		if b.first {
 			services = append(services, "first")
 		}
-		saw(t, v, services)
+		saw(t, v, services, server)
 		if t.Failed() {
 			return
 		}
 	}
 }
 
-// saw fails the test where a service did not see the server's name.
-func saw(t *testing.T, v *qemu.Verdict, services []string) {
+// saw fails the test where a service did not see the name.
+func saw(t *testing.T, v *qemu.Verdict, services []string, want string) {
 	t.Helper()
 	seen := map[string]report.Event{}
 	for _, e := range v.All(report.Service) {
@@ -104,8 +104,8 @@ func saw(t *testing.T, v *qemu.Verdict, services []string) {
 	for _, from := range services {
 		if e, ok := seen[from]; !ok {
 			t.Errorf("%v: the service %q has not reported", v.Outcome, from)
-		} else if e.Name != server {
-			t.Errorf("the service %q saw %q, not %q", from, e.Name, server)
+		} else if e.Name != want {
+			t.Errorf("the service %q saw %q, not %q", from, e.Name, want)
 		}
 	}
 	t.Logf("%v: first %q, ordinary %q, later %q: %s", v.Took.Round(time.Second), seen["first"].Name, seen["ordinary"].Name, seen["later"].Name, seen["later"].Text)
