@@ -63,7 +63,7 @@ test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N
 
 .PHONY: test-kube
 test-kube: deps ## a control plane of the real etcd, kube-apiserver and kubelet on the fake cloud, as root; they are built from their sources, once
-	cd internal/testvm/controlplane && NAMETAG_TEST_KUBE=1 go test -count=1 -timeout 30m -v ./...
+	cd internal/testvm/controlplane && NAMETAG_TEST_KUBE=1 go test -count=1 -timeout 40m -v .
 
 .PHONY: test-talos
 test-talos: deps ## a Talos of yours, with and without nametag: DIR has vmlinuz, initramfs.xz and a machine configuration, config.yaml; KVM=1

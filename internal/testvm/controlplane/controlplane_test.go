@@ -347,10 +347,7 @@ func TestTheServersNamesAreTheOnlyOnes(t *testing.T) {
 		s.boot(servers[name], "10m")
 	}
 	for name, server := range servers {
-		s.becomes(name+" asks and waits", func() (bool, error) { return server.Asked() > 2, nil })
-		if named := server.Named(); named != "" {
-			t.Fatalf("%s has started its services as %s", name, named)
-		}
+		s.becomes(name+" asks and waits", func() (bool, error) { return server.Asked() > 2, s.nothingRuns(server) })
 		server.Metadata(true)
 	}
 	stop := s.controllers(servers[one])
@@ -415,10 +412,7 @@ func TestTheServersNamesAreTheOnlyOnes(t *testing.T) {
 		}
 		s.Rename(servers[two], another)
 		s.boot(servers[two], "5s,rename=stop")
-		s.becomes("it starts nothing", func() (bool, error) { return servers[two].NoName() != "", nil })
-		if named := servers[two].Named(); named != "" {
-			t.Errorf("it has started its services as %s", named)
-		}
+		s.becomes("it starts nothing", func() (bool, error) { return servers[two].NoName() != "", s.nothingRuns(servers[two]) })
 		s.members(servers[one], one, two, four)
 		nodes, err := s.Nodes(t.Context(), servers[one])
 		if err != nil || slices.ContainsFunc(nodes, func(n controlplane.Node) bool { return n.Name == another }) {
@@ -445,6 +439,15 @@ func TestTheServersNamesAreTheOnlyOnes(t *testing.T) {
 		}
 	})
 	stop()
+}
+
+// nothingRuns ends the test where a server has started its services.
+func (s *scene) nothingRuns(server *controlplane.Server) error {
+	s.t.Helper()
+	if named := server.Named(); named != "" {
+		s.t.Fatalf("%s has started its services, as %s", server.Name(), named)
+	}
+	return nil
 }
 
 // in is the scene in a test within its own.

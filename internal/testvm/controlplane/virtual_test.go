@@ -73,7 +73,7 @@ func TestAMachineWithNametagHasItsServersNameFromTheFirstMoment(t *testing.T) {
 			t.Parallel()
 			s := aCluster(t)
 			server := s.machine(system, "60m")
-			s.becomes("it asks and waits", func() (bool, error) { return server.Asked() > 4, nil })
+			s.becomes("it asks and waits", func() (bool, error) { return server.Asked() > 4, s.nothingRuns(server) })
 			server.Metadata(true)
 			s.members(server, one)
 			s.ready(server, one)

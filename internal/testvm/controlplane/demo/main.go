@@ -111,10 +111,10 @@ func (s *show) act(ctx context.Context, title string, play func(context.Context,
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close(context.WithoutCancel(ctx))) }()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err = play(ctx, c)
-	if err != nil {
+	err = play(bounded, c)
+	if err != nil && ctx.Err() == nil { // nobody has interrupted it
 		for _, server := range c.Servers() {
 			fmt.Fprintln(os.Stderr, server.Log())
 		}

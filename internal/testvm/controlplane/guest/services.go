@@ -126,6 +126,14 @@ func forgetAnother() {
 
 // containerd starts it with an image of a pod that holds nothing, and waits until it has that.
 func (m *node) containerd(ctx context.Context) error {
+	for file, text := range map[string]string{"/etc/hosts": "127.0.0.1 localhost\n", "/etc/resolv.conf": ""} { // every pod gets its own of them
+		if _, err := os.Stat(file); err == nil {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // as on any system
+			return err
+		}
+	}
 	start("containerd", func() *exec.Cmd {
 		return exec.CommandContext(ctx, "containerd", "--config", lab("containerd.toml"))
 	})
