@@ -74,6 +74,9 @@ func (s *service) restart() {
 	}
 }
 
+// patience is how long a service may take to be there. On an emulated processor that others want as well it is minutes.
+const patience = 30 * time.Minute
+
 const kubeletRoot = "/var/lib/kubelet"
 
 func kube(program string) string { return filepath.Join(machine.Kube, program) }
@@ -138,7 +141,7 @@ func (m *node) containerd(ctx context.Context) error {
 		return exec.CommandContext(ctx, "containerd", "--config", lab("containerd.toml"))
 	})
 	var err error
-	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		var out []byte
 		if out, err = exec.CommandContext(ctx, "ctr", "--namespace", "k8s.io", "images", "import", lab(machine.PauseFile)).CombinedOutput(); err == nil {
 			return nil
@@ -185,7 +188,7 @@ func (m *node) ask(ctx context.Context) (*clientv3.Client, error) {
 
 // eventually does something until it works.
 func eventually(ctx context.Context, what string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		attempt, end := context.WithTimeout(ctx, 10*time.Second)
