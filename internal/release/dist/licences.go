@@ -68,8 +68,8 @@ func linkedInto(binary string, modules map[string]string) error {
 	list.Dir = moduleOf(binary)
 	names := map[string]string{} // by the path that our go.mod has
 	for _, dep := range info.Deps {
-		if real, theirs := linked(dep); theirs {
-			names[dep.Path] = real.Path + "@" + real.Version
+		if module, theirs := linked(dep); theirs {
+			names[dep.Path] = module.Path + "@" + module.Version
 			list.Args = append(list.Args, dep.Path)
 		}
 	}

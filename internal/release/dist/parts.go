@@ -34,15 +34,15 @@ func partsOf(binary, version string) (parts, error) {
 		libraries: []library{{path: "std", version: info.GoVersion}},
 	}
 	for _, dep := range info.Deps {
-		if real, theirs := linked(dep); theirs {
-			p.libraries = append(p.libraries, library{real.Path, real.Version, real.Sum})
+		if module, theirs := linked(dep); theirs {
+			p.libraries = append(p.libraries, library{module.Path, module.Version, module.Sum})
 		}
 	}
 	return p, nil
 }
 
 // linked is the module that is linked in for a dependency: what it is replaced by, where it is. A folder of ours has no version.
-func linked(dep *debug.Module) (real *debug.Module, theirs bool) {
+func linked(dep *debug.Module) (module *debug.Module, theirs bool) {
 	if dep.Replace != nil {
 		dep = dep.Replace
 	}
