@@ -15,17 +15,18 @@ import (
 // Dashboard is Grafana's dashboard for nametag-audit, as JSON.
 func Dashboard() ([]byte, error) {
 	// The older of the two forms: the newer one is not what every Grafana in use imports.
-	b := dashboard.NewDashboardBuilder("nametag audit").Uid("nametag-audit"). //nolint:staticcheck // for that reason
-											Description("Whether every machine has one name: in the cloud, in etcd, in Kubernetes and in Cluster API.").
-											Tags([]string{"nametag", "etcd", "hetzner"}).Readonly().Refresh("1m").Time("now-24h", "now").Tooltip(dashboard.DashboardCursorSyncCrosshair).
-											Link(dashboard.NewDashboardLinkBuilder("The findings").Type(dashboard.DashboardLinkTypeLink).TargetBlank(true).
-												Url("https://github.com/nametag-boot/nametag/blob/main/docs/audit.md#the-findings")).
-											WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("Data source").Type("prometheus")).
-											WithVariable(dashboard.NewQueryVariableBuilder("job").Label("Job").Datasource(source).
-												Query(dashboard.StringOrMap{String: cog.ToPtr("label_values(nametag_audit_leader, job)")}).
-												Refresh(dashboard.VariableRefreshOnTimeRangeChanged).IncludeAll(true).AllValue(".*").Multi(true)).
-											WithRow(dashboard.NewRowBuilder("Now")).
-											WithPanel(number("Critical", "It hurts now, or somebody is about to remove what is healthy.",
+	b := dashboard.NewDashboardBuilder("nametag audit") //nolint:staticcheck // for that reason
+	b.Uid("nametag-audit").
+		Description("Whether every machine has one name: in the cloud, in etcd, in Kubernetes and in Cluster API.").
+		Tags([]string{"nametag", "etcd", "hetzner"}).Readonly().Refresh("1m").Time("now-24h", "now").Tooltip(dashboard.DashboardCursorSyncCrosshair).
+		Link(dashboard.NewDashboardLinkBuilder("The findings").Type(dashboard.DashboardLinkTypeLink).TargetBlank(true).
+			Url("https://github.com/nametag-boot/nametag/blob/main/docs/audit.md#the-findings")).
+		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("Data source").Type("prometheus")).
+		WithVariable(dashboard.NewQueryVariableBuilder("job").Label("Job").Datasource(source).
+			Query(dashboard.StringOrMap{String: cog.ToPtr("label_values(nametag_audit_leader, job)")}).
+			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).IncludeAll(true).AllValue(".*").Multi(true)).
+		WithRow(dashboard.NewRowBuilder("Now")).
+		WithPanel(number("Critical", "It hurts now, or somebody is about to remove what is healthy.",
 			`sum(`+now(`nametag_audit_finding`, `severity="critical"`)+`) or vector(0)`, "green", 1, "red")).
 		WithPanel(number("Warnings", "It will hurt at the next reboot, upgrade or replacement.",
 			`sum(`+now(`nametag_audit_finding`, `severity="warning"`)+`) or vector(0)`, "green", 1, "orange")).
