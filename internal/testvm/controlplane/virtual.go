@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,6 +81,8 @@ func (s *Server) BootMachine(ctx context.Context, nametag, debian string) error 
 	}
 	go func() {
 		defer close(p.ended)
+		// The machine dies with the thread that started it. Another goroutine could end that thread: those of package netns do.
+		runtime.LockOSThread()
 		v, err := qemu.Run(ctx, scenario, dir)
 		if err == nil {
 			err = errors.New(v.Log())

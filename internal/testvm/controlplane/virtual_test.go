@@ -46,7 +46,6 @@ func (s *scene) machine(of system, policy string) *controlplane.Server {
 func TestAMachineWithoutNametagRegistersUnderWhateverItCallsItself(t *testing.T) {
 	for _, system := range theSystems(t) {
 		t.Run(system.name, func(t *testing.T) {
-			t.Parallel()
 			s := aCluster(t)
 			server := s.machine(system, "")
 			s.becomes("the services have started", func() (bool, error) { return server.Named() != "", nil })
@@ -70,7 +69,6 @@ func TestAMachineWithoutNametagRegistersUnderWhateverItCallsItself(t *testing.T)
 func TestAMachineWithNametagHasItsServersNameFromTheFirstMoment(t *testing.T) {
 	for _, system := range theSystems(t) {
 		t.Run(system.name, func(t *testing.T) {
-			t.Parallel()
 			s := aCluster(t)
 			server := s.machine(system, "60m")
 			s.becomes("it asks and waits", func() (bool, error) { return server.Asked() > 4, s.nothingRuns(server) })
