@@ -6,8 +6,8 @@ import "net/netip"
 // Ethernet NIC by LinkLocal and DHCP, with routes to nowhere.
 type Config struct {
 	// NICs selects interfaces by name, glob or MAC address. A glob selects
-	// among physical Ethernet NICs; a NIC named exactly is taken whatever its
-	// kind. Empty: every physical Ethernet NIC.
+	// among physical Ethernet NICs; an Ethernet interface named exactly is taken
+	// whatever its kind, a bridge or a VLAN too. Empty: every physical Ethernet NIC.
 	NICs []string
 
 	// Methods to race on each NIC. Empty: LinkLocal and DHCP. (IPv6 is for who
