@@ -1,6 +1,7 @@
 //go:build linux
 
-// Command suite runs the tiers of tests one after the other, whatever comes of them, and says at the end what came of all.
+// Command suite runs the tiers of tests, whatever comes of them, and says at the end what came of all. They run one after
+// the other, but for those that leave the machine room for a second one.
 //
 //	go run ./internal/testvm/suite            # every tier of make test
 //	go run ./internal/testvm/suite unit vm    # these
@@ -23,6 +24,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,23 +69,22 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 
 	began := time.Now()
 	var all tally
-	var ended []string
+	var told []string
+	out = &lines{w: out}
 	for range *times {
-		for i, t := range chosen {
-			fmt.Fprintf(out, "== %s begins (%d of %d): %s\n", t.name, i+1, len(chosen), t.about)
-			start := time.Now()
-			r := t.run(ctx, *busy, out)
-			line := fmt.Sprintf("== %s %s after %s", t.name, r.verdict(), time.Since(start).Round(time.Second))
-			fmt.Fprintln(out, line)
-			ended = append(ended, line)
-			all.add(r)
-			if ctx.Err() != nil {
+		for at := 0; at < len(chosen); {
+			n := together(chosen[at:])
+			for _, r := range runTogether(ctx, chosen, at, n, *busy, out) {
+				told = append(told, r.line)
+				all.add(r.tally)
+			}
+			if at += n; ctx.Err() != nil {
 				fmt.Fprintln(out, "suite: interrupted")
 				return 1
 			}
 		}
 	}
-	fmt.Fprintf(out, "\n%s\n", strings.Join(ended, "\n"))
+	fmt.Fprintf(out, "\n%s\n", strings.Join(told, "\n"))
 	for _, s := range all.skips {
 		fmt.Fprintln(out, "skipped:", s)
 	}
@@ -96,6 +97,50 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// lines is a writer for several tiers at once: each hands it whole lines.
+type lines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// together is how many of the tiers run beside one another, the first of them counted.
+func together(all []tier) int {
+	n := 1
+	for n < len(all) && all[n].beside {
+		n++
+	}
+	return n
+}
+
+// ended is what a tier came to.
+type ended struct {
+	tally
+	line string
+}
+
+// runTogether runs n tiers, from that one on, beside one another.
+func runTogether(ctx context.Context, chosen []tier, at, n int, busy bool, out io.Writer) []ended {
+	results := make([]ended, n)
+	var all sync.WaitGroup
+	for i, t := range chosen[at : at+n] {
+		fmt.Fprintf(out, "== %s begins (%d of %d): %s\n", t.name, at+i+1, len(chosen), t.about)
+		all.Go(func() {
+			start := time.Now()
+			r := t.run(ctx, busy, out)
+			results[i] = ended{r, fmt.Sprintf("== %s %s after %s", t.name, r.verdict(), time.Since(start).Round(time.Second))}
+			fmt.Fprintln(out, results[i].line)
+		})
+	}
+	all.Wait()
+	return results
 }
 
 func choose(names []string) ([]tier, error) {
@@ -158,6 +203,8 @@ func (t *tally) verdict() string {
 // A tier is tests that are run by one command.
 type tier struct {
 	name, about string
+	// beside has it run beside the tier before it, whose tests leave the machine idle for minutes.
+	beside bool
 	// dir is the module's folder, below that of the house.
 	dir string
 	// commands run before the tests; one that fails is a failed test.

@@ -71,3 +71,12 @@ func TestATierThatDoesNotExistIsRefused(t *testing.T) {
 		t.Errorf("status %d: %s", status, &out)
 	}
 }
+
+func TestATierThatRunsBesideAnotherStartsWithIt(t *testing.T) {
+	all := []tier{{name: "a"}, {name: "b", beside: true}, {name: "c"}}
+	for at, want := range []int{2, 1, 1} {
+		if n := together(all[at:]); n != want {
+			t.Errorf("from %s on %d run together, want %d", all[at].name, n, want)
+		}
+	}
+}

@@ -24,6 +24,7 @@ var tiers = []tier{
 	},
 	{
 		name: "cluster", about: "the auditor of names, with real etcd clusters",
+		beside:   true,
 		before:   [][]string{{"go", "vet", "./..."}},
 		dir:      "cluster",
 		packages: []string{"./..."}, flags: []string{"-timeout", "10m"},
