@@ -93,4 +93,18 @@ var mutants = []mutant{
 		new:  `case stage == Answered && r.Known() && answer == "":`,
 		test: []string{"./internal/node/memory"},
 	},
+	{
+		name: "an answer overtakes what the node remembers",
+		file: "internal/node/memory/search.go",
+		old:  "		r.look()",
+		new:  "		_ = r.look",
+		test: []string{"./internal/node/memory"},
+	},
+	{
+		name: "a copied disk's name stays",
+		file: "internal/node/apply/apply.go",
+		old:  `if !recall.Known() || recall.For(c.Instance).Known() {`,
+		new:  `if !recall.Known() || c.Instance != "" {`,
+		test: []string{"./internal/node/apply"},
+	},
 }
