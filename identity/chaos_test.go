@@ -283,7 +283,7 @@ func (w *world) obeyed(t *testing.T, id *identity.Identity) {
 	}
 	var keep []string
 	if id != nil && w.policy.Keep == procfs.KeepNetwork {
-		keep = []string{id.Path.Interface + "/" + id.Path.Method}
+		keep = []string{id.Path.String()}
 	}
 	if !slices.Equal(w.net.Kept, keep) {
 		t.Errorf("%q were kept, want %q", w.net.Kept, keep)

@@ -44,6 +44,13 @@ type PathInfo struct {
 	Address   netip.Addr `json:"address,omitzero"`    // this machine's address on it
 }
 
+// String is the interface and the method, as a path is called in events and errors:
+// "eth0/dhcp". It is one of the two where the other is not known, as over the host's
+// own network ("host"), and empty for the zero PathInfo.
+func (p PathInfo) String() string {
+	return strings.Trim(p.Interface+"/"+p.Method, "/")
+}
+
 // A PrivateNetwork is one that the machine is attached to, by the cloud's own
 // account. Fields that the cloud does not tell are zero.
 type PrivateNetwork struct {

@@ -110,7 +110,7 @@ func TestLab(t *testing.T) {
 			if id.Hostname != server.Hostname || id.InstanceID != "42" || took < c.atLeast {
 				t.Errorf("got %+v after %v", id, took)
 			}
-			if got := id.Path.Interface + "/" + id.Path.Method; c.path != "" && got != c.path {
+			if got := id.Path.String(); c.path != "" && got != c.path {
 				t.Errorf("the path is %s, want %s", got, c.path)
 			}
 			if n := len(lab.Cloud.Requests()); c.requests != 0 && n > c.requests {

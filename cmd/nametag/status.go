@@ -144,10 +144,6 @@ func thisBoot() string {
 // print says it to a person.
 func (s situation) print(w io.Writer) error {
 	r := s.Record
-	path := r.Path.Method
-	if r.Path.Interface != "" {
-		path = r.Path.Interface + "/" + path
-	}
 	rows := [][2]string{{"", r.Hostname}}
 	row := func(name, format string, args ...any) {
 		rows = append(rows, [2]string{name, fmt.Sprintf(format, args...)})
@@ -161,7 +157,7 @@ func (s situation) print(w io.Writer) error {
 	}
 	switch {
 	case r.Source != memory.Source:
-		row("found", "by %s, in %.0f ms", path, r.ElapsedMS)
+		row("found", "by %s, in %.0f ms", r.Path, r.ElapsedMS)
 	case r.KnownSince.IsZero():
 		row("found", "remembered from an earlier boot; the metadata service gave none")
 	default:

@@ -219,10 +219,7 @@ func (c Config) put(found record.Record, known bool) error {
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("no record: %v", err)})
 	}
 	how := c.keep(name, found, known)
-	path := found.Path.Method
-	if found.Path.Interface != "" {
-		path = found.Path.Interface + "/" + path
-	}
+	path := found.Path.String()
 	c.Reporter.Say(Line{
 		Level: kmsg.Notice, Event: "applied", Hostname: name, InstanceID: found.InstanceID, Path: path,
 		Text: fmt.Sprintf("%s (instance %s, by %s) is this node's name, %s", name, found.InstanceID, path, how),

@@ -346,7 +346,7 @@ func (b *boot) handOver(r result) ending {
 	}
 	total, handing := time.Since(b.began), time.Since(began)
 	b.console.Noticef("%s (instance %s, by %s) goes %s after %s: %s",
-		id.Hostname, id.InstanceID, strings.TrimPrefix(id.Path.Interface+"/"+id.Path.Method, "/"), how, ms(total),
+		id.Hostname, id.InstanceID, id.Path, how, ms(total),
 		summary(total, append(r.Steps, step{"handover", handing})))
 	return ending{then: endExec, named: true}
 }

@@ -462,7 +462,7 @@ func (w *world) checkKept(t *testing.T, lab *testvm.Lab, id *identity.Identity, 
 	if len(kept) == 0 && told {
 		return
 	}
-	if len(kept) != 1 || kept[0] != id.Path.Interface+"/"+id.Path.Method {
+	if len(kept) != 1 || kept[0] != id.Path.String() {
 		t.Errorf("%q were kept, want that of %+v", kept, id.Path)
 		return
 	}

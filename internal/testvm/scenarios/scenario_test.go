@@ -111,8 +111,8 @@ func (s scenario) play(t *testing.T) {
 			t.Errorf("no name: %v", err)
 		case got.Hostname != name || got.InstanceID != id:
 			t.Errorf("a wrong name: %+v", got)
-		case s.via != "" && got.Path.Interface+"/"+got.Path.Method != s.via:
-			t.Errorf("by %s/%s, want %s", got.Path.Interface, got.Path.Method, s.via)
+		case s.via != "" && got.Path.String() != s.via:
+			t.Errorf("by %v, want %s", got.Path, s.via)
 		}
 		return
 	}
