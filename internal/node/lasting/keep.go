@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
 // How a name lasts.
@@ -117,34 +119,14 @@ func (r Root) covered() bool {
 	return unix.Lstat(r.path(File), &file) == nil && unix.Lstat(r.path("etc"), &dir) == nil && file.Dev != dir.Dev
 }
 
-// put replaces a file whole. It is synced: the power may go at the next moment, and an
-// empty /etc/hostname would be worse than an old one.
-func put(name, line string) (err error) {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for everybody to read
+// put writes a file of one line, on the disk: the power may go at the next moment, and an empty /etc/hostname would be
+// worse than an old one.
+func put(name, line string) error {
+	err := replace.Durably(name, []byte(line+"\n"), func(f *os.File) { label(f, name) })
+	if err != nil {
 		return fmt.Errorf("lasting: %w", err)
 	}
-	temp := filepath.Join(dir, "."+filepath.Base(name)+".nametag")
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp)
-			err = fmt.Errorf("lasting: %w", err)
-		}
-	}()
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) { // a killed writer's
-		return err
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // for everybody to read
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(line + "\n")
-	label(f, name)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()) // whatever the umask was
-	if err != nil {
-		return err
-	}
-	return os.Rename(temp, name)
+	return nil
 }
 
 // selinux is the label of a file, and byPolicy what the reference policy has for /etc/hostname.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
 // quieten tells the two daemons that name a machine by its lease not to, for this
@@ -15,12 +17,16 @@ import (
 func (r Root) quieten(run string) error {
 	const byNetworkManager = "# nametag has named this machine.\n[main]\nhostname-mode=none\n"
 	const byNetworkd = "# nametag has named this machine.\n[DHCPv4]\nUseHostname=no\n\n[DHCPv6]\nUseHostname=no\n"
-	errs := []error{putFile(filepath.Join(run, "NetworkManager/conf.d/90-nametag.conf"), byNetworkManager)}
+	put := func(name, text string) error { return replace.File(filepath.Join(run, name), []byte(text)) }
+	err := put("NetworkManager/conf.d/90-nametag.conf", byNetworkManager)
 	// networkd has no such setting but in each network's file.
 	for _, name := range r.networks(run) {
-		errs = append(errs, putFile(filepath.Join(run, "systemd/network", name+".d/90-nametag.conf"), byNetworkd))
+		err = errors.Join(err, put(filepath.Join("systemd/network", name+".d", "90-nametag.conf"), byNetworkd))
 	}
-	return errors.Join(errs...)
+	if err != nil {
+		return fmt.Errorf("lasting: %w", err)
+	}
+	return nil
 }
 
 // networks are the names of networkd's .network files (systemd.network(5)).
@@ -35,14 +41,4 @@ func (r Root) networks(run string) []string {
 		}
 	}
 	return names
-}
-
-func putFile(name, text string) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // for everybody to read
-		return fmt.Errorf("lasting: %w", err)
-	}
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil { //nolint:gosec // the same
-		return fmt.Errorf("lasting: %w", err)
-	}
-	return nil
 }

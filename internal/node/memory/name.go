@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
 // Path is where a system that is not Talos keeps its name, below its root. In an initramfs that has mounted the root it
@@ -89,7 +88,7 @@ func (n Name) valid() error {
 
 // Write writes the name into the file at path, so that a power cut leaves the old file or the new one and nothing in
 // between. Folders are made. A file that holds this hostname and instance already is left as it is, with its Since.
-func (n Name) Write(path string) (err error) {
+func (n Name) Write(path string) error {
 	if err := n.valid(); err != nil {
 		return fmt.Errorf("memory: %s: %w", path, err)
 	}
@@ -100,43 +99,10 @@ func (n Name) Write(path string) (err error) {
 	if err != nil {
 		return fmt.Errorf("memory: %w", err)
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := replace.Durably(path, append(text, '\n')); err != nil {
 		return fmt.Errorf("memory: %w", err)
 	}
-	// One fixed name beside the place: there is one writer, and what one that was killed left behind is written over.
-	temp := filepath.Join(dir, "."+filepath.Base(path)+".new")
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp)
-			err = fmt.Errorf("memory: %w", err)
-		}
-	}()
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	err = errors.Join(err, f.Sync())
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes the names in a directory last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 // largest is how much of a file is read.

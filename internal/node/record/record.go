@@ -56,11 +56,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
 const (
@@ -95,8 +95,7 @@ func From(id *identity.Identity) Record {
 
 // Write puts the record at name, [Path] as a rule, making the folder where it is
 // missing. A reader sees the old file, if there was one, or the new one whole.
-// Nothing is synced: /run is memory.
-func (r Record) Write(name string) (err error) {
+func (r Record) Write(name string) error {
 	if r.BootID == "" {
 		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // no /proc, no id
 		r.BootID = strings.TrimSpace(string(id))
@@ -105,49 +104,10 @@ func (r Record) Write(name string) (err error) {
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	dir := filepath.Dir(name)
-	if err := makeDir(dir); err != nil {
+	if err := replace.File(name, append(text, '\n')); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	// One fixed name beside the place: there is one writer, and what a writer that
-	// was killed left behind is overwritten rather than collected.
-	temp := filepath.Join(dir, "."+filepath.Base(name)+".new")
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp)
-			err = fmt.Errorf("record: %w", err)
-		}
-	}()
-	if err := os.Remove(temp); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = f.Chmod(0o644) // whatever the umask was
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(temp, name)
-}
-
-// makeDir makes dir with mode 0755 whatever the umask, and leaves one that is
-// there as it is.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.Chmod(dir, 0o755)
+	return nil
 }
 
 // Read reads a record. One of a schema that this package does not know is an error.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nametag-boot/nametag/internal/node/replace"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -33,8 +34,8 @@ func Generate(dir string, line procfs.CommandLine, initrd bool) error {
 		target, units = targetInitrd, []string{Unit, EarlyUnit}
 	}
 	for _, unit := range units {
-		if err := put(filepath.Join(dir, unit+".d", "50-policy.conf"), policyDropIn(line.Policy)); err != nil {
-			return err
+		if err := replace.File(filepath.Join(dir, unit+".d", "50-policy.conf"), []byte(policyDropIn(line.Policy))); err != nil {
+			return fmt.Errorf("systemd: %w", err)
 		}
 		link := filepath.Join(dir, target+".wants", unit)
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil { //nolint:gosec // for systemd, and everybody, to read
@@ -54,14 +55,4 @@ func policyDropIn(p procfs.Policy) string {
 		procfs.Reboot: "reboot", procfs.PowerOff: "poweroff", procfs.Halt: "none", procfs.Continue: "none",
 	}[p.Then]
 	return fmt.Sprintf("# Made from the kernel argument, %s.\n[Unit]\nFailureAction=%s\n", p, action)
-}
-
-func put(name, text string) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // for systemd, and everybody, to read
-		return fmt.Errorf("systemd: %w", err)
-	}
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil { //nolint:gosec // the same
-		return fmt.Errorf("systemd: %w", err)
-	}
-	return nil
 }
