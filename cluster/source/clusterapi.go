@@ -109,11 +109,7 @@ func listObjects(client dynamic.ResourceInterface) lister[*unstructured.Unstruct
 		if err != nil {
 			return nil, nil, err
 		}
-		items := make([]*unstructured.Unstructured, len(list.Items))
-		for i := range list.Items {
-			items[i] = &list.Items[i]
-		}
-		return items, list, nil
+		return pointers(list.Items), list, nil
 	}
 }
 

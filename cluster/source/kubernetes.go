@@ -55,12 +55,17 @@ func listNodes(client typed.NodeInterface) lister[*corev1.Node] {
 		if err != nil {
 			return nil, nil, err
 		}
-		items := make([]*corev1.Node, len(list.Items))
-		for i := range list.Items {
-			items[i] = &list.Items[i]
-		}
-		return items, list, nil
+		return pointers(list.Items), list, nil
 	}
+}
+
+// pointers are those to the elements of a list.
+func pointers[T any](list []T) []*T {
+	all := make([]*T, len(list))
+	for i := range list {
+		all[i] = &list[i]
+	}
+	return all
 }
 
 // quick is the configuration without the client's own brake: a round asks a handful of questions.

@@ -21,10 +21,11 @@ const (
 	module = "github.com/nametag-boot/nametag/"
 )
 
-// A Build is one command, built for Linux. Its methods work in any folder of the module.
+// A Build is one command, built for Linux. Without a Top its methods work in any folder of the module.
 type Build struct {
 	Command string   // its folder in the module: cmd/nametag
-	Module  string   // the module's folder in the checkout: cluster; that at the top: "". Then Run is for the top of the checkout
+	Top     string   // the top of the checkout; "": the folder that this process is in
+	Module  string   // the module's folder in the checkout: cluster; that at the top: ""
 	Arch    string   // the processor, a GOARCH
 	Output  string   // the file
 	Node    bool     // as what runs on a node
@@ -81,7 +82,7 @@ func (b Build) Sources(ctx context.Context) ([]string, error) {
 func (b Build) run(ctx context.Context, args ...string) (string, error) {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", append(args, module+path.Join(b.Module, b.Command))...)
-	cmd.Dir = b.Module
+	cmd.Dir = filepath.Join(b.Top, b.Module)
 	cmd.Stderr = &said
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOWORK=off")
 	cmd.Env = append(cmd.Env, b.Env...)

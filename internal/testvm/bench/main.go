@@ -74,10 +74,17 @@ func bench(ctx context.Context, o options) error {
 	if err := netns.Enter(); err != nil {
 		return err
 	}
-	if o.starts {
-		return startsOnly(ctx, o)
-	}
-	f, err := measureAll(ctx, os.Stderr, o)
+	return withTools(ctx, o, func(t tools) error {
+		if o.starts {
+			return startsOnly(ctx, t, o.out)
+		}
+		return everything(ctx, t, o)
+	})
+}
+
+// everything measures all that is wanted, and writes it where it is to stand.
+func everything(ctx context.Context, t tools, o options) error {
+	f, err := measureAll(ctx, os.Stderr, t, o)
 	if err != nil {
 		return err
 	}
@@ -101,17 +108,22 @@ func bench(ctx context.Context, o options) error {
 	return err
 }
 
-// measureAll builds what is measured and measures it. progress gets a line for each condition.
-func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures, err error) {
+// withTools builds what is measured, for as long as it is.
+func withTools(ctx context.Context, o options, measure func(tools) error) (err error) {
 	dir, err := os.MkdirTemp("", "nametag-bench-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	t, err := prepare(ctx, dir, o.nametag)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	return measure(t)
+}
+
+// measureAll measures all that is wanted. progress gets a line for each condition.
+func measureAll(ctx context.Context, progress io.Writer, t tools, o options) (*figures, error) {
 	all, err := clients(ctx, t, o.wanted)
 	if err != nil {
 		return nil, err
@@ -121,7 +133,7 @@ func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures,
 		return nil, err
 	}
 
-	f = &figures{Machine: machine(), Quick: o.quick, Clients: make([]clientFigures, len(all))}
+	f := &figures{Machine: machine(), Quick: o.quick, Clients: make([]clientFigures, len(all))}
 	began := time.Now()
 	for i, c := range all {
 		f.Clients[i] = clientFigures{Name: c.name, Note: c.note, Missing: c.missing}
@@ -134,8 +146,7 @@ func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures,
 		}
 	}
 	fmt.Fprintf(progress, "bench: starts\n")
-	f.StartLoad = load1()
-	if f.Starts, err = starts(ctx, t); err != nil {
+	if err := f.measureStarts(ctx, t); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(progress, "bench: peak memory\n")
@@ -150,25 +161,15 @@ func measureAll(ctx context.Context, progress io.Writer, o options) (f *figures,
 }
 
 // startsOnly measures starts, and puts them beside the figures that are there.
-func startsOnly(ctx context.Context, o options) (err error) {
-	f, err := load(filepath.Join(o.out, figuresFile))
+func startsOnly(ctx context.Context, t tools, out string) error {
+	f, err := load(filepath.Join(out, figuresFile))
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "nametag-bench-")
-	if err != nil {
+	if err := f.measureStarts(ctx, t); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	t, err := prepare(ctx, dir, o.nametag)
-	if err != nil {
-		return err
-	}
-	f.StartLoad = load1()
-	if f.Starts, err = starts(ctx, t); err != nil {
-		return err
-	}
-	if err := write(o.out, f); err != nil {
+	if err := write(out, f); err != nil {
 		return err
 	}
 	b := new(strings.Builder)

@@ -97,6 +97,13 @@ func starts(ctx context.Context, t tools) ([]startFigures, error) {
 	return all, nil
 }
 
+// measureStarts puts what starts cost into the figures.
+func (f *figures) measureStarts(ctx context.Context, t tools) (err error) {
+	f.StartLoad = load1()
+	f.Starts, err = starts(ctx, t)
+	return err
+}
+
 // start is one, from exec to exit.
 func start(ctx context.Context, argv []string) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

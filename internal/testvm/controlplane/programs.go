@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/nametag-boot/nametag/internal/release/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/controlplane/machine"
 )
 
@@ -53,18 +55,14 @@ func FindPrograms(ctx context.Context, progress io.Writer) (*Programs, error) {
 		return nil, fmt.Errorf("hack/controlplane-deps printed %q, want two folders", out)
 	}
 	p := &Programs{Kube: places[0], Root: places[1], Lab: into}
-	for file, build := range map[string][]string{
-		"nametag": {"-C", repository, "-tags", "nethttpomithttp2", "./cmd/nametag"},
-		"guest":   {"-C", filepath.Join(repository, "internal/testvm/controlplane"), "./guest"},
-		"pause":   {"-C", filepath.Join(repository, "internal/testvm/controlplane"), "./pause"},
+	for _, b := range []ship.Build{
+		{Command: "cmd/nametag", Node: true},
+		{Command: "guest", Module: "internal/testvm/controlplane"},
+		{Command: "pause", Module: "internal/testvm/controlplane"},
 	} {
-		// -C comes first, what is built last.
-		args := append([]string{"build"}, build[:2]...)
-		args = append(args, "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(into, file))
-		cmd := exec.CommandContext(ctx, "go", append(args, build[2:]...)...) //nolint:gosec // our own
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOWORK=off", "GOFLAGS=")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building %s: %w\n%s", file, err, out)
+		b.Top, b.Arch, b.Output = repository, runtime.GOARCH, filepath.Join(into, filepath.Base(b.Command))
+		if err := b.Run(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return p, writePause(filepath.Join(into, "pause"), filepath.Join(into, machine.PauseFile))

@@ -94,7 +94,7 @@ func (s *Server) Boot(ctx context.Context, nametag string) (err error) {
 	if err := s.wire(ctx); err != nil {
 		return err
 	}
-	for _, file := range []string{machine.Named, machine.NoName, machine.Renamed, machine.Failed} { // an earlier boot's
+	for _, file := range machine.Said() {
 		if err := os.RemoveAll(s.stateFile(file)); err != nil {
 			return err
 		}
@@ -147,10 +147,7 @@ func (s *Server) wire(ctx context.Context) error {
 func (s *Server) ours() string { return strings.Replace(s.Address, "10.1.", "net", 1) }
 
 func ip(ctx context.Context, args ...string) error {
-	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
-	}
-	return nil
+	return command(ctx, append([]string{"ip"}, args...)...)
 }
 
 // Off switches the server off, at once. Its disk stays.
@@ -201,7 +198,7 @@ func (s *Server) state(file string) string {
 func (s *Server) Log() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "== %s: %s\n", s.Name(), s.Said())
-	for _, file := range []string{machine.Named, machine.NoName, machine.Renamed, machine.Failed} {
+	for _, file := range machine.Said() {
 		if text := s.state(file); text != "" {
 			fmt.Fprintf(&b, "%s: %s\n", file, text)
 		}

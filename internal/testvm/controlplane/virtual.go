@@ -3,6 +3,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,8 +81,6 @@ func (s *Server) BootMachine(ctx context.Context, nametag, debian string) error 
 	}
 	go func() {
 		defer close(p.ended)
-		// The machine dies with the thread that started it. Another goroutine could end that thread: those of package netns do.
-		runtime.LockOSThread()
 		v, err := qemu.Run(ctx, scenario, dir)
 		if err == nil {
 			err = errors.New(v.Log())
@@ -167,7 +165,7 @@ func (s *Server) install(ctx context.Context, disk, debian string, nametag bool)
 
 func command(ctx context.Context, args ...string) error {
 	if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil { //nolint:gosec // the lab's own
-		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,7 +19,11 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
+	"github.com/nametag-boot/nametag/internal/testvm/unnamed"
 )
+
+// onceAsked is how long the system waits for an answer.
+const onceAsked = 800 * time.Millisecond
 
 // The two boots of the demo.
 const (
@@ -77,12 +78,12 @@ func Boot(ctx context.Context, kind string, out io.Writer) error {
 // withoutNametag boots as Talos v1.9.1 does: it asks for the name once, before there is a network, invents one, and
 // starts the service. The true name comes later.
 func (b *booting) withoutNametag(ctx context.Context) error {
-	if _, err := askHostname(ctx); err != nil {
+	if _, err := unnamed.Ask(ctx, onceAsked); err != nil {
 		b.say("machined", "asks for the hostname once: %v", cause(err))
 	} else {
 		return errors.New("the metadata service answered over a link that is down")
 	}
-	invented := inventName()
+	invented := unnamed.Invent()
 	if err := unix.Sethostname([]byte(invented)); err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (b *booting) withoutNametag(ctx context.Context) error {
 
 	// Talos asks again after about 0, 1, 3, 7 s.
 	for wait := time.Second; ; wait *= 2 {
-		name, err := askHostname(ctx)
+		name, err := unnamed.Ask(ctx, onceAsked)
 		if err == nil {
 			if err := unix.Sethostname([]byte(name)); err != nil {
 				return err
@@ -182,27 +183,6 @@ func (b *booting) startService(ctx context.Context) (string, error) {
 	return name, nil
 }
 
-// askHostname asks the metadata service once, as any program would, over whatever network there is.
-func askHostname(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 800*time.Millisecond)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://169.254.169.254/hetzner/v1/metadata/hostname", http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	transport := &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true}
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return "", errors.New(response.Status)
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1024))
-	return strings.TrimSpace(string(body)), err
-}
-
 // cause is what the kernel said, without the layers around it.
 func cause(err error) string {
 	var errno syscall.Errno
@@ -213,17 +193,4 @@ func cause(err error) string {
 		return "no answer"
 	}
 	return err.Error()
-}
-
-// inventName is a name such as Talos invents when it has none.
-func inventName() string {
-	const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
-	letters := func() string {
-		b := make([]byte, 3)
-		for i := range b {
-			b[i] = alphabet[rand.IntN(len(alphabet))]
-		}
-		return string(b)
-	}
-	return "talos-" + letters() + "-" + letters()
 }

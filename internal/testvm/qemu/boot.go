@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,9 @@ type note struct {
 }
 
 func boot(ctx context.Context, deps Deps, s Scenario, dir string) (*Verdict, error) {
+	// The machine dies with the thread that started it. Another goroutine could end that thread: those of package netns do.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	s = s.withDefaults()
 	m := &machine{scenario: s, notes: make(chan note, 64)}
 	defer m.close()

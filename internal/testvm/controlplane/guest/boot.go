@@ -15,7 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/testvm/controlplane/machine"
+	"github.com/nametag-boot/nametag/internal/testvm/unnamed"
 )
+
+// onceAsked is how long the metadata service is waited for.
+const onceAsked = 2 * time.Second
 
 // boot is the machine's life: a name, then a network, then services. It does not return but with an error before all that.
 func boot(c machine.Config) error {
@@ -59,7 +63,7 @@ func (m *node) run(ctx context.Context) error {
 		return err
 	}
 	if late { // by luck it is there before the services are
-		if name, err := ask(ctx); err == nil {
+		if name, err := unnamed.Ask(ctx, onceAsked); err == nil {
 			late = false
 			if err := unix.Sethostname([]byte(name)); err != nil {
 				return err
@@ -94,9 +98,9 @@ func (m *node) name(ctx context.Context) (late bool, err error) {
 			return false, errors.Join(err, unix.Sethostname([]byte(name)))
 		}
 	}
-	name, err := ask(ctx)
+	name, err := unnamed.Ask(ctx, onceAsked)
 	if err != nil { // the first attempt comes before the network does
-		name = invent()
+		name = unnamed.Invent()
 	}
 	return err != nil, unix.Sethostname([]byte(name))
 }
@@ -135,7 +139,7 @@ func (m *node) byNametag(ctx context.Context) error {
 // under it, with certificates of its own for it; etcd goes on as it is.
 func (m *node) nameLater(ctx context.Context) {
 	for {
-		name, err := ask(ctx)
+		name, err := unnamed.Ask(ctx, onceAsked)
 		if err == nil {
 			err = unix.Sethostname([]byte(name))
 		}

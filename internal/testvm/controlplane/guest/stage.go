@@ -107,7 +107,7 @@ func inSystem() error {
 	if err != nil {
 		return err
 	}
-	for _, of := range []string{machine.Named, machine.NoName, machine.Renamed, machine.Failed} { // an earlier boot's
+	for _, of := range machine.Said() {
 		_ = os.Remove(filepath.Join(machine.State, of))
 	}
 	go show()

@@ -48,6 +48,9 @@ const (
 	Failed  = "failed"  // what the server cannot go on without
 )
 
+// Said are all the files of State, of which an earlier boot may have left some.
+func Said() []string { return []string{Named, NoName, Renamed, Failed} }
+
 // PauseImage is where a server finds what containerd is to have: no registry is asked.
 const (
 	PauseImage = "lab.nametag.test/pause:1"

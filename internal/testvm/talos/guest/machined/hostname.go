@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos/guest/standin"
+	"github.com/nametag-boot/nametag/internal/testvm/unnamed"
 )
 
 // layer is where a hostname comes from. The highest that has one wins.
@@ -117,7 +117,7 @@ func (h *hostnames) configure(document string) {
 			return
 		}
 	}
-	h.set(layerDefault, defaultName())
+	h.set(layerDefault, unnamed.Invent())
 }
 
 // wait blocks until there is any name, and returns it.
@@ -129,16 +129,4 @@ func (h *hostnames) wait() string {
 	}
 	host, _, _ := strings.Cut(h.now, ".")
 	return host
-}
-
-// defaultName is of the form talos-xxx-xxx.
-func defaultName() string {
-	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-	b := []byte("talos-xxx-xxx")
-	for i, c := range b {
-		if c == 'x' {
-			b[i] = letters[rand.IntN(len(letters))]
-		}
-	}
-	return string(b)
 }
