@@ -36,8 +36,8 @@ type TimeoutError struct {
 
 // PathError is the last thing that went wrong on one path.
 type PathError struct {
-	Path  string // "eth0/dhcp"; empty where Err says it itself
-	Tries int    // attempts that were begun
+	Path  PathInfo // zero where Err says it itself
+	Tries int      // attempts that were begun
 	Err   error
 }
 
@@ -54,8 +54,8 @@ func (e *TimeoutError) Error() string {
 	for _, p := range e.Paths {
 		b.WriteString(sep)
 		sep = "; "
-		if p.Path != "" {
-			b.WriteString(p.Path + ": ")
+		if path := p.Path.String(); path != "" {
+			b.WriteString(path + ": ")
 		}
 		fmt.Fprint(&b, p.Err)
 		if p.Tries > 1 {
@@ -126,25 +126,29 @@ func (e *NameError) Error() string {
 	return fmt.Sprintf("%q is no host name: %s", shorten(e.Name, 80), e.Rule)
 }
 
-// silentError is an attempt that was given up without an answer. It does not
+// SilenceError is an attempt that was given up without an answer. It does not
 // unwrap: the time-out of an attempt must not pass for that of the context.
-type silentError struct {
-	after time.Duration
-	stage string // where it was when it was given up; may be empty
+type SilenceError struct {
+	After time.Duration // how long it lasted
+	Stage string        // how far the attempt had come, as the source says it; may be empty
 }
 
-func (e *silentError) Error() string {
-	if e.stage == "" {
-		return fmt.Sprintf("no answer in %s", roughly(e.after))
+// Error says how long it lasted.
+func (e *SilenceError) Error() string {
+	if e.Stage == "" {
+		return fmt.Sprintf("no answer in %s", roughly(e.After))
 	}
-	return fmt.Sprintf("no answer in %s (%s)", roughly(e.after), e.stage)
+	return fmt.Sprintf("no answer in %s (%s)", roughly(e.After), e.Stage)
 }
+
+// Timeout is true, as for a [net.Error] of a time-out.
+func (e *SilenceError) Timeout() bool { return true }
 
 // silence makes one of what an attempt returned when it was given up for cause.
 // What a source wraps around the cause says how far it had come.
-func silence(after time.Duration, err, cause error) *silentError {
+func silence(after time.Duration, err, cause error) *SilenceError {
 	stage := strings.TrimSuffix(err.Error(), cause.Error())
-	return &silentError{after: after, stage: shorten(strings.TrimSuffix(stage, ": "), 200)}
+	return &SilenceError{After: after, Stage: shorten(strings.TrimSuffix(stage, ": "), 200)}
 }
 
 // roughly rounds to what a reader wants to know.

@@ -14,15 +14,23 @@ import (
 	"github.com/nametag-boot/nametag/internal/safely"
 )
 
-// An Event is something that changed while Resolve was at work. Failures that
-// repeat themselves are one event.
+// An Event is something that changed while Resolve was at work. Programs go by the
+// fields other than Detail; those that do not apply are zero.
 type Event struct {
-	At     time.Duration // since Resolve began, by the monotonic clock
-	Kind   EventKind
-	Path   string // "eth0/dhcp", "eth0", "host", or empty for what concerns no path
-	Try    int    // number of the path's attempt, with EventTrying and EventFailed
-	Detail string // in words, for people: programs go by the other fields
-	Err    error  // what went wrong, or nil
+	At   time.Duration // since Resolve began, by the monotonic clock
+	Kind EventKind
+	Path PathInfo // the card alone for what concerns no method, zero for what concerns no card
+
+	// Try is the number of the path's attempt that begins or has failed, and Next is
+	// when the path's next one is due, counted as At is. (A change of the network may
+	// bring that forward.) They come with EventTrying, EventFailed and EventAttempt.
+	Try  int
+	Next time.Duration
+
+	Presence Presence // what the firmware says, with EventPlatform
+	Hostname string   // the name, with EventNamed
+	Detail   string   // in words, for people
+	Err      error    // what went wrong, or nil
 
 	// Link is the event of the network below, with Kind [EventLink] only. It is not
 	// part of the JSON form.
@@ -38,9 +46,11 @@ const (
 	EventLink                            // the network below: a card, an address, an offer, an undo
 	EventTrying                          // a path is there, and its first attempt begins
 	EventFailed                          // an attempt failed otherwise than the one before it
+	EventAttempt                         // another attempt begins; with Err: it failed as the one before it. No timeline has it
 	EventUnproven                        // the id of the answer that counts is not proven to be this machine's
 	EventNamed                           // the name is proven; sent at once, while the link still stands
 	EventCompleted                       // the rest of the identity is in, or why not all of it
+	EventNotKept                         // the link of the path that won could not be kept
 	EventUndoFailed                      // the network could not be put back fully
 	EventLeftBehind                      // a source's attempt heeds neither context nor connection
 	EventObserver                        // a callback of the caller's panicked, and is not called again
@@ -48,8 +58,8 @@ const (
 )
 
 var kindNames = [...]string{
-	EventPlatform: "platform", EventLink: "link", EventTrying: "trying", EventFailed: "failed", EventUnproven: "unproven", EventNamed: "named",
-	EventCompleted: "completed", EventUndoFailed: "undo-failed", EventLeftBehind: "left-behind", EventObserver: "observer", EventFolded: "folded",
+	EventPlatform: "platform", EventLink: "link", EventTrying: "trying", EventFailed: "failed", EventAttempt: "attempt", EventUnproven: "unproven", EventNamed: "named",
+	EventCompleted: "completed", EventNotKept: "not-kept", EventUndoFailed: "undo-failed", EventLeftBehind: "left-behind", EventObserver: "observer", EventFolded: "folded",
 }
 
 // String returns the kind in one word, as in JSON.
@@ -64,7 +74,7 @@ func (k EventKind) String() string {
 // counts, a Debug what goes well in between, a Warn what may need a remedy.
 func (e Event) Level() slog.Level {
 	switch e.Kind {
-	case EventFailed, EventUnproven, EventUndoFailed, EventObserver:
+	case EventFailed, EventUnproven, EventNotKept, EventUndoFailed, EventObserver:
 		return slog.LevelWarn
 	case EventNamed:
 		return slog.LevelInfo
@@ -90,7 +100,15 @@ func (e Event) Sentence() string {
 	if e.Link != nil { // the network's own words name its path already
 		return e.Link.String()
 	}
-	words := []string{e.Path, e.Kind.String(), e.Detail}
+	words := []string{e.Path.String(), e.Kind.String(), e.Detail}
+	switch {
+	case e.Kind == EventAttempt:
+		words[1] = fmt.Sprintf("attempt %d", e.Try)
+	case e.Kind == EventFailed && e.Try > 1:
+		words[1] = fmt.Sprintf("failed: try %d", e.Try)
+	case e.Kind == EventNamed && e.Detail == "":
+		words[2] = e.Hostname
+	}
 	if e.Err != nil {
 		words = append(words, e.Err.Error())
 	}
@@ -99,34 +117,52 @@ func (e Event) Sentence() string {
 
 // eventJSON is an event's stable form.
 type eventJSON struct {
-	AtMS   float64 `json:"at_ms"`
-	Kind   string  `json:"kind"`
-	Path   string  `json:"path,omitempty"`
-	Try    int     `json:"try,omitempty"`
-	Detail string  `json:"detail,omitempty"`
-	Err    string  `json:"error,omitempty"`
+	AtMS     float64 `json:"at_ms"`
+	Kind     string  `json:"kind"`
+	Path     string  `json:"path,omitempty"`
+	Try      int     `json:"try,omitempty"`
+	NextMS   float64 `json:"next_ms,omitempty"`
+	Presence string  `json:"presence,omitempty"`
+	Hostname string  `json:"hostname,omitempty"`
+	Detail   string  `json:"detail,omitempty"`
+	Err      string  `json:"error,omitempty"`
 }
 
-// MarshalJSON gives the time in milliseconds, the kind as a word and the error
-// as its text.
+// MarshalJSON gives times in milliseconds, the kind as a word, the path by its name
+// and the error as its text.
 func (e Event) MarshalJSON() ([]byte, error) {
-	out := eventJSON{AtMS: float64(e.At) / float64(time.Millisecond), Kind: e.Kind.String(), Path: e.Path, Try: e.Try, Detail: e.Detail}
+	out := eventJSON{
+		AtMS: milliseconds(e.At), Kind: e.Kind.String(), Path: e.Path.String(),
+		Try: e.Try, NextMS: milliseconds(e.Next), Hostname: e.Hostname, Detail: e.Detail,
+	}
+	if e.Kind == EventPlatform {
+		out.Presence = e.Presence.String()
+	}
 	if e.Err != nil {
 		out.Err = e.Err.Error()
 	}
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote; of the error, the text is left.
+// UnmarshalJSON reads what MarshalJSON wrote. Of the path, interface and method are
+// left, and of the error the text.
 func (e *Event) UnmarshalJSON(b []byte) error {
 	var in eventJSON
 	if err := json.Unmarshal(b, &in); err != nil {
 		return err
 	}
-	*e = Event{At: time.Duration(in.AtMS * float64(time.Millisecond)), Path: in.Path, Try: in.Try, Detail: in.Detail}
+	*e = Event{
+		At: duration(in.AtMS), Path: pathNamed(in.Path), Try: in.Try, Next: duration(in.NextMS),
+		Hostname: in.Hostname, Detail: in.Detail,
+	}
 	for k, name := range kindNames {
 		if name != "" && name == in.Kind {
 			e.Kind = EventKind(k)
+		}
+	}
+	for _, p := range []Presence{PresenceYes, PresenceNo} {
+		if in.Presence == p.String() {
+			e.Presence = p
 		}
 	}
 	if in.Err != "" {
@@ -134,6 +170,10 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	}
 	return nil
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func duration(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 // keepFirst and keepLast bound a timeline: a flood loses its middle.
 const (
@@ -166,6 +206,7 @@ func (t *timeline) addAt(at time.Time, e Event) {
 	}
 	e.At = max(0, at.Sub(t.start))
 	switch {
+	case e.Kind == EventAttempt: // for progress, and too many to keep
 	case len(t.first) < keepFirst:
 		t.first = append(t.first, e)
 	case len(t.last) < keepLast:
@@ -209,12 +250,9 @@ func (t *timeline) panics() []error {
 
 // link records an event of the network below.
 func (t *timeline) link(e earlynet.Event) {
-	path := e.Interface
-	switch {
-	case e.Method != 0 && path == "": // over the host's network
-		path = e.Method.String()
-	case e.Method != 0:
-		path += "/" + e.Method.String()
+	path := PathInfo{Interface: e.Interface}
+	if e.Method != 0 {
+		path.Method = e.Method.String()
 	}
 	at := e.Time
 	if at.IsZero() {

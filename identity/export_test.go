@@ -18,6 +18,7 @@ type FakeNet struct {
 	OnClose func() // called first by Close
 	Reports []error
 	Broken  error // what Close returns
+	Unkept  error // what Keep returns
 
 	mu      sync.Mutex
 	Kept    []string
@@ -71,7 +72,7 @@ func (n *FakeNet) Keep(p *earlynet.Path) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.Kept = append(n.Kept, p.String())
-	return nil
+	return n.Unkept
 }
 
 func (n *FakeNet) Close() error {

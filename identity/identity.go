@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
 )
 
 // An Identity is who this machine is. Hostname and InstanceID belong together,
@@ -37,7 +39,7 @@ func (id *Identity) ShortName() string {
 	return short
 }
 
-// PathInfo says which way the answer came.
+// PathInfo is a path that the service is asked over, or the one by which its answer came.
 type PathInfo struct {
 	Interface string     `json:"interface,omitempty"` // empty over the host's own network
 	Method    string     `json:"method"`              // "linklocal", "dhcp", "ipv6" or "host"
@@ -49,6 +51,24 @@ type PathInfo struct {
 // own network ("host"), and empty for the zero PathInfo.
 func (p PathInfo) String() string {
 	return strings.Trim(p.Interface+"/"+p.Method, "/")
+}
+
+// pathInfo says which path p is.
+func pathInfo(p *earlynet.Path) PathInfo {
+	return PathInfo{Interface: p.Interface, Method: p.Method.String(), Address: p.Source}
+}
+
+// pathNamed reads what String gave. No interface has a slash in its name.
+func pathNamed(name string) PathInfo {
+	ifname, method, both := strings.Cut(name, "/")
+	_, err := earlynet.ParseMethod(name)
+	switch {
+	case both:
+		return PathInfo{Interface: ifname, Method: method}
+	case err == nil, name == earlynet.HostNetwork.String():
+		return PathInfo{Method: name}
+	}
+	return PathInfo{Interface: name}
 }
 
 // A PrivateNetwork is one that the machine is attached to, by the cloud's own

@@ -12,7 +12,7 @@ var errGone = errors.New("the link or its address went away")
 // A lane is what is known under the name of a path, over all paths that had it
 // one after the other.
 type lane struct {
-	name string
+	path PathInfo // the first of them
 
 	mu    sync.Mutex
 	quota quota
@@ -21,6 +21,9 @@ type lane struct {
 	err   error     // the last one
 	said  string    // its cause, when the observer was last told
 }
+
+// name is what it is known under.
+func (l *lane) name() string { return l.path.String() }
 
 // allowance takes from the lane's quota.
 func (l *lane) allowance(now time.Time) time.Duration {
@@ -40,21 +43,20 @@ func (l *lane) begin(now time.Time) int {
 	return l.tries
 }
 
-// fail records an error and reports whether it is news, and after how many tries.
-// It is news when its cause is another than the last one's: which of two
+// fail records an error and reports whether it is news. It is news when its cause is another than the last one's: which of two
 // requests met it first, and for how long there was silence, is none.
-func (l *lane) fail(err error) (news bool, tries int) {
+func (l *lane) fail(err error) (news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
 	cause := "silence"
-	if _, silent := errors.AsType[*silentError](err); !silent {
+	if _, silent := errors.AsType[*SilenceError](err); !silent {
 		l.since = time.Time{}
 		cause = innermost(err).Error()
 	}
 	news = cause != l.said
 	l.said = cause
-	return news, l.tries
+	return news
 }
 
 func innermost(err error) error {
@@ -81,12 +83,12 @@ func (l *lane) gone() {
 func (l *lane) lastError(now time.Time) (PathError, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := PathError{Path: l.name, Tries: l.tries, Err: l.err}
-	silent, ok := errors.AsType[*silentError](e.Err)
+	e := PathError{Path: l.path, Tries: l.tries, Err: l.err}
+	silent, ok := errors.AsType[*SilenceError](e.Err)
 	if silence := now.Sub(l.since); !l.since.IsZero() && (ok || e.Err == nil) {
-		e.Err = &silentError{after: silence}
+		e.Err = &SilenceError{After: silence}
 		if ok {
-			e.Err = &silentError{after: silence, stage: silent.stage}
+			e.Err = &SilenceError{After: silence, Stage: silent.Stage}
 		}
 	}
 	return e, e.Err != nil

@@ -58,11 +58,11 @@ func (r *race) run(ctx context.Context) *win {
 				return nil
 			}
 			if w.proof == ProofNone {
-				r.log.add(Event{Kind: EventUnproven, Path: w.path.String(), Err: &UnprovenError{Source: r.name, InstanceID: shorten(w.answer.InstanceID, 64), Facts: r.facts}})
+				r.log.add(Event{Kind: EventUnproven, Path: pathInfo(w.path), Err: &UnprovenError{Source: r.name, InstanceID: shorten(w.answer.InstanceID, 64), Facts: r.facts}})
 			}
 			now := time.Now() // of the event and of the identity: one moment
 			w.proven = now.Sub(r.log.start)
-			r.log.addAt(now, Event{Kind: EventNamed, Path: w.path.String(), Detail: w.answer.Hostname})
+			r.log.addAt(now, Event{Kind: EventNamed, Path: pathInfo(w.path), Hostname: w.answer.Hostname, Detail: w.answer.Hostname})
 			return w
 		case <-ctx.Done():
 			return nil
@@ -88,7 +88,7 @@ func (r *race) run(ctx context.Context) *win {
 // start runs a path. Attempts get the outer context, so that the winner's
 // lives on when the race is over.
 func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
-	run := &runner{race: r, lane: r.lane(path.String()), path: path, backoff: r.backoff, nudged: make(chan struct{}, 1)}
+	run := &runner{race: r, lane: r.lane(pathInfo(path)), path: path, backoff: r.backoff, nudged: make(chan struct{}, 1)}
 	r.runners[run] = struct{}{}
 	end := func() {
 		select {
@@ -96,12 +96,12 @@ func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
 		case <-running.Done():
 		}
 	}
-	r.tasks.Go("asking over "+run.lane.name, func() {
+	r.tasks.Go("asking over "+run.lane.name(), func() {
 		run.run(ctx, running)
 		end()
 	}, func(err error) {
 		run.lane.fail(err)
-		r.log.add(Event{Kind: EventFailed, Path: run.lane.name, Err: err})
+		r.log.add(Event{Kind: EventFailed, Path: run.lane.path, Err: err})
 		end()
 	})
 }
@@ -118,16 +118,16 @@ func (r *race) nudge() {
 
 // lane returns what is remembered under a path's name. A path that went and
 // came back finds its lane again, with its allowance of requests.
-func (r *race) lane(name string) *lane {
+func (r *race) lane(path PathInfo) *lane {
 	for _, l := range r.lanes {
-		if l.name == name {
+		if l.name() == path.String() {
 			return l
 		}
 	}
 	if len(r.lanes) >= maxLanes {
 		r.lanes = append(r.lanes[:0:0], r.lanes[1:]...)
 	}
-	l := &lane{name: name}
+	l := &lane{path: path}
 	r.lanes = append(r.lanes, l)
 	return l
 }

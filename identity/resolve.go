@@ -73,7 +73,7 @@ func (r *resolver) resolve(ctx context.Context) (*Identity, error) {
 	r.complete(ctx, id, won)
 	if r.Keep {
 		if err := net.Keep(won.path); err != nil {
-			r.log.add(Event{Kind: EventUndoFailed, Path: won.path.String(), Detail: "the link could not be kept", Err: err})
+			r.log.add(Event{Kind: EventNotKept, Path: pathInfo(won.path), Err: err})
 		}
 	}
 	_ = r.closeNetwork(net) // it is in the timeline; the name is good all the same
@@ -91,7 +91,7 @@ func (r *resolver) look() {
 	r.presence = r.src.Present(r.facts)
 	r.own = r.src.InstanceID(r.facts)
 	detail := fmt.Sprintf("on %s: %s (DMI vendor %q)", r.name, r.presence, shorten(r.facts.Vendor, 64))
-	r.log.add(Event{Kind: EventPlatform, Detail: detail, Err: err})
+	r.log.add(Event{Kind: EventPlatform, Presence: r.presence, Detail: detail, Err: err})
 }
 
 // openNetwork opens it such that ctx ends the opening, but not the network.
@@ -118,7 +118,7 @@ func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 		if passes(err) && opening.Err() == nil {
 			if again := err.Error(); again != said { // once for each way to fail
 				said = again
-				r.log.add(Event{Kind: EventFailed, Detail: "the network cannot be opened yet", Err: err})
+				r.log.add(Event{Kind: EventFailed, Next: time.Since(r.log.start) + openAgain, Detail: "the network cannot be opened yet", Err: err})
 			}
 			timer := time.NewTimer(openAgain)
 			select {
@@ -185,7 +185,7 @@ func (r *resolver) complete(ctx context.Context, id *Identity, won *win) {
 		out.err = safely.Do(doing, func() error { return won.answer.More(ctx, &out.rest) })
 		results <- out
 	}, func(err error) { results <- outcome{rest, err} })
-	done := Event{Kind: EventCompleted, Path: won.path.String()}
+	done := Event{Kind: EventCompleted, Path: pathInfo(won.path)}
 	select {
 	case out := <-results:
 		done.Err = id.take(out.rest, out.err)
@@ -219,11 +219,7 @@ func (w *win) identity(source string) *Identity {
 		IDProvenBy: w.proof,
 		Source:     source,
 		Proven:     w.proven,
-		Path: PathInfo{
-			Interface: w.path.Interface,
-			Method:    w.path.Method.String(),
-			Address:   w.path.Source,
-		},
+		Path:       pathInfo(w.path),
 	}
 }
 

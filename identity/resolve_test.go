@@ -117,6 +117,7 @@ func (l *lab) timedOut(id *identity.Identity, err error, bound time.Duration) *i
 
 var (
 	errRefused = errors.New("connection refused")
+	eth0DHCP   = identity.PathInfo{Interface: "eth0", Method: "dhcp"}
 	hetznerDMI = identity.WithFacts(dmi.Facts{Vendor: "Hetzner", Serial: "42"})
 )
 
@@ -783,7 +784,7 @@ func TestOrder(t *testing.T) {
 		}))
 		id, err := l.resolve(time.Minute, src, func(r *identity.Resolver) { r.Keep = true }, identity.WithObserver(func(e identity.Event) {
 			if e.Kind == identity.EventNamed {
-				order = append(order, "named "+e.Detail)
+				order = append(order, "named "+e.Hostname)
 			}
 		}))
 		if err != nil || id.Hostname != "my-server" || id.Region != "eu-central" {
@@ -840,7 +841,7 @@ func TestOrder(t *testing.T) {
 		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
 		l.named(id, err, "my-server", 0, 0)
 		last := id.Timeline[len(id.Timeline)-1]
-		if last.Kind != identity.EventLink || last.Path != "eth0/dhcp" || last.Link == nil || last.Link.Kind != earlynet.Undone || last.Detail != "undone: address" {
+		if last.Kind != identity.EventLink || last.Path != eth0DHCP || last.Link == nil || last.Link.Kind != earlynet.Undone {
 			l.Errorf("the last event is %+v", last)
 		}
 	})
@@ -881,8 +882,10 @@ func TestJSON(t *testing.T) {
 		PublicIPv4: netip.MustParseAddr("203.0.113.7"),
 		Path:       identity.PathInfo{Interface: "eth0", Method: "dhcp", Address: netip.MustParseAddr("203.0.113.7")},
 		Timeline: []identity.Event{
-			{At: 1500 * time.Microsecond, Kind: identity.EventFailed, Path: "eth0/dhcp", Err: errRefused},
-			{At: 3 * time.Millisecond, Kind: identity.EventNamed, Path: "eth0/dhcp", Detail: "db1.example.com"},
+			{At: 1200 * time.Microsecond, Kind: identity.EventPlatform, Presence: identity.PresenceYes},
+			{At: 1300 * time.Microsecond, Kind: identity.EventLink, Path: identity.PathInfo{Interface: "eth0"}},
+			{At: 1500 * time.Microsecond, Kind: identity.EventFailed, Path: eth0DHCP, Try: 1, Next: 100 * time.Millisecond, Err: errRefused},
+			{At: 3 * time.Millisecond, Kind: identity.EventNamed, Path: eth0DHCP, Hostname: "db1.example.com", Detail: "db1.example.com"},
 		},
 	}
 	b, err := json.Marshal(id)
@@ -891,13 +894,21 @@ func TestJSON(t *testing.T) {
 	}
 	const want = `{"hostname":"db1.example.com","domain":"example.com","instance_id":"42","public_ipv4":"203.0.113.7","source":"hetzner",` +
 		`"path":{"interface":"eth0","method":"dhcp","address":"203.0.113.7"},` +
-		`"timeline":[{"at_ms":1.5,"kind":"failed","path":"eth0/dhcp","error":"connection refused"},{"at_ms":3,"kind":"named","path":"eth0/dhcp","detail":"db1.example.com"}]}`
+		`"timeline":[{"at_ms":1.2,"kind":"platform","presence":"yes"},{"at_ms":1.3,"kind":"link","path":"eth0"},` +
+		`{"at_ms":1.5,"kind":"failed","path":"eth0/dhcp","try":1,"next_ms":100,"error":"connection refused"},` +
+		`{"at_ms":3,"kind":"named","path":"eth0/dhcp","hostname":"db1.example.com","detail":"db1.example.com"}]}`
 	if string(b) != want {
 		t.Errorf("got\n%s\nwant\n%s", b, want)
 	}
 	var back identity.Identity
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
+	}
+	for i, e := range back.Timeline {
+		e.Err = id.Timeline[i].Err // of which the text is left
+		if e != id.Timeline[i] {
+			t.Errorf("%+v became %+v", id.Timeline[i], e)
+		}
 	}
 	again, err := json.Marshal(back)
 	if err != nil || string(again) != want {

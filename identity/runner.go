@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
@@ -53,6 +52,7 @@ type runner struct {
 // An attempt is one Fetch.
 type attempt struct {
 	began    time.Time
+	try      int // its number
 	answer   Answer
 	proof    Proof
 	err      error
@@ -128,13 +128,13 @@ func (r *runner) due(ctx context.Context) {
 		r.backoff.Reset()
 		r.hedges = 0
 	}
-	r.begin(ctx)
 	delay := min(firstHedge<<r.hedges, lastHedge)
 	if delay < lastHedge {
 		r.hedges++
 	}
 	// A quarter more or less, so that machines that began together drift apart.
 	r.arm(time.Now().Add(delay*3/4 + r.backoff.random(delay/2)))
+	r.begin(ctx)
 }
 
 // begin starts one attempt with its own bound.
@@ -142,8 +142,11 @@ func (r *runner) begin(ctx context.Context) {
 	a := &attempt{began: time.Now()}
 	ctx, a.cancel = context.WithCancelCause(ctx)
 	r.inFlight = append(r.inFlight, a)
-	if try := r.lane.begin(a.began); try == 1 {
-		r.log.add(Event{Kind: EventTrying, Path: r.lane.name, Try: try})
+	a.try = r.lane.begin(a.began)
+	if a.try == 1 {
+		r.tell(EventTrying, a, nil)
+	} else {
+		r.tell(EventAttempt, a, nil)
 	}
 	bound := time.AfterFunc(attemptTime, func() { a.cancel(errTime) })
 	results := r.results
@@ -157,7 +160,7 @@ func (r *runner) begin(ctx context.Context) {
 		a.err = err
 		results <- a
 	}
-	r.tasks.Go("an attempt over "+r.lane.name, func() {
+	r.tasks.Go("an attempt over "+r.lane.name(), func() {
 		var err error
 		a.answer, err = r.src.Fetch(ctx, r.path)
 		done(err)
@@ -184,16 +187,28 @@ func (r *runner) win(running context.Context, a *attempt, over error) {
 	}
 }
 
-// failed records why, and sets the time of the next attempt.
-func (r *runner) failed(a *attempt, err error) {
-	if news, tries := r.lane.fail(err); news {
-		detail := ""
-		if tries > 1 {
-			detail = "try " + strconv.Itoa(tries)
-		}
-		r.log.add(Event{Kind: EventFailed, Path: r.lane.name, Try: tries, Detail: detail, Err: err})
+// tell tells of an attempt, and when the next one is due.
+func (r *runner) tell(kind EventKind, a *attempt, err error) {
+	next := r.next
+	if r.overdue {
+		next = time.Now()
 	}
-	_, silent := errors.AsType[*silentError](err)
+	r.log.add(Event{Kind: kind, Path: pathInfo(r.path), Try: a.try, Next: next.Sub(r.log.start), Err: err})
+}
+
+// failed records why, sets the time of the next attempt and tells both.
+func (r *runner) failed(a *attempt, err error) {
+	kind := EventAttempt
+	if r.lane.fail(err) {
+		kind = EventFailed
+	}
+	r.plan(a, err)
+	r.tell(kind, a, err)
+}
+
+// plan sets the time of the next attempt after one that failed.
+func (r *runner) plan(a *attempt, err error) {
+	_, silent := errors.AsType[*SilenceError](err)
 	if a.replaced && silent {
 		return // its successor is about to begin
 	}

@@ -62,7 +62,7 @@ func (s Shell) Status(string) {}
 
 // tell reports an event, if it changes what an operator should know.
 func (c Config) tell(e identity.Event) {
-	l := Line{Text: e.Sentence() + remedy.Of(e.Err).See(), Event: e.Kind.String(), Path: e.Path, Err: e.Err}
+	l := Line{Text: e.Sentence() + remedy.Of(e.Err).See(), Event: e.Kind.String(), Path: e.Path.String(), Err: e.Err}
 	if e.Link != nil {
 		l.Event = e.Link.Kind.String()
 	}

@@ -52,9 +52,10 @@ type Line struct {
 
 	mu    sync.Mutex
 	w     io.Writer
-	width int    // columns of the terminal, with Live
-	last  string // what the live line says
-	shown bool   // the live line stands on the terminal
+	width int       // columns of the terminal, with Live
+	last  string    // what the live line says
+	next  time.Time // when the next attempt is due that it counts down to; zero: none
+	shown bool      // the live line stands on the terminal
 }
 
 // New returns a Line that shows events on w. Close it, so that the terminal is left clean.
@@ -104,7 +105,10 @@ func (l *Line) Show(e identity.Event) {
 	defer l.mu.Unlock()
 	switch l.format {
 	case Live:
-		l.last = e.Sentence()
+		l.last, l.next = e.Sentence(), time.Time{}
+		if e.Next > 0 {
+			l.next = time.Now().Add(e.Next - e.At)
+		}
 		if e.Kind == identity.EventNamed { // worth keeping: it scrolls away like any line
 			l.clear()
 			fmt.Fprintf(l.w, "%s %s\n", clock(e.At), l.last)
@@ -113,6 +117,9 @@ func (l *Line) Show(e identity.Event) {
 		}
 		l.draw()
 	case Plain:
+		if e.Kind == identity.EventAttempt {
+			return // no change of state
+		}
 		fmt.Fprintf(l.w, "%s %s\n", clock(e.At), e.Sentence())
 	case JSON:
 		l.writeJSON(e)
@@ -145,7 +152,11 @@ func (l *Line) draw() {
 	if l.format != Live || l.last == "" {
 		return
 	}
-	line := []rune(clock(time.Since(l.began)) + " " + l.last)
+	text := clock(time.Since(l.began)) + " " + l.last
+	if left := time.Until(l.next); left > 0 {
+		text += fmt.Sprintf(", again in %.1fs", left.Seconds())
+	}
+	line := []rune(text)
 	if len(line) >= l.width {
 		line = append(line[:l.width-2], '…')
 	}

@@ -442,7 +442,7 @@ func (w *world) checkKept(t *testing.T, lab *testvm.Lab, id *identity.Identity, 
 	var kept []string
 	var told bool // why not
 	for i, e := range events {
-		if e.Kind == identity.EventUndoFailed && e.Detail == "the link could not be kept" {
+		if e.Kind == identity.EventNotKept {
 			told = true
 		}
 		if e.Link == nil || e.Link.Kind != earlynet.Kept {
