@@ -102,7 +102,11 @@ func (e *ConfigError) Error() string { return "identity: " + e.Field + ": " + e.
 // Unwrap returns Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-var errNoSource = errors.New("there is none")
+var (
+	errNoSource    = errors.New("there is none")
+	errNilPath     = errors.New("a nil path was handed in")
+	errTwoNetworks = errors.New("they are asked over instead of the host's network: take one of the two")
+)
 
 // MismatchError says that a valid answer was about another machine.
 type MismatchError struct {

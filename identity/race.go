@@ -71,6 +71,10 @@ func (r *race) run(ctx context.Context) *win {
 				paths = nil // the network has ended; what is under way may still win
 				continue
 			}
+			if path == nil {
+				r.log.add(Event{Kind: EventFailed, Err: errNilPath})
+				continue
+			}
 			r.nudge()
 			r.start(ctx, running, path)
 		case _, ok := <-changes:

@@ -437,6 +437,7 @@ func TestProof(t *testing.T) {
 func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 	for about, r := range map[string]identity.Resolver{
 		"no source":                 {},
+		"paths and the host's too":  {Source: New(), Host: true, Paths: Paths("eth0/dhcp")},
 		"no such method":            {Source: New(), Link: earlynet.Config{Methods: []earlynet.Method{99}}},
 		"an endpoint that is none":  {Source: hetzner.Source(hetzner.WithEndpoint("://"))},
 		"an endpoint with a name":   {Source: hetzner.Source(hetzner.WithEndpoint("http://metadata.example/"))},

@@ -27,8 +27,17 @@ type Resolver struct {
 	// use inside an OS. It needs no privilege, and waits for that network if need
 	// be. Of Link, only the observer counts then.
 	Host bool
+	// Paths are asked over instead, as they come in, if it is not nil: those of a
+	// network that the caller has opened, or that a test has made (earlynet.NewPath,
+	// identitytest.Paths). Each goes to one call of Resolve, stays the caller's, and
+	// a connection over it is the source's to close. Nothing is opened beside them,
+	// so that it works in the virtual time of testing/synctest. (Over the host's own
+	// network that stands still: a goroutine waits for what the kernel tells.) Of
+	// Link nothing counts then.
+	Paths <-chan *earlynet.Path
 	// Keep leaves the link of the path that won as it is, with its address and
-	// routes, for the OS to go on with.
+	// routes, for the OS to go on with. An event of the kind [EventNotKept] says
+	// where it could not. With Host and Paths there is nothing to keep.
 	Keep bool
 	// Minimal leaves out what does not gate the answer, such as region and
 	// networks, where that costs a request.
@@ -110,6 +119,8 @@ func (r *Resolver) Resolve(ctx context.Context) (*Identity, error) {
 	}
 	switch {
 	case run.open != nil:
+	case r.Paths != nil:
+		run.open = func(context.Context, earlynet.Config) (network, error) { return handed(r.Paths), nil }
 	case r.Host:
 		run.open = func(ctx context.Context, cfg earlynet.Config) (network, error) {
 			return earlynet.Host(ctx, earlynet.Config{Destinations: cfg.Destinations, Observer: cfg.Observer})
@@ -136,8 +147,11 @@ func (r *resolver) check() error {
 	if r.Source == nil {
 		return &ConfigError{Field: "Source", Err: errNoSource}
 	}
+	if r.Host && r.Paths != nil {
+		return &ConfigError{Field: "Paths", Err: errTwoNetworks}
+	}
 	for _, m := range r.Link.Methods {
-		if _, err := earlynet.ParseMethod(m.String()); err != nil && !r.Host {
+		if _, err := earlynet.ParseMethod(m.String()); err != nil && !r.Host && r.Paths == nil {
 			return &ConfigError{Field: "Link.Methods", Err: fmt.Errorf("there is no method %d", m)}
 		}
 	}

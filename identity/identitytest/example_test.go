@@ -45,3 +45,21 @@ func ExampleSource_On() {
 	// eth0/dhcp: "public", <nil>
 	// eth1/dhcp: "", no route to host
 }
+
+// Over the paths of a machine that nobody has, without privileges.
+func ExamplePaths() {
+	src := identitytest.New(identitytest.Fail(errors.New("no route to host"))).
+		On("eth1/dhcp", identitytest.Answer("my-server", "42"))
+	r := identity.Resolver{
+		Source: src,
+		Paths:  identitytest.Paths("eth0/linklocal", "eth0/dhcp", "eth1/dhcp"),
+		Facts:  &dmi.Facts{Serial: "42"},
+	}
+	id, err := r.Resolve(context.Background())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(id.Hostname, "by", id.Path)
+	// Output: my-server by eth1/dhcp
+}

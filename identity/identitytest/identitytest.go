@@ -6,13 +6,29 @@
 //		identitytest.Silence(),
 //		identitytest.Answer("my-server", "42"),
 //	)
-//	r := identity.Resolver{Source: src, Host: true, Facts: &dmi.Facts{Serial: "42"}}
+//	r := identity.Resolver{
+//		Source: src,
+//		Paths:  identitytest.Paths("eth0/linklocal", "eth0/dhcp"),
+//		Facts:  &dmi.Facts{Serial: "42"},
+//	}
 //	id, err := r.Resolve(ctx)
+//
+// With [Paths] it needs no privilege and no network, and works in the virtual time
+// of testing/synctest, where an hour of retries takes no time. (With Resolver.Host,
+// and with links of its own, that time stands still: package synctest does not take
+// a goroutine that reads from a socket for one that waits.)
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		…
+//	})
 package identitytest
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +36,25 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 )
+
+// Paths are the paths of these names, "eth0/dhcp" for instance, for Resolver.Paths.
+// They are there at once and last for ever, and what a source dials over them is
+// dialled as any program of the host does. For paths that come later, go, or dial
+// otherwise, make a channel of those of [earlynet.NewPath]. A name of another form
+// is a panic.
+func Paths(names ...string) <-chan *earlynet.Path {
+	paths := make(chan *earlynet.Path, len(names))
+	defer close(paths)
+	for _, name := range names {
+		ifname, by, _ := strings.Cut(name, "/")
+		method, err := earlynet.ParseMethod(by)
+		if err != nil || ifname == "" {
+			panic(fmt.Sprintf("identitytest: %q is no path: want one like \"eth0/dhcp\" (linklocal, dhcp or ipv6)", name))
+		}
+		paths <- earlynet.NewPath(context.Background(), ifname, method, new(net.Dialer).DialContext)
+	}
+	return paths
+}
 
 // A Step is what one attempt comes to.
 type Step func(ctx context.Context, via *earlynet.Path) (identity.Answer, error)
