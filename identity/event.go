@@ -233,12 +233,19 @@ func (t *timeline) tell(e Event) {
 	}
 }
 
-// caught records that another callback panicked.
-func (t *timeline) caught(err error) {
-	t.add(Event{Kind: EventObserver, Err: err})
+// call calls another callback of the caller's, in turn with the observer, and
+// reports whether it may be called again.
+func (t *timeline) call(name string, fn func()) (again bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.broken = append(t.broken, err)
+	err := safely.Do(name, func() error { fn(); return nil })
+	if err != nil {
+		t.broken = append(t.broken, err)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		t.add(Event{Kind: EventObserver, Err: err})
+	}
+	return err == nil
 }
 
 // panics are those of the caller's callbacks.

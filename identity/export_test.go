@@ -50,6 +50,9 @@ func (n *FakeNet) UpWith(ifname string, method earlynet.Method, dial earlynet.Di
 	n.paths <- p
 }
 
+// Hand adds a path that somebody else ends.
+func (n *FakeNet) Hand(p *earlynet.Path) { n.paths <- p }
+
 // Down ends a path.
 func (n *FakeNet) Down(path string) {
 	n.mu.Lock()

@@ -46,7 +46,11 @@ func (r *resolver) provable() error {
 	if r.Unproven || r.ExpectID != "" || r.own != "" {
 		return nil
 	}
-	return fmt.Errorf("identity: %w", &UnprovenError{Source: r.name, Facts: r.facts})
+	var err error = &UnprovenError{Source: r.name, Facts: r.facts}
+	for _, fault := range r.faults {
+		err = fmt.Errorf("%w; %w", err, fault) // perhaps the firmware would have told it
+	}
+	return fmt.Errorf("identity: %w", err)
 }
 
 // verify is rule one: only a valid name of this very machine. It is the look at an

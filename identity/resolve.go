@@ -32,14 +32,17 @@ type resolver struct {
 	name     string // src's
 	facts    dmi.Facts
 	presence Presence
-	own      string // this machine's instance id, as the firmware has it; may be empty
+	own      string  // this machine's instance id, as the firmware has it; may be empty
+	faults   []error // of the source, before it was asked
 	log      *timeline
 	end      context.CancelFunc // of what the network runs under
 	tasks    safely.Group       // every goroutine that was started
 }
 
 func (r *resolver) resolve(ctx context.Context) (*Identity, error) {
-	r.name = r.src.Name()
+	var err error
+	r.name, err = r.src.Name()
+	r.fault(err)
 	if r.look(); r.presence == PresenceNo {
 		return nil, &NotPresentError{Source: r.name, Facts: r.facts}
 	}
@@ -88,10 +91,22 @@ func (r *resolver) look() {
 	} else {
 		r.facts, err = dmi.Read("")
 	}
-	r.presence = r.src.Present(r.facts)
-	r.own = r.src.InstanceID(r.facts)
+	var present, own error
+	r.presence, present = r.src.Present(r.facts)
+	r.own, own = r.src.InstanceID(r.facts)
+	r.fault(present)
+	r.fault(own)
 	detail := fmt.Sprintf("on %s: %s (DMI vendor %q)", r.name, r.presence, shorten(r.facts.Vendor, 64))
 	r.log.add(Event{Kind: EventPlatform, Presence: r.presence, Detail: detail, Err: err})
+}
+
+// fault says what the source did wrong before it was asked, and keeps it for the
+// error. What it would have told is not known then.
+func (r *resolver) fault(err error) {
+	if err != nil {
+		r.log.add(Event{Kind: EventFailed, Err: err})
+		r.faults = append(r.faults, err)
+	}
 }
 
 // openNetwork opens it such that ctx ends the opening, but not the network.
@@ -102,8 +117,8 @@ func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 	theirs := cfg.Observer
 	cfg.Observer = func(e earlynet.Event) {
 		r.log.link(e)
-		if theirs != nil {
-			theirs(e)
+		if theirs != nil && !r.log.call("Link.Observer", func() { theirs(e) }) {
+			theirs = nil // the network calls this function once at a time
 		}
 	}
 	opening, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -224,7 +239,7 @@ func (w *win) identity(source string) *Identity {
 }
 
 func (r *resolver) timeout(ctx context.Context, paths []PathError, undo error) *TimeoutError {
-	for _, err := range r.log.panics() {
+	for _, err := range append(r.faults, r.log.panics()...) {
 		paths = append(paths, PathError{Err: err})
 	}
 	return &TimeoutError{
@@ -240,20 +255,20 @@ func (r *resolver) timeout(ctx context.Context, paths []PathError, undo error) *
 // guarded is a source that does not panic.
 type guarded struct{ Source }
 
-func (g guarded) Name() (name string) {
+func (g guarded) Name() (name string, err error) {
 	name = "source"
-	_ = safely.Do("Name", func() error { name = g.Source.Name(); return nil })
-	return name
+	err = safely.Do("Name", func() error { name = g.Source.Name(); return nil })
+	return name, err
 }
 
-func (g guarded) Present(f dmi.Facts) (p Presence) {
-	_ = safely.Do("Present", func() error { p = g.Source.Present(f); return nil })
-	return p
+func (g guarded) Present(f dmi.Facts) (p Presence, err error) {
+	err = safely.Do("Present", func() error { p = g.Source.Present(f); return nil })
+	return p, err
 }
 
-func (g guarded) InstanceID(f dmi.Facts) (id string) {
-	_ = safely.Do("InstanceID", func() error { id = g.Source.InstanceID(f); return nil })
-	return id
+func (g guarded) InstanceID(f dmi.Facts) (id string, err error) {
+	err = safely.Do("InstanceID", func() error { id = g.Source.InstanceID(f); return nil })
+	return id, err
 }
 
 func (g guarded) Addresses() (addrs []netip.Addr, err error) {

@@ -297,7 +297,7 @@ func TestResolve(t *testing.T) {
 	})
 }
 
-func TestContext(t *testing.T) {
+func TestResolveReturnsWithinMillisecondsOfTheEndOfItsContext(t *testing.T) {
 	scenario(t, "ended before it began: no network is opened", func(l *lab) {
 		ctx, cancel := context.WithCancelCause(l.Context())
 		why := errors.New("SIGTERM")
@@ -453,7 +453,7 @@ func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-func TestASourceMayEndTheMatter(t *testing.T) {
+func TestANotPresentErrorOfFetchEndsTheMatterForAllPaths(t *testing.T) {
 	scenario(t, "a source that learns that it is not present ends it on every path", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		l.Up("eth1", earlynet.DHCP)
@@ -465,7 +465,7 @@ func TestASourceMayEndTheMatter(t *testing.T) {
 	})
 }
 
-func TestTimeoutGoesByTheContext(t *testing.T) {
+func TestTimeoutReportsWhetherABoundPassed(t *testing.T) {
 	scenario(t, "a bound with a cause of the caller's own is a time-out, and the cause is kept", func(l *lab) {
 		why := errors.New("the boot's time is up")
 		ctx, cancel := context.WithTimeoutCause(l.Context(), time.Second, why)
@@ -487,7 +487,7 @@ func TestTimeoutGoesByTheContext(t *testing.T) {
 	})
 }
 
-func TestOnName(t *testing.T) {
+func TestOnNameIsCalledOnceBeforeTheLinkIsUndoneAndTheRestIsIn(t *testing.T) {
 	scenario(t, "the name comes before the rest and before the end of the link", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
 		var named []identity.Identity
@@ -846,6 +846,9 @@ func TestOrder(t *testing.T) {
 			l.Errorf("the last event is %+v", last)
 		}
 	})
+}
+
+func TestANetworkThatCannotBeOpenedAtAllIsAnErrorAndForWantOfMemoryIsTriedAgain(t *testing.T) {
 	scenario(t, "a network that may not be opened is an error at once", func(l *lab) {
 		_, err := l.resolve(time.Minute, New(), identity.OverBroken(earlynet.ErrPermission))
 		var timeout *identity.TimeoutError

@@ -8,7 +8,6 @@ import (
 
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity/dmi"
-	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -59,9 +58,10 @@ type Resolver struct {
 	OnName func(Identity)
 	// OnEvent is called with each event, in order.
 	//
-	// Both are called one at a time, from goroutines of Resolve and not after it
-	// has returned. They must not block: the work waits for them. One that panics
-	// is not called again, and an event of the kind [EventObserver] says so.
+	// Of the two and Link.Observer one is called at a time, from goroutines of
+	// Resolve and not after it has returned. They must not block: the work waits
+	// for them. One that panics is not called again, and an event of the kind
+	// [EventObserver] says so, as does the error where there is no name.
 	OnEvent func(Event)
 
 	open    func(context.Context, earlynet.Config) (network, error) // nil but in tests
@@ -170,9 +170,7 @@ func (r *resolver) tellName(id Identity) {
 	if r.OnName == nil {
 		return
 	}
-	if err := safely.Do("OnName", func() error { r.OnName(id); return nil }); err != nil {
-		r.log.caught(err)
-	}
+	r.log.call("OnName", func() { r.OnName(id) })
 }
 
 // A network is what Resolve needs of an [earlynet.Network].

@@ -10,8 +10,8 @@ import (
 )
 
 // A Source is a cloud's metadata service. Its methods may be called from
-// several goroutines at once. A panic in one of them is an error of that
-// attempt, not the end of the process.
+// several goroutines at once. A panic in one of them is an error, of that attempt
+// or of Resolve, and not the end of the process.
 type Source interface {
 	// Name is the cloud in one word, as it stands in messages: "hetzner".
 	Name() string

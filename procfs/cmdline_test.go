@@ -110,6 +110,9 @@ func TestACmdlineOfGoProcfs(t *testing.T) {
 	if got, err := Parse(c); err != nil || got.Present {
 		t.Errorf("set to nothing: %+v, %v", got, err)
 	}
+}
+
+func TestANilOrZeroCmdlineIsAnEmptyLine(t *testing.T) {
 	if got, err := Parse(nil); err != nil || !reflect.DeepEqual(got, CommandLine{}) {
 		t.Errorf("nil: %+v, %v", got, err)
 	}
@@ -118,11 +121,15 @@ func TestACmdlineOfGoProcfs(t *testing.T) {
 	}
 }
 
-func TestReadingTheFile(t *testing.T) {
+func TestWhereTheFileCannotBeReadTheErrorSaysWhyAndTheCommandLineIsZero(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "cmdline")
 	if got, err := readFile(name); !errors.Is(err, fs.ErrNotExist) || !reflect.DeepEqual(got, CommandLine{}) {
 		t.Errorf("no file: %+v, %v", got, err)
 	}
+}
+
+func TestTheFileIsReadAfreshAtEachCall(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "cmdline")
 	for _, text := range []string{"talos.hostname.wait=2m\n", "talos.hostname.wait=3m\n"} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

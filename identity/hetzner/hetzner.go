@@ -62,16 +62,24 @@ type Option func(*source)
 func WithEndpoint(endpoint string) Option { return func(s *source) { s.endpoint = endpoint } }
 
 // Source returns the source for [identity.Resolve]. It is stateless and may be
-// used by several goroutines.
+// used by several goroutines. A nil option, or one that cannot be, is an error of
+// the source's methods, and so an [*identity.ConfigError] of Resolve.
 func Source(opts ...Option) identity.Source {
 	s := new(source)
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			s.bad = fmt.Errorf("option %d of the source is nil", i+1)
+			continue
+		}
 		opt(s)
 	}
 	return s
 }
 
-type source struct{ endpoint string }
+type source struct {
+	endpoint string
+	bad      error // what it was made with
+}
 
 // Name is "hetzner".
 func (*source) Name() string { return "hetzner" }
@@ -93,6 +101,9 @@ func (*source) InstanceID(f dmi.Facts) string { return f.Serial }
 
 // Addresses are the link-local ones, or the endpoint's.
 func (s *source) Addresses() ([]netip.Addr, error) {
+	if s.bad != nil {
+		return nil, s.bad
+	}
 	if s.endpoint == "" {
 		return []netip.Addr{addressV4, addressV6}, nil
 	}
@@ -118,6 +129,9 @@ func (s *source) endpointFor(via *earlynet.Path) string {
 
 // Fetch asks for the document that has name and instance id.
 func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer, error) {
+	if s.bad != nil {
+		return identity.Answer{}, s.bad
+	}
 	c, err := newClient(s.endpointFor(via), via.DialContext)
 	if err != nil {
 		return identity.Answer{}, err

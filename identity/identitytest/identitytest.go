@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,8 +60,9 @@ func Paths(names ...string) <-chan *earlynet.Path {
 // A Step is what one attempt comes to.
 type Step func(ctx context.Context, via *earlynet.Path) (identity.Answer, error)
 
-// Source plays its steps in order, one an attempt; the last one repeats. Set
-// the exported fields before it is used. It is safe for concurrent use.
+// Source plays its steps in order, one an attempt; the last one repeats. The zero
+// Source is silent. Set the exported fields before it is used. It is safe for
+// concurrent use.
 type Source struct {
 	Presence identity.Presence // what Present returns; the zero value is Unknown
 	Dials    []netip.Addr      // what Addresses returns
@@ -83,19 +85,30 @@ type script struct {
 }
 
 // New returns a source with this script. Without a step, every attempt is silent.
-func New(steps ...Step) *Source {
-	if len(steps) == 0 {
-		steps = []Step{Silence()}
-	}
-	return &Source{all: script{steps: steps}, paths: make(map[string]*script)}
-}
+// A nil step is a panic.
+func New(steps ...Step) *Source { return &Source{all: written(steps)} }
 
 // On gives the path of that name ("eth0/dhcp") a script of its own, and returns s.
+// A nil step is a panic.
 func (s *Source) On(path string, step Step, more ...Step) *Source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.paths[path] = &script{steps: append([]Step{step}, more...)}
+	if s.paths == nil {
+		s.paths = make(map[string]*script)
+	}
+	own := written(append([]Step{step}, more...))
+	s.paths[path] = &own
 	return s
+}
+
+// written is a script that can be played.
+func written(steps []Step) script {
+	for i, step := range steps {
+		if step == nil {
+			panic(fmt.Sprintf("identitytest: step %d is nil", i+1))
+		}
+	}
+	return script{steps: slices.Clone(steps)}
 }
 
 // Calls returns the attempts so far, in order.
@@ -129,6 +142,9 @@ func (s *Source) step(via *earlynet.Path) Step {
 	script := &s.all
 	if own := s.paths[via.String()]; own != nil {
 		script = own
+	}
+	if len(script.steps) == 0 {
+		return Silence()
 	}
 	step := script.steps[script.next]
 	if script.next < len(script.steps)-1 {
