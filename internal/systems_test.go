@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,31 +18,32 @@ var needLinux = []string{"cmd/nametag", "internal/node", "internal/testvm", "exa
 // Of the lab, these are everybody's: what nametagctl imports, and what knows no system.
 var anySystem = []string{"internal/testvm/cloud", "internal/testvm/demo", "internal/testvm/herd", "internal/testvm/lab", "internal/testvm/mutants", "internal/testvm/patience"}
 
-func TestWhatNeedsLinuxSaysSoInEachFile(t *testing.T) {
-	elsewhere := build.Default
-	elsewhere.GOOS, elsewhere.CgoEnabled = "darwin", false
-	seen := 0
-	for _, top := range needLinux {
+// onlyLinux reports whether a package is one of the first kind.
+func onlyLinux(path string) bool {
+	below := func(top string) bool { return path == top || strings.HasPrefix(path, top+"/") }
+	return slices.ContainsFunc(needLinux, below) && !slices.ContainsFunc(anySystem, below)
+}
+
+// eachFile calls look with every Go file of the house: its name, the package that it is in, and whether a system other than
+// Linux builds it.
+func eachFile(t *testing.T, look func(name, in string, elsewhere bool)) {
+	t.Helper()
+	other := build.Default
+	other.GOOS, other.CgoEnabled = "darwin", false
+	for _, top := range []string{"cmd", "earlynet", "examples", "identity", "internal", "procfs"} {
 		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
 			name := strings.TrimPrefix(filepath.ToSlash(path), "../")
-			if d.IsDir() {
-				for _, other := range append(anySystem, "internal/testvm/kube") { // a module of its own
-					if name == other {
-						return filepath.SkipDir
-					}
-				}
+			switch {
+			case err != nil:
+				return err
+			case name == "internal/testvm/kube": // other people's sources
+				return filepath.SkipDir
+			case d.IsDir() || !strings.HasSuffix(name, ".go"):
 				return nil
 			}
-			if !strings.HasSuffix(name, ".go") {
-				return nil
-			}
-			seen++
-			builds, err := elsewhere.MatchFile(filepath.Dir(path), d.Name())
-			if builds != strings.HasSuffix(name, "_other.go") {
-				t.Errorf("%s: begin it with //go:build linux: its package needs Linux, and go build ./... is to work elsewhere too", name)
+			elsewhere, err := other.MatchFile(filepath.Dir(path), d.Name())
+			if err == nil {
+				look(name, filepath.ToSlash(filepath.Dir(name)), elsewhere)
 			}
 			return err
 		})
@@ -51,6 +51,19 @@ func TestWhatNeedsLinuxSaysSoInEachFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestWhatNeedsLinuxSaysSoInEachFile(t *testing.T) {
+	seen := 0
+	eachFile(t, func(name, in string, elsewhere bool) {
+		if !onlyLinux(in) {
+			return
+		}
+		seen++
+		if elsewhere != strings.HasSuffix(name, "_other.go") {
+			t.Errorf("%s: begin it with //go:build linux: its package needs Linux, and go build ./... is to work elsewhere too", name)
+		}
+	})
 	if seen < 100 {
 		t.Errorf("only %d files were looked at", seen)
 	}
@@ -58,44 +71,22 @@ func TestWhatNeedsLinuxSaysSoInEachFile(t *testing.T) {
 
 // And so does each file of any other package that imports one of these, a test as a rule.
 func TestWhatImportsWhatNeedsLinuxSaysSo(t *testing.T) {
-	elsewhere := build.Default
-	elsewhere.GOOS, elsewhere.CgoEnabled = "darwin", false
-	linuxOnly := func(path string) bool {
-		below := func(top string) bool { return path == top || strings.HasPrefix(path, top+"/") }
-		return slices.ContainsFunc(needLinux, below) && !slices.ContainsFunc(anySystem, below)
-	}
 	seen := 0
-	for _, top := range []string{"cmd", "earlynet", "examples", "identity", "internal", "procfs"} {
-		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			if _, err := os.Stat(filepath.Join(path, "go.mod")); d.IsDir() && err == nil {
-				return filepath.SkipDir // a module of its own
-			}
-			name := strings.TrimPrefix(filepath.ToSlash(path), "../")
-			if !strings.HasSuffix(name, ".go") || linuxOnly(filepath.ToSlash(filepath.Dir(name))) {
-				return nil
-			}
-			if builds, err := elsewhere.MatchFile(filepath.Dir(path), d.Name()); err != nil || !builds {
-				return err
-			}
-			seen++
-			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-			if err != nil {
-				return err
-			}
-			for _, i := range file.Imports {
-				if of, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module); ours && linuxOnly(of) {
-					t.Errorf("%s: begin it with //go:build linux, or do without %s, which needs Linux", name, of)
-				}
-			}
-			return nil
-		})
+	eachFile(t, func(name, in string, elsewhere bool) {
+		if onlyLinux(in) || !elsewhere {
+			return
+		}
+		seen++
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", name), nil, parser.ImportsOnly)
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
+		for _, i := range file.Imports {
+			if of, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module); ours && onlyLinux(of) {
+				t.Errorf("%s: begin it with //go:build linux, or do without %s, which needs Linux", name, of)
+			}
+		}
+	})
 	if seen < 100 {
 		t.Errorf("only %d files were looked at", seen)
 	}

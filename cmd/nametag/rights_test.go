@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,7 +60,7 @@ func forNobody(t *testing.T, lab *testvm.Lab) (program, facts string) {
 	t.Helper()
 	dir := t.TempDir() // of mode 0755, where the Go command's own is root's
 	program, facts = filepath.Join(dir, "nametag"), filepath.Join(dir, "id")
-	copyFile(t, helpertest.Binary(t, runtime.GOARCH), program)
+	helpertest.Copy(t, helpertest.Binary(t, runtime.GOARCH), program)
 	if err := os.Mkdir(facts, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -137,24 +136,5 @@ func TestTheOtherCommandsByRights(t *testing.T) {
 				t.Errorf("/etc/hostname says %q, not %q", is, c.after)
 			}
 		})
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755) //nolint:gosec // another user runs it
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
 	}
 }

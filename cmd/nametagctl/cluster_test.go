@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/nametag-boot/nametag/internal/cli"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
 // What is behind the name goes to the auditor as it is, and so does what comes back.
@@ -20,7 +21,7 @@ func TestTheCommandsOfClustersAreTheAuditors(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctl := filepath.Join(dir, "nametagctl")
-	copyFile(t, self, ctl)
+	helpertest.Copy(t, self, ctl)
 	run := func(path string, args ...string) (int, string) {
 		cmd := exec.CommandContext(t.Context(), ctl, args...)
 		cmd.Env = []string{"PATH=" + path, actAs + "=1", "GORACE=atexit_sleep_ms=0"}

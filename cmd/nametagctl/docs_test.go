@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -155,8 +154,8 @@ func readers(t *testing.T) func(*testing.T) reader {
 		t.Fatal(err)
 	}
 	// Not a symbolic link: nametagctl looks for the helper beside the program that it is.
-	copyFile(t, self, filepath.Join(bin, "nametagctl"))
-	copyFile(t, filepath.Join(helpertest.Build(t), "nametag-linux-"+runtime.GOARCH), filepath.Join(bin, "nametag"))
+	helpertest.Copy(t, self, filepath.Join(bin, "nametagctl"))
+	helpertest.Copy(t, filepath.Join(helpertest.Build(t), "nametag-linux-"+runtime.GOARCH), filepath.Join(bin, "nametag"))
 	calls := filepath.Join(t.TempDir(), "calls")
 	for name := range standIns {
 		script(t, filepath.Join(others, name), "echo "+name+" >> "+calls+"\nwhile read -r line; do :; done < /dev/stdin\n")
@@ -219,27 +218,8 @@ func (r reader) furnish(t *testing.T) {
 		{".profile", "ID=reset-maintenance\n"},
 		{".cmdline", line + " talos.experimental.wipe=system"},
 	}
-	copyFile(t, ukiFile(t, false, sections...), filepath.Join(r.dir, "vmlinuz.efi"))
-	copyFile(t, ukiFile(t, true, sections...), filepath.Join(r.dir, "vmlinuz.efi.signed"))
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755) //nolint:gosec // a program, for some
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
+	helpertest.Copy(t, ukiFile(t, false, sections...), filepath.Join(r.dir, "vmlinuz.efi"))
+	helpertest.Copy(t, ukiFile(t, true, sections...), filepath.Join(r.dir, "vmlinuz.efi.signed"))
 }
 
 func script(t *testing.T, name, text string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/cli"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
 	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
@@ -99,5 +100,5 @@ func (r reader) furnishForHelps(t *testing.T) {
 	if err := oci.WriteLayout(t.Context(), filepath.Join(r.dir, "installer"), oci.Artifact{Index: installertest.Index(t, installertest.Merged)}, false); err != nil {
 		t.Fatal(err)
 	}
-	copyFile(t, filepath.Join(r.dir, "initramfs-amd64.xz"), filepath.Join(r.dir, "initramfs-nametag.zst"))
+	helpertest.Copy(t, filepath.Join(r.dir, "initramfs-amd64.xz"), filepath.Join(r.dir, "initramfs-nametag.zst"))
 }

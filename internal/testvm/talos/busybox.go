@@ -33,15 +33,11 @@ echo | tell settled "$(cat /proc/sys/kernel/hostname)"
 
 // Initramfs makes the system.
 func (BusyBox) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
-	unlock, err := d.Lock()
+	guest, unlock, err := programs(ctx, d)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
 	defer unlock()
-	guest, err := programs(ctx, d)
-	if err != nil {
-		return qemu.Initramfs{}, err
-	}
 	modules, err := d.Modules(drivers...)
 	if err != nil {
 		return qemu.Initramfs{}, err

@@ -60,15 +60,11 @@ func trees() []start.Tree {
 
 // Initramfs makes the machine.
 func (s Starts) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
-	unlock, err := d.Lock()
+	guest, unlock, err := programs(ctx, d)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
 	defer unlock()
-	guest, err := programs(ctx, d)
-	if err != nil {
-		return qemu.Initramfs{}, err
-	}
 	files, err := base(d, guest, drivers...)
 	if err != nil {
 		return qemu.Initramfs{}, err

@@ -70,15 +70,11 @@ var (
 
 // Initramfs makes the OS.
 func (o OS) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
-	unlock, err := d.Lock()
+	guest, unlock, err := programs(ctx, d)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
 	defer unlock()
-	guest, err := programs(ctx, d)
-	if err != nil {
-		return qemu.Initramfs{}, err
-	}
 	root := qemu.Files{
 		"sbin/init": {From: guest.path("machined"), Mode: 0o755},
 	}
@@ -154,15 +150,11 @@ func (o OS) arguments() []string {
 
 // Initramfs makes the OS.
 func (p Plain) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, error) {
-	unlock, err := d.Lock()
+	guest, unlock, err := programs(ctx, d)
 	if err != nil {
 		return qemu.Initramfs{}, err
 	}
 	defer unlock()
-	guest, err := programs(ctx, d)
-	if err != nil {
-		return qemu.Initramfs{}, err
-	}
 	wanted := slices.Clone(drivers)
 	if p.Disks {
 		wanted = append(append(wanted, disks...), "xfs")
@@ -206,16 +198,25 @@ type guest string
 
 func (g guest) path(program string) string { return filepath.Join(string(g), program) }
 
-// programs builds the guest's programs, static and stripped. Go leaves those that are up to date as they are. The caller
-// holds the lock until it has read them.
-func programs(ctx context.Context, d qemu.Deps) (guest, error) {
+// programs builds the guest's programs, static and stripped. Go leaves those that are up to date as they are. Nobody else
+// touches them, or anything in the cache, until they have been read and unlock is called.
+func programs(ctx context.Context, d qemu.Deps) (_ guest, unlock func(), err error) {
+	unlock, err = d.Lock()
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
 	dir := filepath.Join(d.Cache, "guest", string(d.Arch))
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a cache for every user
-		return "", err
+		return "", nil, err
 	}
 	build := ship.Build{Command: "internal/testvm/talos/guest/...", Arch: string(d.Arch), Output: dir + "/"}
 	if err := build.Run(ctx); err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return guest(dir), nil
+	return guest(dir), unlock, nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/testvm/controlplane/machine"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/insmod"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 )
 
@@ -36,14 +37,8 @@ func initramfs() error {
 	if err := mounts("/", [3]string{"devtmpfs", "dev", "devtmpfs"}, [3]string{"proc", "proc", "proc"}, [3]string{"sysfs", "sys", "sysfs"}); err != nil {
 		return err
 	}
-	modules, err := filepath.Glob("/drivers/*.ko")
-	if err != nil {
+	if err := insmod.All("/drivers"); err != nil {
 		return err
-	}
-	for _, name := range modules {
-		if err := load(name); err != nil {
-			return fmt.Errorf("load %s: %w", name, err)
-		}
 	}
 	const root = "/disk"
 	if err := os.MkdirAll(root, 0o755); err != nil { //nolint:gosec // a machine's own
@@ -69,18 +64,6 @@ func initramfs() error {
 	}
 	path := filepath.Join(machine.Dir, "guest")
 	return unix.Exec(path, []string{path, "machine"}, environment())
-}
-
-func load(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); !errors.Is(err, unix.EEXIST) { //nolint:gosec // a descriptor
-		return err
-	}
-	return nil
 }
 
 // inMachine is the first process in the root of a virtual machine.

@@ -10,11 +10,11 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/insmod"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos/guest/standin"
 )
@@ -34,14 +34,8 @@ func run(log *report.Writer) error {
 	if err != nil {
 		return err
 	}
-	modules, err := filepath.Glob("/standin/*.ko")
-	if err != nil {
+	if err := insmod.All("/standin"); err != nil {
 		return err
-	}
-	for _, m := range modules {
-		if err := load(m); err != nil {
-			return fmt.Errorf("loading %s: %w", m, err)
-		}
 	}
 	if err := startClock(); err != nil {
 		return err
@@ -55,13 +49,4 @@ func run(log *report.Writer) error {
 	path := strings.TrimSpace(string(first))
 	log.Write(report.Event{Kind: report.First, Text: path})
 	return fmt.Errorf("exec %s: %w", path, unix.Exec(path, append([]string{path}, os.Args[1:]...), os.Environ()))
-}
-
-func load(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	return unix.FinitModule(int(f.Fd()), "", 0)
 }

@@ -8,11 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/insmod"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos/guest/standin"
 	"github.com/nametag-boot/nametag/internal/testvm/talos/start"
@@ -35,14 +35,8 @@ func run(log *report.Writer) error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	modules, err := filepath.Glob("/standin/*.ko")
-	if err != nil {
+	if err := insmod.All("/standin"); err != nil {
 		return err
-	}
-	for _, m := range modules {
-		if err := load(m); err != nil {
-			return fmt.Errorf("loading %s: %w", m, err)
-		}
 	}
 	console, err := os.OpenFile("/dev/console", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -76,13 +70,4 @@ func run(log *report.Writer) error {
 		}
 	}
 	return nil
-}
-
-func load(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	return unix.FinitModule(int(f.Fd()), "", 0)
 }
