@@ -25,7 +25,7 @@ address, never by name. Each finding comes with what every source says of the ma
 never costs etcd its quorum.
 
 The exit status is 0 where all agree; 1 where there are findings at or above --fail-on; 2 where the command line is not
-understood; and 3 where a source could not be read, whatever the others say.`
+understood; and 3 where a source could not be read, whatever the others say, or the report could not be printed.`
 
 // auditOptions are those of one audit.
 type auditOptions struct {
@@ -154,6 +154,9 @@ func (o *auditOptions) store() (memory.Store, error) {
 
 // colour reports whether the output is a terminal that wants it.
 func colour(out any) bool {
+	if p, ok := out.(*page); ok {
+		out = p.to
+	}
 	f, ok := out.(*os.File)
 	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
 }

@@ -24,7 +24,7 @@ patch. With --live the objects of a management cluster are read; nothing is chan
 Which images have nametag in them the manifests cannot say: those with nametag in their name, or those that --nametag-image names.
 
 The exit status is 0 where nothing is wrong; 1 where there are findings at or above --fail-on; 2 where the command line is not
-understood; and 3 where a file or the cluster could not be read.`
+understood; and 3 where a file or the cluster could not be read, or the report could not be printed.`
 
 func capiCommand(version string) *cobra.Command {
 	cmd := &cobra.Command{

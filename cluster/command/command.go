@@ -37,28 +37,65 @@ func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-// Run carries out a command line and returns the exit status.
-func Run(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+// rootCommand is nametag-audit with all its commands.
+func rootCommand(version string) *cobra.Command {
 	root := auditCommand(version)
 	root.AddCommand(acceptCommand(version), catalogueCommand(), schemaCommand(), pinCommand(version), capiCommand(version))
+	return root
+}
+
+// Run carries out a command line and returns the exit status.
+func Run(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := rootCommand(version)
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	out := &page{to: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w; '%s --help' lists the flags", err, cmd.CommandPath())
 	})
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitAgree
-	}
+	cmd, err := root.ExecuteContextC(ctx)
 	var exit *exitError
-	if errors.As(err, &exit) {
-		if exit.err != nil {
-			fmt.Fprintf(stderr, "nametag-audit: %v\n", exit.err)
-		}
+	_ = errors.As(err, &exit)
+	if out.err != nil && (exit == nil || exit.err == nil) { // what it found was printed, and cobra prints, too
+		exit = &exitError{unprinted(cmd), out.err}
+	}
+	switch {
+	case exit != nil && exit.err != nil:
+		fmt.Fprintf(stderr, "nametag-audit: %v\n", exit.err)
 		return exit.status
+	case exit != nil:
+		return exit.status
+	case err == nil:
+		return exitAgree
 	}
 	fmt.Fprintf(stderr, "nametag-audit: %v\n", err)
 	return exitUsage
+}
+
+// A page is standard output. It remembers the first error: most of what is printed is printed by calls whose error nobody
+// looks at, and who is to read it must not take nothing for an answer. It is for one goroutine.
+type page struct {
+	to  io.Writer
+	err error
+}
+
+// Write prints.
+func (p *page) Write(text []byte) (int, error) {
+	n, err := p.to.Write(text)
+	if err != nil && p.err == nil {
+		p.err = fmt.Errorf("printing: %w", err)
+	}
+	return n, err
+}
+
+// unprinted is the exit status of a command whose words could not be printed: that of its other failures.
+func unprinted(cmd *cobra.Command) int {
+	for ; cmd != nil; cmd = cmd.Parent() {
+		if cmd.Name() == "pin" {
+			return exitFindings
+		}
+	}
+	return exitSource
 }

@@ -192,8 +192,11 @@ var standInServes = map[string][]metav1.APIResource{
 	"apis/cluster.x-k8s.io/v1beta1": {
 		{Name: "machines", Kind: "Machine", Namespaced: true},
 		{Name: "clusters", Kind: "Cluster", Namespaced: true},
+		{Name: "machinedeployments", Kind: "MachineDeployment", Namespaced: true},
 	},
-	"apis/controlplane.cluster.x-k8s.io/v1alpha3": {{Name: "taloscontrolplanes", Kind: "TalosControlPlane", Namespaced: true}},
+	"apis/bootstrap.cluster.x-k8s.io/v1alpha3":     {{Name: "talosconfigtemplates", Kind: "TalosConfigTemplate", Namespaced: true}},
+	"apis/infrastructure.cluster.x-k8s.io/v1beta1": {{Name: "hcloudmachinetemplates", Kind: "HCloudMachineTemplate", Namespaced: true}},
+	"apis/controlplane.cluster.x-k8s.io/v1alpha3":  {{Name: "taloscontrolplanes", Kind: "TalosControlPlane", Namespaced: true}},
 }
 
 // A standIn holds objects and serves lists in pages, single objects, creation, apply, merge patches and deletion.

@@ -8,12 +8,20 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/lasting"
+	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/testvm"
+	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 )
 
 var (
@@ -96,18 +104,86 @@ func TestTheExitStatusesAreThoseOfTheHelpsAndTheReadme(t *testing.T) {
 	}
 }
 
-type fullDisk struct{}
-
-func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
-
-// What could not be printed was not given, and what is not understood is said.
-func TestVersionAndHelpTellTheirFailures(t *testing.T) {
-	for _, args := range [][]string{{"version"}, {"--version"}, {"help"}, {"--help"}} {
-		var stderr bytes.Buffer
-		if exit := run(t.Context(), args, fullDisk{}, &stderr); exit != exitFailed || !strings.Contains(stderr.String(), syscall.ENOSPC.Error()) {
-			t.Errorf("%q on a full disk: exit status %d, %s", args, exit, &stderr)
-		}
+// Who is to read what a command prints must not take nothing for an answer: on a full disk each command that prints fails.
+// Where standard output is closed, Go's runtime has opened /dev/null: the command does what it does, and no file of its own
+// gets what it prints.
+func TestWhatCannotBePrintedIsAFailure(t *testing.T) {
+	here, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
 	}
+	lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: "web-1"}})
+	lines := []string{
+		"resolve --nic eth0", "resolve --nic eth0 --output json", "resolve --nic eth0 --output env", "resolve --nic eth0 --wait 30s,rename=stop",
+		"status --run RUN --root ROOT", "status --json --run RUN --root ROOT", "pin --root ROOT", "pin --undo --root ROOT", "version", "-v", "--version", "-version",
+		"help", "-h", "--help", "-help",
+	}
+	for _, command := range commandsOfTheUsage(t) {
+		lines = append(lines, command+" --help", "help "+command)
+	}
+	for _, line := range lines {
+		if line == "version --help" || line == "help version" {
+			continue // it has no flags
+		}
+		t.Run(line, func(t *testing.T) {
+			run, root := t.TempDir(), t.TempDir()
+			r := record.Record{Schema: record.Schema, Identity: identity.Identity{Hostname: here}}
+			if err := r.Write(filepath.Join(run, "nametag/identity.json")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := lasting.Root(root).Keep("web-1", t.TempDir()); err != nil {
+				t.Fatal(err)
+			}
+			args := strings.Fields(strings.NewReplacer("RUN", run, "ROOT", root).Replace(line))
+			command := func(name string, args ...string) *exec.Cmd {
+				cmd := lab.Command(name, args...)
+				cmd.Env = append(os.Environ(), actAs+"=nametag")
+				return cmd
+			}
+			closed := command("sh", append([]string{"-c", `exec "$0" "$@" >&-`, testBinary(t)}, args...)...)
+			if out, err := closed.CombinedOutput(); err != nil {
+				t.Errorf("closed: %v: %s", err, out)
+			}
+			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer full.Close()
+			var stderr bytes.Buffer
+			cmd := command(testBinary(t), args...)
+			cmd.Stdout, cmd.Stderr = full, &stderr
+			if exit := exitOf(t, cmd.Run()); exit != exitFailed || !strings.Contains(stderr.String(), "nametag: ") || !strings.Contains(stderr.String(), syscall.ENOSPC.Error()) {
+				t.Errorf("on a full disk: exit status %d, %s", exit, &stderr)
+			}
+		})
+	}
+}
+
+// commandsOfTheUsage are the commands that the help lists.
+func commandsOfTheUsage(t *testing.T) (all []string) {
+	t.Helper()
+	_, list, _ := strings.Cut(usage, "\nUsage:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	for line := range strings.Lines(list) {
+		all = append(all, strings.Fields(line)[1])
+	}
+	if len(all) < 6 {
+		t.Fatalf("the help lists %q", all)
+	}
+	return all
+}
+
+// testBinary is this program, which acts as nametag where the environment says so.
+func testBinary(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return self
+}
+
+func TestVersionTakesNoArguments(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if exit := run(t.Context(), []string{"version", "x"}, &stdout, &stderr); exit != exitUsage || stdout.Len() > 0 {
 		t.Errorf("version x: exit status %d, %q, %q", exit, &stdout, &stderr)

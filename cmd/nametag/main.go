@@ -109,6 +109,15 @@ func asksForHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg 
 
 // run is main without the process: arguments and streams in, exit status out.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	out := &page{to: stdout}
+	code := carryOut(ctx, args, out, stderr)
+	if code == exitOK { // else it has been said what is wrong
+		code = report(stderr, out.err)
+	}
+	return code
+}
+
+func carryOut(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return exitUsage
@@ -131,20 +140,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		if len(args) > 1 {
 			return report(stderr, &usageError{fmt.Errorf("version takes no arguments, and this is one: %q", args[1])})
 		}
-		return printed(stderr, stdout, buildinfo.Line("nametag", version)+"\n")
+		fmt.Fprintln(stdout, buildinfo.Line("nametag", version))
+		return exitOK
 	case "help", "--help", "-help", "-h":
-		return printed(stderr, stdout, usage)
+		fmt.Fprint(stdout, usage)
+		return exitOK
 	default:
 		return report(stderr, &usageError{fmt.Errorf("unknown command %q; 'nametag help' lists them", args[0])})
 	}
-}
-
-// printed prints what was asked for, and returns the exit status: what could not be printed was not given.
-func printed(stderr, stdout io.Writer, text string) int {
-	if _, err := io.WriteString(stdout, text); err != nil {
-		return report(stderr, err)
-	}
-	return exitOK
 }
 
 // A usageError is a command line that cannot be understood.

@@ -39,7 +39,7 @@ var standIns = map[string]string{
 	"sbsign":              "signs by a user's key; tested in internal/image/uki",
 	"helm":                "speaks to a cluster; the chart is tested in cluster/deploy",
 	"packer":              "makes a snapshot",
-	"nametag-audit":       "speaks to a cloud and a cluster; tested in cluster/command",
+	"nametag-audit":       "speaks to a cloud and a cluster; run in cluster/command",
 	"ssh":                 "writes a server's disk",
 	"talosctl":            "speaks to a node",
 	"zstd":                "unpacks the disk that the imager makes",

@@ -54,10 +54,7 @@ func TestTheExamplesOfTheHelpsRun(t *testing.T) {
 						continue
 					}
 					seen++
-					want := 0
-					if strings.HasSuffix(example, "talos.hostname.wait=90'") {
-						want = cli.Failed // it is shown for that
-					}
+					want := exampleStatus(example)
 					if first := before[cmd.CommandPath()]; first != "" {
 						if got := r.run(t, first); got.exit != 0 {
 							t.Fatal(got.stderr)
@@ -77,6 +74,71 @@ func TestTheExamplesOfTheHelpsRun(t *testing.T) {
 	if seen < 25 || len(left) > 0 {
 		t.Errorf("%d examples were run; in no help is %v any more", seen, left)
 	}
+}
+
+// Who is to read what a command prints must not take nothing for an answer: on a full disk each command that prints fails.
+// Where standard output is closed, Go's runtime has opened /dev/null: the command does what it does.
+func TestWhatCannotBePrintedIsAFailure(t *testing.T) {
+	newReader := readers(t)
+	walked := 0
+	each(rootCommand(), func(cmd *cobra.Command) {
+		t.Run(cmd.CommandPath(), func(t *testing.T) {
+			walked++
+			r := newReader(t)
+			r.furnishForHelps(t)
+			fails := func(line string) {
+				t.Helper()
+				if got := r.run(t, line+" >/dev/full"); got.exit != cli.Failed || !strings.Contains(got.stderr, "no space left") {
+					t.Errorf("%s on a full disk: exit status %d: %s", line, got.exit, got.stderr)
+				}
+			}
+			fails(cmd.CommandPath() + " --help")
+			line, status := plainExample(cmd)
+			if line == "" || cmd.Name() == "lab" { // what the lab's command prints is its own
+				return
+			}
+			if first := before[cmd.CommandPath()]; first != "" {
+				r.run(t, first)
+			}
+			if cmd.Name() != "demo" { // it takes its time
+				if got := r.run(t, line+" >&-"); got.exit != status {
+					t.Errorf("%s, standard output closed: exit status %d: %s", line, got.exit, got.stderr)
+				}
+				r = newReader(t)
+				r.furnishForHelps(t)
+				if first := before[cmd.CommandPath()]; first != "" {
+					r.run(t, first)
+				}
+			}
+			fails(line)
+		})
+	})
+	if walked < 14 {
+		t.Errorf("only %d commands were walked", walked)
+	}
+}
+
+// plainExample is the first example of a command that is nothing but the command, or the command where it has none, and how
+// it ends.
+func plainExample(cmd *cobra.Command) (line string, status int) {
+	all := examplesOf(cmd)
+	for _, example := range all {
+		if strings.HasPrefix(example, cmd.CommandPath()) && !strings.ContainsAny(example, "|>;") {
+			return example, exampleStatus(example)
+		}
+	}
+	if len(all) > 0 || !cmd.Runnable() {
+		return "", 0
+	}
+	return cmd.CommandPath(), 0
+}
+
+// exampleStatus is how an example ends.
+func exampleStatus(example string) int {
+	if strings.HasSuffix(example, "talos.hostname.wait=90'") {
+		return cli.Failed // it is shown for that
+	}
+	return cli.OK
 }
 
 // examplesOf are a help's examples; a backslash continues one.

@@ -229,25 +229,6 @@ func TestAShellIsOfferedTheValuesOfFlags(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBePrintedIsAFailure(t *testing.T) {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		t.Skipf("skipped: %v", err)
-	}
-	defer full.Close()
-	for _, args := range [][]string{{"version"}, {"cmdline"}, {"cmdline", "check", "talos.hostname.wait=2m"}, {"uki", "--help"}} {
-		cmd := exec.Command("/proc/self/exe", args...)
-		cmd.Env = append(os.Environ(), actAs+"=1")
-		var stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = full, &stderr
-		err := cmd.Run()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != cli.Failed || !strings.Contains(stderr.String(), "no space left") {
-			t.Errorf("%q: %v, %q", args, err, stderr.String())
-		}
-	}
-}
-
 // A pipe that nobody writes to is not opened: that would wait, and no signal would end it.
 func TestAPipeIsNoImage(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")

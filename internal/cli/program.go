@@ -73,8 +73,9 @@ func Execute(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 			err = Misused(err)
 		}
 	}
-	if werr := out.Close(); err == nil && werr != nil { // most of what is printed is printed by calls whose error nobody looks at
-		err = &Error{Failed, werr}
+	var silent *Error // what it found stands in what it printed
+	if werr := out.Close(); werr != nil && (err == nil || errors.As(err, &silent) && silent.Err == nil) {
+		err = &Error{Failed, fmt.Errorf("printing: %w", werr)} // most of what is printed is printed by calls whose error nobody looks at
 	}
 	if err == nil {
 		return OK

@@ -46,6 +46,9 @@ func Run(out *os.File) error {
 	s := newScreen(out)
 	s.printf("A Hetzner server named %s boots twice.\nIts metadata service is unreachable for the first %s.\n",
 		s.bold(demoHostname), demoLate)
+	if s.err != nil {
+		return s.err
+	}
 
 	without, err := demoBoot(c, s, bootWithout, "without nametag, as Talos v1.9.1 boots")
 	if err != nil {
@@ -60,7 +63,7 @@ func Run(out *os.File) error {
 	if with.service != demoHostname {
 		return fmt.Errorf("the service started as %q, not as %q", with.service, demoHostname)
 	}
-	return nil
+	return s.err
 }
 
 // outcome is what came of a boot.
@@ -116,6 +119,7 @@ func demoBoot(c *cloud.Cloud, s *screen, kind, title string) (result outcome, er
 type screen struct {
 	w     io.Writer
 	fancy bool
+	err   error // the first of printing: what could not be shown was not
 
 	reports chan bootReport
 	done    chan struct{}
@@ -125,7 +129,11 @@ func newScreen(out *os.File) *screen {
 	return &screen{w: out, fancy: term.IsTerminal(int(out.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""}
 }
 
-func (s *screen) printf(format string, args ...any) { fmt.Fprintf(s.w, format, args...) }
+func (s *screen) printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(s.w, format, args...); err != nil && s.err == nil {
+		s.err = fmt.Errorf("printing: %w", err)
+	}
+}
 
 // paint puts text in a colour of the terminal (an SGR code), where there is one.
 func (s *screen) paint(code, text string) string {
