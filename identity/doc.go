@@ -28,6 +28,6 @@
 //	case errors.As(err, &unproven): // no serial number: nothing was sent
 //	}
 //
-// A cloud is a [Source]: identity/hetzner is one; identity/identitytest has one
-// that follows a script, for tests.
+// A cloud is a [Source]: identity/hetzner is one, identity/metadata has what others
+// ask with, and identity/identitytest one that follows a script, for tests.
 package identity

@@ -1,10 +1,9 @@
 package identity_test
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 // ownCloud is the source of a cloud whose service says "ID NAME" in one line.
@@ -35,32 +35,16 @@ func (ownCloud) InstanceID(f dmi.Facts) string { return strings.TrimPrefix(f.Ser
 func (c ownCloud) Addresses() ([]netip.Addr, error) { return []netip.Addr{c.service.Addr()}, nil }
 
 func (c ownCloud) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer, error) {
-	conn, err := via.DialContext(ctx, "tcp", c.service.String())
+	client := metadata.Client{Dial: via.DialContext}
+	defer client.Close()
+	body, err := client.Get(ctx, "http://"+c.service.String()+"/whoami") // whole, bounded and no error page
 	if err != nil {
 		return identity.Answer{}, err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // an attempt ends with its context
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.service.String()+"/whoami", http.NoBody)
-	if err != nil {
-		return identity.Answer{}, err
-	}
-	if err := req.Write(conn); err != nil {
-		return identity.Answer{}, err
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 4096)), req)
-	if err != nil {
-		return identity.Answer{}, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	// The end of the body must be certain, or half a name would do. Name and id are of one answer.
+	// Name and id are of one answer.
 	id, name, found := strings.Cut(strings.TrimSpace(string(body)), " ")
-	switch {
-	case err != nil:
-		return identity.Answer{}, err
-	case resp.StatusCode != http.StatusOK, resp.ContentLength < 0, !found:
-		return identity.Answer{}, fmt.Errorf("%s: no answer that counts", resp.Status)
+	if !found {
+		return identity.Answer{}, errors.New("the answer has no id and name")
 	}
 	return identity.Answer{Hostname: name, InstanceID: id}, nil
 }

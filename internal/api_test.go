@@ -22,7 +22,7 @@ import (
 var updateAPI = flag.Bool("update-api", false, "write down the API as it is now")
 
 // public are the packages that others import.
-var public = []string{"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "identity/identitytest"}
+var public = []string{"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "identity/identitytest", "identity/metadata"}
 
 // What others build on is written down, a line for each thing that is exported. Whoever changes it sees here what that
 // means for them, and decides.

@@ -22,12 +22,12 @@ var facts = []struct{ page, says string }{
 	{"docs/retry.md", "The bound is {identity/backoff.go firstBound} and doubles up to **{identity/backoff.go lastBound}**"},
 	{"docs/retry.md", "joined by another after {identity/runner.go firstHedge}, then 400 ms, … up to {identity/runner.go lastHedge}, a quarter more or less; " +
 		"at most {identity/runner.go maxInFlight|word} are in flight, and each ends after {identity/runner.go attemptTime}."},
-	{"docs/retry.md", "joined by a second one after {identity/hetzner/dial.go hedgeDial}"},
+	{"docs/retry.md", "joined by a second one after {identity/metadata/dial.go hedgeDial}"},
 	{"docs/retry.md", "**Retry-After** is honoured up to {identity/runner.go maxHold},"},
 	{"docs/retry.md", "one such restart in {identity/lane.go quotaEvery|word}, after {identity/lane.go quotaBurst|word} at once,"},
 	{"docs/retry.md", "given up after {identity/resolve.go moreTime}."},
 	{"docs/network.md", "after {earlynet/neigh.go arpRetrans|milliseconds} instead of a second, and a connection that is silent for " +
-		"{identity/hetzner/dial.go hedgeDial} is joined by a second one: {identity/hetzner/dial.go maxDials|word} an attempt at most."},
+		"{identity/metadata/dial.go hedgeDial} is joined by a second one: {identity/metadata/dial.go maxDials|word} an attempt at most."},
 	{"docs/network.md", "`IFA_PROTO` {earlynet/address.go mark}, a lifetime of {earlynet/address.go addressLife|a}"},
 	{"docs/network.md", "protocol {earlynet/address.go mark}, metrics of their own"},
 	{"docs/network.md", "is set up again** after {earlynet/nic.go firstRest|a}, then after two, four, up to {earlynet/nic.go lastRest|a}, and each is said."},

@@ -20,9 +20,11 @@ var below = map[string][]string{
 	"earlynet": {"internal/safely"},
 
 	"identity/dmi": {},
-	"identity":     {"earlynet", "procfs", "identity/dmi", "internal/safely"},
+	// What other clouds' sources ask with too.
+	"identity/metadata": {"earlynet", "internal/safely"},
+	"identity":          {"earlynet", "procfs", "identity/dmi", "internal/safely"},
 	// Ours is one source of several that there may be: identity does not know it.
-	"identity/hetzner":      {"earlynet", "identity", "identity/dmi", "internal/safely"},
+	"identity/hetzner":      {"earlynet", "identity", "identity/dmi", "identity/metadata", "internal/safely"},
 	"identity/identitytest": {"earlynet", "identity", "identity/dmi"},
 
 	// What runs on a node, what edits images, the lab, and what makes a release.

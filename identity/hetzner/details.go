@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 // The keys of the document, which are also the paths of the single answers.
@@ -23,7 +24,7 @@ const (
 // details fills in the rest of an identity from the document that had the name. What the document does not have is asked
 // for by itself, over the connection that is open. What cannot be had, or is malformed, is left out and joined into the
 // error. Nothing of this is proven, and nothing that is proven hangs on it.
-func details(ctx context.Context, c *client, doc document, id *identity.Identity) error {
+func details(ctx context.Context, c *service, doc document, id *identity.Identity) error {
 	var errs []error
 	text := func(key string) (string, bool) {
 		value, there, err := doc.scalar(key)
@@ -42,7 +43,7 @@ func details(ctx context.Context, c *client, doc document, id *identity.Identity
 		if value, ok := text(word.key); ok && isWord(value) {
 			*word.to = value
 		} else if ok {
-			errs = append(errs, &Error{Path: word.key, Err: fmt.Errorf("%w: %.40q", ErrMalformed, value)})
+			errs = append(errs, &Error{Path: word.key, Err: fmt.Errorf("%w: %.40q", metadata.ErrMalformed, value)})
 		}
 	}
 	if value, ok := text(keyPublicIPv4); ok && value != "" {
@@ -50,7 +51,7 @@ func details(ctx context.Context, c *client, doc document, id *identity.Identity
 		if err == nil && addr.Is4() {
 			id.PublicIPv4 = addr
 		} else {
-			errs = append(errs, &Error{Path: keyPublicIPv4, Err: fmt.Errorf("%w: %.40q is no IPv4 address", ErrMalformed, value)})
+			errs = append(errs, &Error{Path: keyPublicIPv4, Err: fmt.Errorf("%w: %.40q is no IPv4 address", metadata.ErrMalformed, value)})
 		}
 	}
 	var err error
@@ -60,7 +61,7 @@ func details(ctx context.Context, c *client, doc document, id *identity.Identity
 	return errors.Join(errs...)
 }
 
-func privateNetworks(ctx context.Context, c *client, doc document) ([]identity.PrivateNetwork, error) {
+func privateNetworks(ctx context.Context, c *service, doc document) ([]identity.PrivateNetwork, error) {
 	e, there := doc.find(keyPrivateNetworks)
 	if !there {
 		text, err := c.whole(ctx, keyPrivateNetworks)
@@ -90,7 +91,7 @@ func list(n node, below []node) ([]identity.PrivateNetwork, error) {
 	case n.form == flow && strings.ReplaceAll(n.value, " ", "") == "[]", n.form == scalar && n.value == "":
 		return nil, nil
 	case n.form != nothing, len(below) > 0 && below[0].item < 0:
-		return nil, fmt.Errorf("%w: no list that is read here: %.40q", ErrMalformed, n.value)
+		return nil, fmt.Errorf("%w: no list that is read here: %.40q", metadata.ErrMalformed, n.value)
 	}
 	return parseNetworks(below)
 }

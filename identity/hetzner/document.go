@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 // A document is what the service tells, read as far as nametag needs it: YAML whose top level is a mapping in block
@@ -39,16 +41,16 @@ func parseDocument(body []byte, certain bool) (document, error) {
 		top := n.column == 0 && n.item < 0
 		switch {
 		case top && seen[n.key]:
-			return document{}, fmt.Errorf("%w: %.40q stands there twice", ErrMalformed, n.key)
+			return document{}, fmt.Errorf("%w: %.40q stands there twice", metadata.ErrMalformed, n.key)
 		case top:
 			seen[n.key] = true
 			d.entries = append(d.entries, entry{node: n})
 		case len(d.entries) == 0:
-			return document{}, fmt.Errorf("%w: it does not begin with a key", ErrMalformed)
+			return document{}, fmt.Errorf("%w: it does not begin with a key", metadata.ErrMalformed)
 		default:
 			last := &d.entries[len(d.entries)-1]
 			if last.form != nothing {
-				return document{}, fmt.Errorf("%w: %.40q has a value, and more below it", ErrMalformed, last.key)
+				return document{}, fmt.Errorf("%w: %.40q has a value, and more below it", metadata.ErrMalformed, last.key)
 			}
 			last.below = append(last.below, n)
 		}
@@ -76,7 +78,7 @@ func (d document) scalar(key string) (text string, there bool, err error) {
 		return "", false, nil
 	}
 	if len(e.below) > 0 || e.form != nothing && e.form != scalar {
-		return "", true, fmt.Errorf("%w: %.40q is no plain value", ErrMalformed, key)
+		return "", true, fmt.Errorf("%w: %.40q is no plain value", metadata.ErrMalformed, key)
 	}
 	return e.value, true, nil
 }
@@ -110,7 +112,7 @@ const maxNodes = 8 << 10
 func lex(text string, whole bool) ([]node, error) {
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, forbidden) {
-		return nil, fmt.Errorf("%w: bytes that no YAML has", ErrMalformed)
+		return nil, fmt.Errorf("%w: bytes that no YAML has", metadata.ErrMalformed)
 	}
 	l := lexer{deep: -1}
 	for line := range strings.Lines(text) {
@@ -119,7 +121,7 @@ func lex(text string, whole bool) ([]node, error) {
 		}
 	}
 	if whole && l.open.busy() {
-		return nil, fmt.Errorf("%w: a value does not end", ErrMalformed)
+		return nil, fmt.Errorf("%w: a value does not end", metadata.ErrMalformed)
 	}
 	return l.nodes, nil
 }
@@ -132,7 +134,9 @@ type lexer struct {
 }
 
 // malformed says what is wrong with a line.
-func malformed(why, line string) error { return fmt.Errorf("%w: %s: %.40q", ErrMalformed, why, line) }
+func malformed(why, line string) error {
+	return fmt.Errorf("%w: %s: %.40q", metadata.ErrMalformed, why, line)
+}
 
 // line takes the next line, without the white space at its end.
 func (l *lexer) line(line string) error {
@@ -175,7 +179,7 @@ func (l *lexer) allowed(line string, column int) error {
 	case column == 0 && (strings.HasPrefix(line, "---") || strings.HasPrefix(line, "...") || line[0] == '%'):
 		return malformed("a second document", line)
 	case len(l.nodes) == maxNodes:
-		return ErrTooLarge
+		return metadata.ErrTooLarge
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 func TestDocument(t *testing.T) {
@@ -91,7 +93,7 @@ func TestDocument(t *testing.T) {
 					t.Errorf("got %q", value)
 				}
 			}
-			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrTooLarge) || len(err.Error()) > 300 {
+			if !errors.Is(err, metadata.ErrMalformed) && !errors.Is(err, metadata.ErrTooLarge) || len(err.Error()) > 300 {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -120,7 +122,7 @@ func TestDocumentCutAtEveryByte(t *testing.T) {
 			if who.name != "my-server" || who.id != "42" {
 				t.Errorf("cut after %d bytes: %q, %q", n, who.name, who.id)
 			}
-		} else if !errors.Is(err, ErrUncertain) {
+		} else if !errors.Is(err, metadata.ErrUncertain) {
 			t.Errorf("cut after %d bytes: %v", n, err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 func fetch(t testing.TB, s *rawServer) (identity.Answer, error) {
@@ -37,13 +38,13 @@ func TestFetchRefuses(t *testing.T) {
 		want   error  // errors.Is
 		text   string // in the message
 	}{
-		{"a body cut short of its Content-Length", ok + "Content-Length: 37\r\n\r\n" + whole, ErrCutShort, ""},
-		{"chunks cut short", ok + "Transfer-Encoding: chunked\r\n\r\n24\r\n" + whole + "\r\n", ErrCutShort, ""},
-		{"a chunk cut short", ok + "Transfer-Encoding: chunked\r\n\r\n25\r\n" + whole, ErrCutShort, ""},
-		{"headers cut short", ok + "Content-Length: 9", ErrCutShort, ""},
-		{"a close without a byte", "", ErrCutShort, "without a byte"},
-		{"more than Content-Length says", ok + "Content-Length: 35\r\n\r\n" + whole, ErrTrailing, ""},
-		{"two lengths", ok + "Content-Length: 35\r\nContent-Length: 36\r\n\r\n" + whole, ErrMalformed, ""},
+		{"a body cut short of its Content-Length", ok + "Content-Length: 37\r\n\r\n" + whole, metadata.ErrCutShort, ""},
+		{"chunks cut short", ok + "Transfer-Encoding: chunked\r\n\r\n24\r\n" + whole + "\r\n", metadata.ErrCutShort, ""},
+		{"a chunk cut short", ok + "Transfer-Encoding: chunked\r\n\r\n25\r\n" + whole, metadata.ErrCutShort, ""},
+		{"headers cut short", ok + "Content-Length: 9", metadata.ErrCutShort, ""},
+		{"a close without a byte", "", metadata.ErrCutShort, "without a byte"},
+		{"more than Content-Length says", ok + "Content-Length: 35\r\n\r\n" + whole, metadata.ErrTrailing, ""},
+		{"two lengths", ok + "Content-Length: 35\r\nContent-Length: 36\r\n\r\n" + whole, metadata.ErrMalformed, ""},
 		{"206", "HTTP/1.1 206 Partial Content\r\nContent-Length: 36\r\n\r\n" + whole, nil, "status 206"},
 		{"429", "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", nil, "retry after 7s"},
 		{"500", "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\n\r\nerror", nil, "status 500"},
@@ -51,23 +52,23 @@ func TestFetchRefuses(t *testing.T) {
 		{"a switch of protocols", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", nil, "status 101"},
 		{"a redirect to a file", "HTTP/1.1 302 Found\r\nLocation: file:///etc/hostname\r\nContent-Length: 0\r\n\r\n", nil, "redirects are not followed"},
 		{"a redirect to another host", "HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.2/hostname\r\nContent-Length: 0\r\n\r\n", nil, "redirects are not followed"},
-		{"HTML by its type", ok + "Content-Type: text/html; charset=utf-8\r\nContent-Length: 36\r\n\r\n" + whole, ErrHTML, ""},
-		{"HTML by its looks", ok + "Content-Length: 15\r\n\r\n<!doctype html>", ErrHTML, ""},
-		{"HTML behind a byte order mark", ok + "Content-Length: 9\r\n\r\n\xef\xbb\xbf<html>", ErrHTML, ""},
-		{"gzip", ok + "Content-Encoding: gzip\r\nContent-Length: 36\r\n\r\n" + whole, ErrEncoded, ""},
-		{"gzip as a transfer coding", ok + "Transfer-Encoding: gzip\r\n\r\n" + whole, ErrMalformed, ""},
-		{"a length beyond the bound", ok + "Content-Length: 104857600\r\n\r\n", ErrTooLarge, ""},
-		{"a body beyond the bound, with a length", ok + "Content-Length: 262145\r\n\r\n" + strings.Repeat("a", 262145), ErrTooLarge, ""},
-		{"a body beyond the bound, in chunks", ok + "Transfer-Encoding: chunked\r\n\r\n50000\r\n" + strings.Repeat("a", 0x50000), ErrTooLarge, ""},
-		{"a body beyond the bound, without end", ok + "\r\n" + strings.Repeat("a", 1<<19), ErrTooLarge, ""},
-		{"headers beyond the bound", ok + "X-Long: " + strings.Repeat("a", 1<<15), ErrTooLarge, ""},
-		{"many headers", ok + strings.Repeat("X-Many: a\r\n", 1<<13), ErrTooLarge, ""},
-		{"interim answers without end", strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 100), ErrMalformed, ""},
-		{"no HTTP", "my-server\n", ErrMalformed, ""},
-		{"just an end, in the last of the two", ok + "\r\n" + whole, ErrUncertain, ""},
-		{"just an end, in the key that would show the last of the two whole", ok + "\r\n" + whole + "region:", ErrUncertain, ""},
+		{"HTML by its type", ok + "Content-Type: text/html; charset=utf-8\r\nContent-Length: 36\r\n\r\n" + whole, metadata.ErrHTML, ""},
+		{"HTML by its looks", ok + "Content-Length: 15\r\n\r\n<!doctype html>", metadata.ErrHTML, ""},
+		{"HTML behind a byte order mark", ok + "Content-Length: 9\r\n\r\n\xef\xbb\xbf<html>", metadata.ErrHTML, ""},
+		{"gzip", ok + "Content-Encoding: gzip\r\nContent-Length: 36\r\n\r\n" + whole, metadata.ErrEncoded, ""},
+		{"gzip as a transfer coding", ok + "Transfer-Encoding: gzip\r\n\r\n" + whole, metadata.ErrMalformed, ""},
+		{"a length beyond the bound", ok + "Content-Length: 104857600\r\n\r\n", metadata.ErrTooLarge, ""},
+		{"a body beyond the bound, with a length", ok + "Content-Length: 262145\r\n\r\n" + strings.Repeat("a", 262145), metadata.ErrTooLarge, ""},
+		{"a body beyond the bound, in chunks", ok + "Transfer-Encoding: chunked\r\n\r\n50000\r\n" + strings.Repeat("a", 0x50000), metadata.ErrTooLarge, ""},
+		{"a body beyond the bound, without end", ok + "\r\n" + strings.Repeat("a", 1<<19), metadata.ErrTooLarge, ""},
+		{"headers beyond the bound", ok + "X-Long: " + strings.Repeat("a", 1<<15), metadata.ErrTooLarge, ""},
+		{"many headers", ok + strings.Repeat("X-Many: a\r\n", 1<<13), metadata.ErrTooLarge, ""},
+		{"interim answers without end", strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 100), metadata.ErrMalformed, ""},
+		{"no HTTP", "my-server\n", metadata.ErrMalformed, ""},
+		{"just an end, in the last of the two", ok + "\r\n" + whole, metadata.ErrUncertain, ""},
+		{"just an end, in the key that would show the last of the two whole", ok + "\r\n" + whole + "region:", metadata.ErrUncertain, ""},
 		{"an empty name", ok + "Content-Length: 26\r\n\r\nhostname:\ninstance-id: 42\n", ErrEmpty, ""},
-		{"TLS", "\x15\x03\x01\x00\x02\x02\x28", ErrMalformed, ""},
+		{"TLS", "\x15\x03\x01\x00\x02\x02\x28", metadata.ErrMalformed, ""},
 	} {
 		t.Run(c.about+" is refused", func(t *testing.T) {
 			s := serve(t)
@@ -135,7 +136,7 @@ func TestFetchAccepts(t *testing.T) {
 	t.Run("a body that nobody wants is not waited for", func(t *testing.T) {
 		s := serve(t)
 		s.raw("metadata", "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\n")
-		var status *StatusError
+		var status *metadata.StatusError
 		if _, err := fetch(t, s); !errors.As(err, &status) {
 			t.Errorf("got %v", err)
 		}
@@ -214,9 +215,9 @@ func TestWithoutTheDocument(t *testing.T) {
 		{"an id that has changed by the time of the name", []string{ok("42"), ok("43")}, ok("your-server"), ErrChanged},
 		{"an id that was another's before", []string{ok("43"), ok("42")}, ok("your-server"), ErrChanged},
 		{"an id that is none by then", []string{ok("42"), ok("")}, ok("my-server"), ErrEmpty},
-		{"an id that just ends", []string{"HTTP/1.1 200 OK\r\n\r\n42\n"}, ok("my-server"), ErrUncertain},
-		{"a name that just ends", []string{ok("42")}, "HTTP/1.1 200 OK\r\n\r\nmy-server\n", ErrUncertain},
-		{"an id that is no number", []string{ok("forty-two")}, ok("my-server"), ErrMalformed},
+		{"an id that just ends", []string{"HTTP/1.1 200 OK\r\n\r\n42\n"}, ok("my-server"), metadata.ErrUncertain},
+		{"a name that just ends", []string{ok("42")}, "HTTP/1.1 200 OK\r\n\r\nmy-server\n", metadata.ErrUncertain},
+		{"an id that is no number", []string{ok("forty-two")}, ok("my-server"), metadata.ErrMalformed},
 		{"an empty name", []string{ok("42")}, ok(" \n"), ErrEmpty},
 	} {
 		t.Run(c.about+" is refused", func(t *testing.T) {
@@ -256,7 +257,7 @@ func TestInstanceID(t *testing.T) {
 			s := serve(t)
 			s.body("metadata", "hostname: my-server\ninstance-id: "+id+"\n")
 			a, err := fetch(t, s)
-			if !errors.Is(err, ErrMalformed) || len(err.Error()) > 300 {
+			if !errors.Is(err, metadata.ErrMalformed) || len(err.Error()) > 300 {
 				t.Errorf("got %q, %v", a.InstanceID, err)
 			}
 		})
@@ -280,7 +281,7 @@ func TestRetryAfter(t *testing.T) {
 			s := serve(t)
 			s.rawClose("metadata", "HTTP/1.1 503 Service Unavailable\r\n"+c.headers+"Content-Length: 0\r\n\r\n")
 			_, err := fetch(t, s)
-			var status *StatusError
+			var status *metadata.StatusError
 			if !errors.As(err, &status) || status.Code != 503 || status.RetryAfter() != c.want {
 				t.Errorf("got %+v, want %v", err, c.want)
 			}
@@ -361,7 +362,7 @@ func TestEndpoint(t *testing.T) {
 				n, _ := server.Read(b)
 				got <- string(b[:n])
 			}()
-			asker, err := newClient(url, func(_ context.Context, _, address string) (net.Conn, error) {
+			asker, err := newService(url, func(_ context.Context, _, address string) (net.Conn, error) {
 				if address != c.dial {
 					t.Errorf("dials %s, want %s", address, c.dial)
 				}
@@ -370,7 +371,7 @@ func TestEndpoint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _, _ = asker.get(t.Context(), "hostname")
+			_, _ = asker.ask(t.Context(), "hostname")
 			if request := <-got; !strings.Contains(request, "\r\nHost: "+c.host+"\r\n") {
 				t.Errorf("the request is %q, want host %s", request, c.host)
 			}
@@ -436,7 +437,7 @@ func TestMore(t *testing.T) {
 		s := serve(t)
 		s.body("metadata", strings.NewReplacer("203.0.113.7", "203.0.113.256", "eu-central", "eu central", "10.0.0.2\n", "10.0.0.256\n").Replace(exampleDocument))
 		id, err := fill(t, s)
-		if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "public-ipv4") || !strings.Contains(err.Error(), "region") {
+		if !errors.Is(err, metadata.ErrMalformed) || !strings.Contains(err.Error(), "public-ipv4") || !strings.Contains(err.Error(), "region") {
 			t.Errorf("got error %v", err)
 		}
 		if id.PublicIPv4.IsValid() || id.Region != "" || id.AvailabilityZone != "hel1-dc2" || len(id.PrivateNetworks) != 2 || id.PrivateNetworks[0].IP.IsValid() {
@@ -459,7 +460,7 @@ func TestMore(t *testing.T) {
 		s.body("metadata", "hostname: my-server\ninstance-id: 42\n")
 		s.rawClose("region", "HTTP/1.0 200 OK\r\n\r\neu-cent")
 		id, err := fill(t, s)
-		if !errors.Is(err, ErrUncertain) || id.Region != "" || len(id.PrivateNetworks) != 2 {
+		if !errors.Is(err, metadata.ErrUncertain) || id.Region != "" || len(id.PrivateNetworks) != 2 {
 			t.Errorf("got %+v, %v", id, err)
 		}
 	})
@@ -544,8 +545,8 @@ func TestHundredMegabytes(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, err := fetch(t, s)
-	if !errors.Is(err, ErrTooLarge) {
-		t.Errorf("got %v, want %v", err, ErrTooLarge)
+	if !errors.Is(err, metadata.ErrTooLarge) {
+		t.Errorf("got %v, want %v", err, metadata.ErrTooLarge)
 	}
 	n := <-sent
 	runtime.ReadMemStats(&after)

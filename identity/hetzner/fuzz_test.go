@@ -40,7 +40,7 @@ func FuzzAsk(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		c, err := newClient("http://169.254.169.254/hetzner/v1/metadata", func(context.Context, string, string) (net.Conn, error) {
+		c, err := newService("http://169.254.169.254/hetzner/v1/metadata", func(context.Context, string, string) (net.Conn, error) {
 			return &cannedConn{r: bytes.NewReader(answer)}, nil
 		})
 		if err != nil {

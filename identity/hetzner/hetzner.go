@@ -4,9 +4,10 @@
 //	id, err := identity.Resolve(ctx, hetzner.Source())
 //
 // The service is plain HTTP on a link-local address, so whoever answers first
-// on the link is believed: what comes in is bounded and checked. No proxy, no
-// redirect, no compression and no name resolution is involved. An answer counts
-// when it is a 200 with a body of at most 256 KiB that came whole.
+// on the link is believed: what comes in is bounded and checked, by package
+// metadata. No proxy, no redirect, no compression and no name resolution is
+// involved. An answer counts when it is a 200 with a body of at most 256 KiB that
+// came whole.
 //
 // # What is proven by what
 //
@@ -40,6 +41,7 @@ import (
 	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 // Vendor is what DMI says on a Hetzner Cloud server. Dedicated servers
@@ -107,11 +109,11 @@ func (s *source) Addresses() ([]netip.Addr, error) {
 	if s.endpoint == "" {
 		return []netip.Addr{addressV4, addressV6}, nil
 	}
-	u, err := parseEndpoint(s.endpoint)
+	_, addr, err := metadata.Endpoint(s.endpoint)
 	if err != nil {
 		return nil, err
 	}
-	return []netip.Addr{netip.MustParseAddr(u.Hostname())}, nil
+	return []netip.Addr{addr}, nil
 }
 
 // endpointFor returns the base URL that fits a path's address family. An IPv6
@@ -132,7 +134,7 @@ func (s *source) Fetch(ctx context.Context, via *earlynet.Path) (identity.Answer
 	if s.bad != nil {
 		return identity.Answer{}, s.bad
 	}
-	c, err := newClient(s.endpointFor(via), via.DialContext)
+	c, err := newService(s.endpointFor(via), via.DialContext)
 	if err != nil {
 		return identity.Answer{}, err
 	}
@@ -167,16 +169,16 @@ type witness struct {
 // predecessor, whose id Resolve refuses; a turn after it changes nothing in it; and a turn that ends it early leaves a part
 // in which a value is whole or not there (parseDocument). There is no third case, so no order of events breaks it, and
 // nothing has to be read again. enclosed has the argument for where there is no such document.
-func ask(ctx context.Context, c *client) (witness, error) {
-	body, certain, err := c.get(ctx, "")
-	if status, ok := errors.AsType[*StatusError](err); ok && status.absent() {
+func ask(ctx context.Context, c *service) (witness, error) {
+	got, err := c.ask(ctx, "")
+	if absent(err) {
 		return enclosed(ctx, c)
 	}
 	if err != nil {
 		return witness{}, err
 	}
-	who, err := parseWitness(body, certain)
-	if errors.Is(err, errNoWitness) && certain {
+	who, err := parseWitness(got.Body, got.Whole)
+	if errors.Is(err, errNoWitness) && got.Whole {
 		return enclosed(ctx, c)
 	}
 	if err != nil {
@@ -200,7 +202,7 @@ func parseWitness(body []byte, certain bool) (witness, error) {
 	case err != nil || idErr != nil:
 		return witness{}, fmt.Errorf("%w: %w", errNoWitness, cmp.Or(err, idErr))
 	case !certain && (!named || !numbered):
-		return witness{}, ErrUncertain
+		return witness{}, metadata.ErrUncertain
 	case !named || !numbered:
 		return witness{}, errNoWitness
 	case name == "":
@@ -216,17 +218,19 @@ func parseWitness(body []byte, certain bool) (witness, error) {
 // both ids are the same, the name between them belongs to them, unless the service turned away and back in that time; of
 // a service that has no document, more cannot be known. Each of the three has a certain end: one that is ended by the
 // connection's is not followed by another one on it.
-func enclosed(ctx context.Context, c *client) (witness, error) {
+func enclosed(ctx context.Context, c *service) (witness, error) {
 	var said [3]string
 	for i, name := range []string{keyInstanceID, keyHostname, keyInstanceID} {
-		got, err := c.exchange(ctx, name, i > 0)
+		got, err := c.ask(ctx, name)
 		if err != nil {
 			return witness{}, err
 		}
-		said[i] = strings.TrimSpace(string(got.body))
+		said[i] = strings.TrimSpace(string(got.Body))
 		switch {
-		case !got.certain:
-			return witness{}, &Error{Path: name, Err: ErrUncertain}
+		case i > 0 && !got.Reused:
+			return witness{}, &Error{Path: name, Err: errClosed}
+		case !got.Whole:
+			return witness{}, &Error{Path: name, Err: metadata.ErrUncertain}
 		case said[i] == "":
 			return witness{}, &Error{Path: name, Err: ErrEmpty}
 		}
@@ -244,7 +248,7 @@ func enclosed(ctx context.Context, c *client) (witness, error) {
 func checkID(id string) error {
 	number, err := strconv.ParseInt(id, 10, 64)
 	if err != nil || number <= 0 || strconv.FormatInt(number, 10) != id {
-		return fmt.Errorf("%w: the instance id is %.40q", ErrMalformed, id)
+		return fmt.Errorf("%w: the instance id is %.40q", metadata.ErrMalformed, id)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hetznercloud/hcloud-go/v2/hcloud/schema"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/identity/metadata"
 )
 
 const (
@@ -52,7 +53,7 @@ type networkList struct {
 func (l *networkList) take(n node, first bool) (more bool) {
 	switch {
 	case first && len(l.items) == maxNetworks:
-		l.errs = append(l.errs, ErrTooLarge)
+		l.errs = append(l.errs, metadata.ErrTooLarge)
 		return false
 	case first:
 		l.items = append(l.items, new(network))
@@ -95,7 +96,7 @@ func (l *networkList) value(n node) {
 // odd names a line that is left out.
 func (l *networkList) odd(n node) {
 	if len(l.errs) < maxNetworks {
-		l.errs = append(l.errs, fmt.Errorf("%w: %.40q", ErrMalformed, strings.TrimSpace(n.key+" "+n.value)))
+		l.errs = append(l.errs, fmt.Errorf("%w: %.40q", metadata.ErrMalformed, strings.TrimSpace(n.key+" "+n.value)))
 	}
 }
 
@@ -128,7 +129,7 @@ func (n *network) set(from node) (err error) {
 		n.AliasIPs, err = words(from.value)
 		return err
 	case from.form != scalar:
-		return ErrMalformed
+		return metadata.ErrMalformed
 	case from.key == "network_id":
 		number, err := strconv.ParseUint(from.value, 10, 63)
 		n.Network = int64(number)
@@ -137,7 +138,7 @@ func (n *network) set(from node) (err error) {
 		}
 		return err
 	case from.key == "alias_ips":
-		return ErrMalformed
+		return metadata.ErrMalformed
 	}
 	*to = from.value
 	return nil
@@ -148,7 +149,7 @@ func words(list string) ([]string, error) {
 	inner, opened := strings.CutPrefix(list, "[")
 	inner, closed := strings.CutSuffix(inner, "]")
 	if !opened || !closed || strings.ContainsAny(inner, "[]{}#&*!\\") {
-		return nil, ErrMalformed
+		return nil, metadata.ErrMalformed
 	}
 	var out []string
 	for word := range strings.SplitSeq(inner, ",") {
@@ -193,7 +194,7 @@ func parse[T any](text string, fn func(string) (T, error), errs *[]error) T {
 	}
 	v, err := fn(text)
 	if err != nil {
-		*errs = append(*errs, fmt.Errorf("%w: %.40q", ErrMalformed, text))
+		*errs = append(*errs, fmt.Errorf("%w: %.40q", metadata.ErrMalformed, text))
 		return zero
 	}
 	return v

@@ -18,10 +18,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "a body that just ends is whole",
-		file: "identity/hetzner/client.go",
+		file: "identity/metadata/client.go",
 		old:  `certain := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0`,
 		new:  `certain := true`,
-		test: []string{"./identity/hetzner"},
+		test: []string{"./identity/metadata"},
 	},
 	{
 		name: "the last key of a cut document counts",

@@ -1,4 +1,4 @@
-package hetzner
+package metadata
 
 import (
 	"context"
@@ -18,23 +18,23 @@ const (
 	maxDials  = 2
 )
 
-// A dialled connection, or why there is none.
-type dialled struct {
+// An outcome is a connection, or why there is none.
+type outcome struct {
 	conn net.Conn
 	err  error
 }
 
 // connect returns the first connection that comes about, or the first refusal. Its goroutines have ended when it returns.
-func (c *client) connect(ctx context.Context) (net.Conn, error) {
+func (c *Client) connect(ctx context.Context, address string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	results := make(chan dialled)
+	results := make(chan outcome)
 	open := 0
 	begin := func() {
 		open++
 		safely.Go("dialling", func() {
-			conn, err := c.dial(ctx, "tcp", c.address())
-			results <- dialled{conn, err}
-		}, func(err error) { results <- dialled{nil, err} })
+			conn, err := c.Dial(ctx, "tcp", address)
+			results <- outcome{conn, err}
+		}, func(err error) { results <- outcome{nil, err} })
 	}
 	defer func() {
 		cancel()

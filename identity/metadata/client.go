@@ -1,4 +1,4 @@
-package hetzner
+package metadata
 
 import (
 	"bufio"
@@ -28,120 +28,121 @@ const (
 	maxInterim = 4
 )
 
-// A client asks the metadata service, one request at a time. What it returns is a 200's body, bounded, not compressed and
-// not HTML; anything else is an [*Error].
-//
-// hcloud-go's own client of the metadata reads without a bound, takes any 2xx for an answer, does not know the whole
-// document, and brings Prometheus along. This one speaks HTTP/1.1 with net/http's parser but without its Transport: that
-// has a pool and two goroutines a connection that outlive the exchange, knows of proxies, and does not tell whether a
-// body's end was said or merely happened. Here, a connection is read in the goroutine of its exchange.
-type client struct {
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
-	base *url.URL // of the whole document
+// A Client asks a metadata service over one path, one request at a time. With Dial
+// set it is ready for use. It is not for several goroutines at once, but for Close.
+type Client struct {
+	// Dial opens a connection: (*earlynet.Path).DialContext. It is called twice for
+	// a request at most: where a connection takes long to come about, a second one
+	// is begun beside it, and the first that is there is taken.
+	Dial earlynet.DialFunc
 
 	mu     sync.Mutex
 	idle   *wire // the connection between two exchanges, or nil
 	closed bool
 }
 
-// newClient asks at base, whose host must be an IP address.
-func newClient(base string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*client, error) {
-	u, err := parseEndpoint(base)
+// An Answer is the body of a 200.
+type Answer struct {
+	Body []byte
+	// Whole says that the service told where the body ends, by a length or by
+	// chunks. Where it did not, the connection may have ended anywhere in it.
+	Whole bool
+	// Reused says that it came over the connection of the answer before it, so that
+	// one process of the service gave both.
+	Reused bool
+}
+
+// Endpoint reads the URL of a service, for a source's Addresses: it must be http, and
+// its host an IP address.
+func Endpoint(rawURL string) (*url.URL, netip.Addr, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, netip.Addr{}, fmt.Errorf("the endpoint %.80q is no URL", rawURL)
+	}
+	addr, err := check(u)
+	return u, addr, err
+}
+
+// check is whether a URL can be asked.
+func check(u *url.URL) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil || u.Scheme != "http" {
+		return netip.Addr{}, fmt.Errorf("the endpoint %.80q is no http URL with an IP address: names are not resolved here", u.Redacted())
+	}
+	return addr, nil
+}
+
+// Get returns the body of a GET, if it is whole.
+func (c *Client) Get(ctx context.Context, rawURL string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("the endpoint %.80q is no URL", rawURL)
+	}
+	got, err := c.Do(req)
+	if err == nil && !got.Whole {
+		err = ErrUncertain
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &client{dial: dial, base: u}, nil
+	return got.Body, nil
 }
 
-// parseEndpoint reads a base URL.
-func parseEndpoint(base string) (*url.URL, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return nil, fmt.Errorf("the endpoint %.80q is no URL", base)
+// Do makes a request of any kind: with a header, with another method. It takes the
+// connection of the answer before it if that is still open, else a new one; where
+// the other end had closed it meanwhile, the request is made again over a new one.
+// It ends when the request's context does. The error is the context's cause then.
+func (c *Client) Do(req *http.Request) (Answer, error) {
+	if c.Dial == nil {
+		return Answer{}, errNoDial
 	}
-	if _, err := netip.ParseAddr(u.Hostname()); err != nil || u.Scheme != "http" {
-		return nil, fmt.Errorf("the endpoint %.80q is no http URL with an IP address: names are not resolved here", u.Redacted())
+	if _, err := check(req.URL); err != nil {
+		return Answer{}, err
 	}
-	return u, nil
+	if req.Header.Get("User-Agent") == "" {
+		req = req.Clone(req.Context())
+		req.Header.Set("User-Agent", "nametag")
+	}
+	return c.try(req, c.take(req))
 }
 
-// address is what is dialled.
-func (c *client) address() string {
-	port := c.base.Port()
-	if port == "" {
-		port = "80"
-	}
-	return net.JoinHostPort(c.base.Hostname(), port)
-}
-
-// get returns the body of the whole document, or of one of the answers below it. It takes the connection that the last
-// exchange left, or a new one. The body's end is certain if the service said it, by a length or by chunks, and did not
-// just close.
-func (c *client) get(ctx context.Context, name string) (body []byte, certain bool, err error) {
-	got, err := c.exchange(ctx, name, false)
-	return got.body, got.certain, err
-}
-
-// whole returns the text of a single answer whose end is certain.
-func (c *client) whole(ctx context.Context, name string) (string, error) {
-	body, certain, err := c.get(ctx, name)
-	if err == nil && !certain {
-		err = &Error{Path: name, Err: ErrUncertain}
-	}
-	return string(body), err
-}
-
-// exchange makes one request. With same it does so over the connection of the exchange before it, or not at all.
-func (c *client) exchange(ctx context.Context, name string, same bool) (answer, error) {
-	got, err := c.try(ctx, name, same)
-	if err != nil {
-		if name == "" {
-			name = "metadata"
-		}
-		return answer{}, &Error{Path: name, Err: err}
-	}
-	return got, nil
-}
-
-func (c *client) try(ctx context.Context, name string, same bool) (answer, error) {
-	where := c.base
-	if name != "" {
-		where = c.base.JoinPath(name)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), http.NoBody)
-	if err != nil {
-		return answer{}, err
-	}
-	req.Header.Set("User-Agent", "nametag")
-
-	w := c.take()
+// try makes a request over w, or over a new connection where that is nil.
+func (c *Client) try(req *http.Request, w *wire) (Answer, error) {
+	ctx := req.Context()
 	reused := w != nil
-	switch {
-	case reused:
-	case same:
-		return answer{}, errClosed
-	default:
-		conn, err := c.connect(ctx)
+	if !reused {
+		address := dialled(req.URL)
+		conn, err := c.connect(ctx, address)
 		if err != nil {
-			return answer{}, fmt.Errorf("connecting: %w", plain(ctx, err))
+			return Answer{}, fmt.Errorf("connecting: %w", plain(ctx, err))
 		}
-		w = newWire(conn)
+		w = newWire(conn, address)
 	}
 	// The end of ctx interrupts a read or write that is under way.
 	disarm := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Now()) })
-	got, err := w.roundTrip(req)
-	if disarm() && err == nil && got.reusable {
+	got, again, err := w.roundTrip(req)
+	got.Reused = reused
+	if disarm() && err == nil && again {
 		c.put(w)
 		return got, nil
 	}
 	earlynet.Reset(w.conn)
-	if err != nil && reused && !same && !w.heard && ctx.Err() == nil {
-		return c.try(ctx, name, false) // the other end had closed it while it was idle; there is no other one to take
+	if err != nil && reused && !w.heard && ctx.Err() == nil {
+		return c.try(req, nil) // the other end had closed it while it was idle
 	}
 	if err != nil {
-		return answer{}, plain(ctx, err)
+		return Answer{}, plain(ctx, err)
 	}
 	return got, nil
+}
+
+// dialled is the address for a URL.
+func dialled(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // plain says the context's end instead of its symptom, and leaves out the addresses and port numbers of a net.OpError: a
@@ -156,16 +157,24 @@ func plain(ctx context.Context, err error) error {
 	return err
 }
 
-// take returns the idle connection, or nil.
-func (c *client) take() *wire {
+// take returns the idle connection, or nil where there is none that will do. A request with a body could not be made
+// again, and gets a new one.
+func (c *Client) take(req *http.Request) *wire {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.idle
+	if w == nil {
+		return nil
+	}
 	c.idle = nil
+	if w.address != dialled(req.URL) || req.Body != nil && req.Body != http.NoBody {
+		earlynet.Reset(w.conn)
+		return nil
+	}
 	return w
 }
 
-func (c *client) put(w *wire) {
+func (c *Client) put(w *wire) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -175,8 +184,9 @@ func (c *client) put(w *wire) {
 	c.idle = w
 }
 
-// Close closes the idle connection, and one that is in use as it becomes idle.
-func (c *client) Close() {
+// Close closes the connection that is open between two answers, and one that is in
+// use as it becomes idle. It may be called at any time, and again.
+func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -188,69 +198,64 @@ func (c *client) Close() {
 
 // A wire is one connection.
 type wire struct {
-	conn  net.Conn
-	limit io.LimitedReader // under reader
-	read  *bufio.Reader
-	heard bool // since the last request
+	conn    net.Conn
+	address string
+	limit   io.LimitedReader // under reader
+	read    *bufio.Reader
+	heard   bool // since the last request
 }
 
-func newWire(conn net.Conn) *wire {
-	w := &wire{conn: conn}
+func newWire(conn net.Conn, address string) *wire {
+	w := &wire{conn: conn, address: address}
 	w.limit.R = conn
 	w.read = bufio.NewReaderSize(&w.limit, 2<<10)
 	return w
 }
 
-// An answer is a 200's body.
-type answer struct {
-	body     []byte
-	certain  bool // its end was said
-	reusable bool // the connection may carry another exchange
-}
-
-func (w *wire) roundTrip(req *http.Request) (answer, error) {
+// roundTrip makes one exchange. reusable says that the connection may carry another one.
+func (w *wire) roundTrip(req *http.Request) (got Answer, reusable bool, err error) {
 	w.heard = false
 	if err := req.Write(w.conn); err != nil {
-		return answer{}, fmt.Errorf("asking: %w", err)
+		return Answer{}, false, fmt.Errorf("asking: %w", err)
 	}
 	w.limit.N = maxHeader
 	if _, err := w.read.Peek(1); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: closed without a byte", ErrCutShort)
 		}
-		return answer{}, err
+		return Answer{}, false, err
 	}
 	w.heard = true
 	resp, err := w.response(req)
 	if err != nil {
-		return answer{}, w.explain(err)
+		return Answer{}, false, w.explain(err)
 	}
-	// The connection is not closed here but by exchange: this only ends the body.
+	// The connection is not closed here but by try: this only ends the body.
 	defer resp.Body.Close()
 	if err := acceptable(resp); err != nil {
 		earlynet.Reset(w.conn) // before Body.Close, which would read the rest
-		return answer{}, err
+		return Answer{}, false, err
 	}
 	w.limit.N += maxBody
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	switch {
 	case err != nil:
 		earlynet.Reset(w.conn)
-		return answer{}, w.explain(err)
+		return Answer{}, false, w.explain(err)
 	case len(body) > maxBody:
 		earlynet.Reset(w.conn)
-		return answer{}, ErrTooLarge
+		return Answer{}, false, ErrTooLarge
 	case w.read.Buffered() > 0:
-		return answer{}, ErrTrailing // a length that is too short gives another valid name
+		return Answer{}, false, ErrTrailing // a length that is too short gives another valid name
 	}
 	if looksLikeHTML(body) {
-		return answer{}, ErrHTML
+		return Answer{}, false, ErrHTML
 	}
 	certain := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
 	if !certain && w.limit.N <= 0 {
-		return answer{}, ErrTooLarge
+		return Answer{}, false, ErrTooLarge
 	}
-	return answer{body: body, certain: certain, reusable: certain && !resp.Close}, nil
+	return Answer{Body: body, Whole: certain}, certain && !resp.Close, nil
 }
 
 func looksLikeHTML(body []byte) bool {

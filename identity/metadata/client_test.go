@@ -1,4 +1,4 @@
-package hetzner
+package metadata
 
 import (
 	"bytes"
@@ -9,11 +9,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/nametag-boot/nametag/earlynet"
-	"github.com/nametag-boot/nametag/identity"
-	"github.com/nametag-boot/nametag/identity/dmi"
-	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // TestConnect is about lost SYNs, in virtual time.
@@ -22,11 +17,8 @@ func TestConnect(t *testing.T) {
 	lost := func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 	connect := func(t *testing.T, dial dialer) (net.Conn, time.Duration, error) {
 		began := time.Now()
-		c, err := newClient("http://169.254.169.254/x", dial)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn, err := c.connect(t.Context())
+		c := Client{Dial: dial}
+		conn, err := c.connect(t.Context(), "169.254.169.254:80")
 		return conn, time.Since(began), err
 	}
 	// scenario runs dial with the number of each connection that is begun.
@@ -114,70 +106,28 @@ func TestConnect(t *testing.T) {
 		})
 }
 
-// TestABlackHoleIsDialledTwiceAnAttempt: thousands may be doing the same.
-func TestABlackHoleIsDialledTwiceAnAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var dials atomic.Int32
-		via := earlynet.NewPath(t.Context(), "eth0", earlynet.LinkLocal, func(ctx context.Context, _, _ string) (net.Conn, error) {
-			dials.Add(1)
-			<-ctx.Done()
-			return nil, ctx.Err()
-		})
-		for range 10 {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			if _, err := Source().Fetch(ctx, via); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v", err)
-			}
-			cancel()
-		}
-		if dials.Load() != 20 {
-			t.Errorf("%d connections were begun in ten attempts, want 20", dials.Load())
-		}
-	})
-}
-
 func TestClosedClient(t *testing.T) {
 	t.Run("an exchange that ends after Close leaves no connection", func(t *testing.T) {
 		conn := &cannedConn{r: bytes.NewReader([]byte("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmy-server"))}
-		c, err := newClient("http://169.254.169.254/x", func(context.Context, string, string) (net.Conn, error) { return conn, nil })
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := Client{Dial: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
 		c.Close()
-		if body, _, err := c.get(t.Context(), "hostname"); string(body) != "my-server" || err != nil || !conn.closed.Load() {
+		if body, err := c.Get(t.Context(), "http://169.254.169.254/hostname"); string(body) != "my-server" || err != nil || !conn.closed.Load() {
 			t.Errorf("got %q, %v, closed: %v", body, err, conn.closed.Load())
 		}
 	})
 }
 
-// panickyConn panics when it is read.
-type panickyConn struct{ cannedConn }
-
-func (*panickyConn) Read([]byte) (int, error) { panic("read") }
-
-func TestAPanicBelowAnAttemptIsAnError(t *testing.T) {
-	for about, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
-		"in dialling": func(context.Context, string, string) (net.Conn, error) { panic("dial") },
-		"in reading":  func(context.Context, string, string) (net.Conn, error) { return &panickyConn{}, nil },
-	} {
-		t.Run(about, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			r := identity.Resolver{Source: panicking{Source(), dial}, Host: true, Facts: &dmi.Facts{Vendor: Vendor, Serial: "42"}}
-			_, err := r.Resolve(ctx)
-			if _, caught := errors.AsType[*safely.PanicError](err); !caught {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
+// cannedConn gives bytes and swallows what it is told.
+type cannedConn struct {
+	r      *bytes.Reader
+	closed atomic.Bool
 }
 
-// panicking asks over a path that dials so.
-type panicking struct {
-	identity.Source
-	dial func(context.Context, string, string) (net.Conn, error)
-}
-
-func (p panicking) Fetch(ctx context.Context, _ *earlynet.Path) (identity.Answer, error) {
-	return p.Source.Fetch(ctx, earlynet.NewPath(ctx, "eth0", earlynet.LinkLocal, p.dial))
-}
+func (c *cannedConn) Read(b []byte) (int, error)     { return c.r.Read(b) }
+func (*cannedConn) Write(b []byte) (int, error)      { return len(b), nil }
+func (c *cannedConn) Close() error                   { c.closed.Store(true); return nil }
+func (*cannedConn) LocalAddr() net.Addr              { return nil }
+func (*cannedConn) RemoteAddr() net.Addr             { return nil }
+func (*cannedConn) SetDeadline(time.Time) error      { return nil }
+func (*cannedConn) SetReadDeadline(time.Time) error  { return nil }
+func (*cannedConn) SetWriteDeadline(time.Time) error { return nil }
