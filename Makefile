@@ -179,6 +179,7 @@ mutants: deps ## breaks the code on purpose, one promise at a time, and says whe
 .PHONY: docs
 docs: ## writes what the documentation takes from the code; a test says where the two differ
 	go test ./cmd/nametag -count=1 -run '^TestThePageListsTheVariables$$' -update-docs
+	go test ./internal/node/boot -count=1 -run '^TestThePageListsWhatBecomesOfEachMachine$$' -update-docs
 	go run ./internal/testvm/bench -render
 
 # Its packages are those of the lock file; npm runs no script of theirs.
