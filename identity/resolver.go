@@ -109,8 +109,8 @@ func Resolve(ctx context.Context, src Source) (*Identity, error) {
 // everything could be undone: events of the kind [EventUndoFailed] say what.
 // Resolve may be called from several goroutines.
 //
-// On a system that is not Linux it takes Resolver.Host; without that the error is
-// a [*ConfigError] that is [errors.ErrUnsupported].
+// On a system that is not Linux it takes Resolver.Host or Resolver.Paths; without
+// them the error is a [*ConfigError] that is [errors.ErrUnsupported].
 func (r *Resolver) Resolve(ctx context.Context) (*Identity, error) {
 	run := &resolver{
 		Resolver: *r,

@@ -31,6 +31,12 @@ type Facts struct {
 	Serial     string `json:"serial,omitempty"`      // product_serial; only root may read it
 	BIOSVendor string `json:"bios_vendor,omitempty"` // bios_vendor
 
+	// What other clouds have their instance's number in.
+	UUID            string `json:"uuid,omitempty"`              // product_uuid; only root may read it
+	BoardSerial     string `json:"board_serial,omitempty"`      // board_serial; only root may read it
+	BoardAssetTag   string `json:"board_asset_tag,omitempty"`   // board_asset_tag, for instance "i-0123456789abcdef0" on EC2
+	ChassisAssetTag string `json:"chassis_asset_tag,omitempty"` // chassis_asset_tag
+
 	// SerialHidden says that there is a serial number which this process may not
 	// read: the kernel shows it to root only (CAP_DAC_READ_SEARCH will do).
 	SerialHidden bool `json:"serial_hidden,omitempty"`
@@ -43,8 +49,9 @@ const DirVariable = "NAMETAG_DMI"
 // Read reads the facts below dir; an empty dir is what [DirVariable] says, or [Dir].
 //
 // A missing directory or field is no error: not every machine has DMI. Nor is a
-// serial number that only root may read. Another field that is there but cannot
-// be read is one: it comes together with the facts that could be read.
+// number that only root may read. Another field that is there but cannot be read is
+// one: it comes together with the facts that could be read. Read may be called from
+// several goroutines.
 func Read(dir string) (Facts, error) {
 	if dir == "" {
 		dir = cmp.Or(os.Getenv(DirVariable), Dir)
@@ -56,17 +63,22 @@ func Read(dir string) (Facts, error) {
 	for _, field := range []struct {
 		file string
 		to   *string
+		root bool // only root may read it
 	}{
-		{"sys_vendor", &f.Vendor},
-		{"product_name", &f.Product},
-		{"product_serial", &f.Serial},
-		{"bios_vendor", &f.BIOSVendor},
+		{"sys_vendor", &f.Vendor, false},
+		{"product_name", &f.Product, false},
+		{"product_serial", &f.Serial, true},
+		{"bios_vendor", &f.BIOSVendor, false},
+		{"product_uuid", &f.UUID, true},
+		{"board_serial", &f.BoardSerial, true},
+		{"board_asset_tag", &f.BoardAssetTag, false},
+		{"chassis_asset_tag", &f.ChassisAssetTag, false},
 	} {
 		value, err := readField(filepath.Join(dir, field.file))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-		case field.to == &f.Serial && errors.Is(err, fs.ErrPermission):
-			f.SerialHidden = true
+		case field.root && errors.Is(err, fs.ErrPermission):
+			f.SerialHidden = f.SerialHidden || field.to == &f.Serial
 		case err != nil:
 			errs = append(errs, fmt.Errorf("dmi: %w", err))
 		default:

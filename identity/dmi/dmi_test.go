@@ -24,9 +24,13 @@ func TestRead(t *testing.T) {
 		dir := t.TempDir()
 		write(t, dir, map[string]string{
 			"sys_vendor": "Hetzner\n", "product_name": "vServer\n", "product_serial": "42 \n", "bios_vendor": "Hetzner\n",
+			"product_uuid": "u\n", "board_serial": "b\n", "board_asset_tag": "i-1\n", "chassis_asset_tag": "c\n",
 		})
 		got, err := dmi.Read(dir)
-		if want := (dmi.Facts{Vendor: "Hetzner", Product: "vServer", Serial: "42", BIOSVendor: "Hetzner"}); err != nil || got != want {
+		if want := (dmi.Facts{
+			Vendor: "Hetzner", Product: "vServer", Serial: "42", BIOSVendor: "Hetzner",
+			UUID: "u", BoardSerial: "b", BoardAssetTag: "i-1", ChassisAssetTag: "c",
+		}); err != nil || got != want {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}
 	})
