@@ -12,7 +12,6 @@ import (
 
 // bare are the goroutines that are started without internal/safely, by file, each with the reason.
 var bare = map[string]string{
-	"internal/node/kmod/kmod.go":         "loads drivers",
 	"internal/node/progress/progress.go": "keeps the time of the console",
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
 	"github.com/nametag-boot/nametag/internal/node/remedy"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -202,7 +203,7 @@ func (c Config) persist(ctx context.Context, named func()) (*identity.Identity, 
 			}
 			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v%s; trying again%s", err, also, remedy.Of(err).See())})
 		}
-		if !sleep(ctx, again) {
+		if !wait.Sleep(ctx, again) {
 			return nil, err
 		}
 	}
@@ -275,7 +276,7 @@ func (c Config) ending(ctx context.Context, err error) error {
 	say()
 	switch {
 	case then == procfs.Halt:
-		for sleep(ctx, sayAgain) {
+		for wait.Sleep(ctx, sayAgain) {
 			say()
 		}
 	case then == procfs.Continue:
@@ -315,18 +316,6 @@ func (c Config) withdraw() {
 		Level: kmsg.Warning, Event: "withdrawn", Hostname: name, InstanceID: recall.Name.InstanceID, Err: err,
 		Text: fmt.Sprintf("%s is the name of the instance %.64q, of whose disk this one is a copy: it is taken out of /etc/hostname", name, recall.Name.InstanceID),
 	})
-}
-
-// sleep waits, and reports whether the context let it.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // bootID is the kernel's, empty where there is no /proc.

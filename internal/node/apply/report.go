@@ -13,6 +13,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/internal/node/systemd"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 )
 
 // A Line is one thing that happened: a sentence, and its parts for programs.
@@ -87,7 +88,7 @@ const (
 // time is up.
 func (c Config) keepTelling(ctx context.Context, began time.Time) {
 	policy := c.Line.Policy
-	for said := began; sleep(ctx, statusEach); {
+	for said := began; wait.Sleep(ctx, statusEach); {
 		text := fmt.Sprintf("no name yet after %s; waiting for ever, as the command line says", time.Since(began).Round(time.Second))
 		if end, bounded := ctx.Deadline(); bounded {
 			text = fmt.Sprintf("no name yet after %s; %s in %s", time.Since(began).Round(time.Second), policy.Then, max(0, time.Until(end)).Round(time.Second))

@@ -21,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/record"
 	"github.com/nametag-boot/nametag/internal/node/remedy"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -260,21 +261,22 @@ func (b *boot) repair() {
 		}
 		ended <- err
 	}, func(err error) { ended <- err })
-	// What hangs in the kernel does not end when it is killed.
-	timer := time.NewTimer(repairTime + 2*endGrace)
-	defer timer.Stop()
-	select {
-	case err = <-ended:
-	case <-timer.C:
-		err = errors.New("it does not end")
-	}
-	if err != nil {
+	if err := end(ended, repairTime+2*endGrace); err != nil {
 		b.console.Warnf("the links may not be as they were: %v", err)
 	}
 }
 
 // endGrace is how long a worker may take to end when there is nothing more to expect of it.
 const endGrace = 2 * time.Second
+
+// end is how a worker has ended. What hangs in the kernel does not end when it is killed.
+func end(ended <-chan error, atMost time.Duration) error {
+	err, came := wait.For(ended, atMost)
+	if !came {
+		return errors.New("it does not end")
+	}
+	return err
+}
 
 // awaitWorker waits for the worker's answer and for its end: for the end not without a bound, since a process that has a
 // thread in the kernel, loading a driver, does not end before that is done, killed or not.
@@ -295,14 +297,7 @@ func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error, died 
 	case r, answered = <-answers:
 	case <-ctx.Done(): // it is being killed
 	}
-	timer := time.NewTimer(endGrace)
-	defer timer.Stop()
-	var err error
-	select {
-	case err = <-ended:
-	case <-timer.C:
-		err = errors.New("it does not end")
-	}
+	err := end(ended, endGrace)
 	if !answered { // until the end of the time it may have
 		select {
 		case r, answered = <-answers:
@@ -412,7 +407,7 @@ func (b *boot) openConsole() {
 	if b.console != nil {
 		return
 	}
-	if dev, err := detached("devtmpfs"); err == nil {
+	if dev, err := nowhere("devtmpfs"); err == nil {
 		defer unix.Close(dev) //nolint:errcheck // not a file with content
 		if fd, err := unix.Openat(dev, "kmsg", unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err == nil {
 			b.console = kmsg.New(os.NewFile(uintptr(fd), "/dev/kmsg"), kmsg.Format{Prefix: "nametag", Kernel: true, Unlimited: unlimited()})

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/node/detached"
 )
 
 // ownRoot is where our mounts are while we need them. The name is not one that an initramfs has.
@@ -101,7 +103,7 @@ func commandLine() (string, error) {
 
 // readProc reads a file of a procfs that is mounted nowhere.
 func readProc(name string) (string, error) {
-	proc, err := detached("proc")
+	proc, err := nowhere("proc")
 	if err != nil {
 		return "", err
 	}
@@ -116,19 +118,7 @@ func readProc(name string) (string, error) {
 	return string(content), err
 }
 
-// detached mounts a file system nowhere, and returns a descriptor of its root, with which it goes.
-func detached(fstype string) (int, error) {
-	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsopen", err)
-	}
-	defer unix.Close(fs) //nolint:errcheck // not a file with content
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, os.NewSyscallError("fsconfig", err)
-	}
-	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsmount", err)
-	}
-	return root, nil
+// nowhere mounts one of the kernel's file systems where nobody finds it.
+func nowhere(fstype string) (root int, err error) {
+	return detached.Mount{Type: fstype, Attributes: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}.Open()
 }

@@ -12,7 +12,7 @@ import (
 
 // In a boot nothing is on /proc when the record is written.
 func TestTheRecordTellsOfWhichBootItIsWithoutProc(t *testing.T) {
-	fd, err := detached("proc")
+	fd, err := nowhere("proc")
 	if err != nil {
 		t.Skip(err)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/links"
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/remedy"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -324,12 +325,7 @@ func (w *worker) lookBack(ctx context.Context) (end func()) {
 	w.search.Memory, w.search.Ready, w.search.Reading = looking.Recall, looking.Ready, looking.Reading
 	return func() {
 		cancel()
-		timer := time.NewTimer(unmountTime)
-		defer timer.Stop()
-		select {
-		case <-looking.Done():
-		case <-timer.C:
-		}
+		_, _ = wait.For(looking.Done(), unmountTime)
 	}
 }
 
@@ -356,11 +352,7 @@ func (w *worker) persist(ctx context.Context, pause time.Duration, resolve func(
 			}
 			w.console.Warnf("%v%s; trying again%s", err, also, remedy.Of(err).See())
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !wait.Sleep(ctx, pause) {
 			return nil, err
 		}
 	}
@@ -400,18 +392,20 @@ func (w *worker) keepLoading(ctx context.Context) {
 // to give up: another NIC may do.
 func (w *worker) loadDrivers(ctx context.Context) {
 	began := time.Now()
-	report, err := w.loader.Load(ctx)
-	if slices.ContainsFunc(report.Devices, kmod.Device.HasDisks) {
+	loading, err := w.loader.Load(ctx)
+	if slices.ContainsFunc(loading.Devices, kmod.Device.HasDisks) {
 		w.disks.Store(true)
 	}
-	if len(report.Loaded) > 0 {
-		names := make([]string, 0, len(report.Loaded))
-		for _, m := range report.Loaded {
+	if len(loading.Loaded) > 0 {
+		names := make([]string, 0, len(loading.Loaded))
+		for _, m := range loading.Loaded {
 			names = append(names, m.Name)
 		}
 		w.console.Noticef("loaded %s in %s", strings.Join(names, ", "), time.Since(began).Round(time.Millisecond))
 	}
-	if err != nil && ctx.Err() == nil {
+	if _, panicked := errors.AsType[*safely.PanicError](err); panicked {
+		report(w.console, err)
+	} else if err != nil && ctx.Err() == nil {
 		w.console.Warnf("%v%s", err, remedy.Of(err).See())
 	}
 }

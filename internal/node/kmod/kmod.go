@@ -40,7 +40,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +47,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/kernelarg"
+	"github.com/nametag-boot/nametag/internal/node/wait"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 const (
@@ -154,32 +155,24 @@ func (l *Loader) Load(ctx context.Context) (Report, error) {
 		err    error
 	}
 	done := make(chan result, 1)
-	go func() {
-		var r result
-		defer func() {
-			// In PID 1 a panic stops the machine; a broken module must not.
-			if p := recover(); p != nil {
-				r.err = errors.Join(r.err, &Error{Op: "panic", Err: fmt.Errorf("%v\n%s", p, debug.Stack())})
-			}
-			l.state.set("")
-			<-l.turn
-			done <- r
-		}()
-		r.report, r.err = l.load(ctx)
-	}()
+	end := func(r result) {
+		l.state.set("")
+		<-l.turn
+		done <- r
+	}
+	safely.Go("loading drivers", func() {
+		report, err := l.load(ctx)
+		end(result{report, err})
+	}, func(err error) { end(result{err: fmt.Errorf("kmod: %w", err)}) })
 	select {
 	case r := <-done:
 		return r.report, r.err
 	case <-ctx.Done():
 	}
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case r := <-done:
+	if r, came := wait.For(done, grace); came {
 		return r.report, r.err
-	case <-timer.C:
-		return Report{}, l.interrupted(ctx)
 	}
+	return Report{}, l.interrupted(ctx)
 }
 
 // interrupted says that the context ended, and during what.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 func TestAVirtioNICGetsItsDrivers(t *testing.T) {
@@ -330,7 +332,8 @@ func TestAPanicBecomesAnError(t *testing.T) {
 	virtioTree(t, m.root)
 	m.kernel.onLoad = func(string) { panic("oh") }
 	l := m.loader()
-	if _, err := l.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "panic: oh") {
+	_, err := l.Load(t.Context())
+	if p, ok := errors.AsType[*safely.PanicError](err); !ok || p.Value != "oh" {
 		t.Errorf("%v", err)
 	}
 	m.kernel.onLoad = func(string) {}

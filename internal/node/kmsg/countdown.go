@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/nametag-boot/nametag/internal/node/wait"
 )
 
 // Countdown says why something drastic comes, and how soon, until it is due:
@@ -17,24 +19,19 @@ func (c *Console) Countdown(ctx context.Context, d time.Duration, why, what stri
 		c.Errorf("%s: %s now", why, what)
 		return ctx.Err()
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for left := d; left > 0; {
 		c.Say(Error, fmt.Sprintf("%s: %s in %v", why, what, left))
-		next := mark(left)
-		timer.Reset(left - next)
-		select {
-		case <-timer.C:
-			left = next
-		case <-ctx.Done():
+		next := nextWord(left)
+		if !wait.Sleep(ctx, left-next) {
 			return ctx.Err()
 		}
+		left = next
 	}
 	return ctx.Err()
 }
 
-// mark is the next moment to speak at, given what is left: the longest below it.
-func mark(left time.Duration) time.Duration {
+// nextWord is what is left when it speaks again, given what is left now.
+func nextWord(left time.Duration) time.Duration {
 	switch {
 	case left > time.Minute:
 		return (left - 1).Truncate(time.Minute)

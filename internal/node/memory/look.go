@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
 )
 
@@ -106,13 +107,7 @@ func look(ctx context.Context, c Config, find func() (read func() Recall)) *Look
 		defer disk.Stop()
 		select {
 		case <-found:
-		case <-l.ended:
-			return
-		case <-disk.C:
-			return
-		}
-		disk.Reset(readTime)
-		select {
+			_, _ = wait.For(l.ended, readTime)
 		case <-l.ended:
 		case <-disk.C:
 		}
@@ -145,11 +140,7 @@ func (l *Looking) await(ctx context.Context, sysfs string, find func() func() Re
 		if time.Since(l.began) > often {
 			pause = lookSome
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
 	}

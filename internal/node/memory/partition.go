@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/node/detached"
 )
 
 // The labels of Talos' partitions (its pkg/machinery/constants). META is in the image that a server is made from, the
@@ -121,30 +123,15 @@ type mounted struct{ dir *os.File }
 // have the same id as another one.
 func mountDetached(fstype, device string) (*mounted, error) {
 	flags := map[string][]string{"xfs": {"ro", "norecovery", "nouuid"}, "ext4": {"ro", "noload"}}
-	ctx, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
-	if errors.Is(err, unix.ENODEV) {
+	fd, err := detached.Mount{
+		Type: fstype, Source: device, Flags: flags[fstype],
+		Attributes: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME,
+	}.Open()
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "fsopen" && errors.Is(err, unix.ENODEV) {
 		return nil, fmt.Errorf("this kernel has no %s", fstype)
 	}
 	if err != nil {
-		return nil, os.NewSyscallError("fsopen", err)
-	}
-	defer unix.Close(ctx) //nolint:errcheck // a context, spent by then
-	err = unix.FsconfigSetString(ctx, "source", device)
-	for _, flag := range flags[fstype] {
-		if err == nil {
-			err = unix.FsconfigSetFlag(ctx, flag)
-		}
-	}
-	if err == nil {
-		err = unix.FsconfigCreate(ctx)
-	}
-	if err != nil {
-		return nil, os.NewSyscallError("fsconfig", err)
-	}
-	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC,
-		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOATIME)
-	if err != nil {
-		return nil, os.NewSyscallError("fsmount", err)
+		return nil, err
 	}
 	return &mounted{os.NewFile(uintptr(fd), device)}, nil
 }

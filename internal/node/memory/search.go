@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -274,12 +275,8 @@ func (r *run) hold() {
 	if r.memory == nil || r.Policy.Rename != procfs.RenameStop && (r.Reading == nil || !r.Reading()) {
 		return
 	}
-	timer := time.NewTimer(holdFor)
-	defer timer.Stop()
-	select {
-	case recall := <-r.memory:
+	if recall, came := wait.For(r.memory, holdFor); came {
 		r.remember(recall)
-	case <-timer.C:
 	}
 }
 
