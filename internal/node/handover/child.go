@@ -3,7 +3,6 @@
 package handover
 
 import (
-	"encoding/json"
 	"os"
 	"os/signal"
 	"time"
@@ -49,7 +48,7 @@ func ChildMain() (status int) {
 	reached(stageGuards)
 	g := newGuardian(k)
 	if err := g.startTracer(executable, life); err != nil {
-		tell(out, wordFailed, err.Error())
+		tell(out, answer{text: err.Error()})
 		return 1
 	}
 	life.Close() // the tracer's
@@ -69,18 +68,22 @@ func (k *keeper) died(err error) int {
 
 // start runs what goes on beside, whose panic is the end of this process: the other one does the rest.
 func (k *keeper) start(doing string, fn func()) {
-	safely.Go(doing, fn, func(err error) { os.Exit(k.died(err)) })
+	safely.Go(doing, fn, k.dies)
 }
 
-// hear is [hear], whose panic is the end of this process.
-func (k *keeper) hear(f *os.File) <-chan string {
-	return hear(f, func(err error) { os.Exit(k.died(err)) })
-}
+// dies ends this process.
+func (k *keeper) dies(err error) { os.Exit(k.died(err)) }
 
-// take takes the order, whose line is the first one. Its absence is an order to
+// hear is [hear] for what goes down, and its panic is the end of this process.
+func (k *keeper) hear(f *os.File) <-chan message { return hear(f, parseDown, k.dies) }
+
+// take takes the order, which is the first message. Its absence is an order to
 // leave: there was no name, or no exec.
-func (k *keeper) take(line string) bool {
-	return json.Unmarshal([]byte(line), &k.order) == nil
+func (k *keeper) take(m message) (ok bool) {
+	if o, ordered := m.(order); ordered {
+		k.order, ok = o, true
+	}
+	return ok
 }
 
 // file takes over a descriptor that this process was born with.

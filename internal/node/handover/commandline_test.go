@@ -51,23 +51,3 @@ func TestShort(t *testing.T) {
 		}
 	}
 }
-
-func TestReport(t *testing.T) {
-	for _, r := range []report{
-		{kind: bound, proc: 9, text: "3ms after the exec, by thread 1"},
-		{kind: released, proc: -1},
-		{kind: failed, proc: 0, text: "no such file"},
-	} {
-		if got, err := parseReport(r.String()); err != nil || got != r {
-			t.Errorf("%+v came back as %+v: %v", r, got, err)
-		}
-	}
-	if got := (report{kind: failed, text: "a\nb"}).String(); strings.Contains(got, "\n") {
-		t.Errorf("a report of two lines: %q", got)
-	}
-	for _, line := range []string{"", "bound", "bound x y"} {
-		if r, err := parseReport(line); err == nil {
-			t.Errorf("%q was taken for %+v", line, r)
-		}
-	}
-}

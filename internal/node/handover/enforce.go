@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -45,12 +46,7 @@ func Enforce(ctx context.Context, then procfs.Then, console *kmsg.Console, count
 		reached(stageEnforcing)
 		unix.Sync()
 	}, func(error) {})
-	timer := time.NewTimer(syncLimit)
-	defer timer.Stop()
-	select {
-	case <-synced:
-	case <-timer.C:
-	}
+	_, _ = wait.For(synced, syncLimit)
 	if err := unix.Reboot(what); err != nil {
 		err = fmt.Errorf("handover: %w", os.NewSyscallError("reboot", err))
 		console.Errorf("%s: %s refused: %v", why, then, err)

@@ -37,13 +37,13 @@ func (k *guardian) tracing() int      { return k.tracer.Pid }
 func (k *guardian) child() int        { return k.tracer.Pid }
 func (k *guardian) stops() uint64     { return k.told }
 func (k *guardian) answers() bool     { return k.missed == 0 }
-func (k *guardian) say(line string)   { tell(k.other, line) }
+func (k *guardian) say(m message)     { tell(k.other, m) }
 func (k *guardian) reached(at moment) { reached(at) }
 
 // heard takes a report for the sign of life that it is.
 func (k *guardian) heard(r report) {
 	k.missed, k.mute = 0, nil
-	if r.kind == alive {
+	if r.kind == msgAlive {
 		k.told = max(k.told, r.stops)
 	}
 }
@@ -55,14 +55,14 @@ func (k *guardian) hangs() {
 }
 
 // guard is the guardian's life.
-func (k *guardian) guard(orders <-chan string, out *os.File) int {
-	line := <-orders
-	if !k.take(line) {
+func (k *guardian) guard(orders <-chan message, out *os.File) int {
+	if !k.take(<-orders) {
 		return 0
 	}
 	k.console = kmsg.New(os.Stderr, k.Console)
 	reached(stageOrdered)
-	k.start("telling the tracer", func() { tell(k.other, line) })
+	ordered := k.order // as it was taken: it may be changed by the time it is written
+	k.start("telling the tracer", func() { tell(k.other, ordered) })
 	// Out of memory, these few megabytes are not worth a boot. Not every caller may.
 	for _, pid := range []string{"self", strconv.Itoa(k.tracer.Pid)} {
 		if fd, err := k.own.open(pid+"/oom_score_adj", unix.O_WRONLY); err == nil {
@@ -72,18 +72,18 @@ func (k *guardian) guard(orders <-chan string, out *os.File) int {
 	}
 	k.settle()
 	reached(stageSettled)
-	tell(out, wordReady, k.Way.String(), k.why)
+	tell(out, answer{ready: true, way: k.Way, text: k.why})
 	for !k.execed {
 		select {
-		case word, ok := <-orders:
+		case m, ok := <-orders:
 			switch {
 			case !ok: // closed by the exec
 				k.execed = true
-			case word == wordGo:
+			case m == wordGo:
 				k.commit()
 				k.sync(wordGo)
 				reached(stageCommitted)
-				tell(out, wordReady, k.Way.String(), k.why)
+				tell(out, answer{ready: true, way: k.Way, text: k.why})
 			default:
 				return 0
 			}
@@ -126,16 +126,7 @@ func (k *guardian) startTracer(executable string, life *os.File) error {
 		defer close(k.ended)
 		_, _ = tracer.Wait()
 	})
-	lines, reports := k.hear(r), make(chan report, 16)
-	k.reports = reports
-	k.start("hearing the tracer", func() {
-		defer close(reports)
-		for line := range lines {
-			if r, err := parseReport(line); err == nil {
-				reports <- r
-			}
-		}
-	})
+	k.reports = hear(r, parseReport, k.dies)
 	return nil
 }
 
@@ -146,7 +137,7 @@ func (k *guardian) settle() {
 		select {
 		case r, ok := <-k.reports:
 			k.note(r, ok)
-			if r.kind != standing || k.Way == Watch {
+			if r.kind != msgStanding || k.Way == Watch {
 				return
 			}
 		case <-k.beats:
@@ -161,14 +152,14 @@ func (k *guardian) settle() {
 
 // sync waits until the tracer has answered a word, and so until all that it reported
 // before has been noted.
-func (k *guardian) sync(word string) {
-	tell(k.other, word)
+func (k *guardian) sync(w word) {
+	tell(k.other, w)
 	limit := k.patient(k.Limits.Silence, k.tracer.Pid)
 	for k.reports != nil {
 		select {
 		case r, ok := <-k.reports:
 			k.note(r, ok)
-			if r.kind == alive && r.text == word {
+			if r.kind == msgAlive && r.text == string(w) {
 				return
 			}
 		case <-k.beats:

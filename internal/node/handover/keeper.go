@@ -61,7 +61,7 @@ type role interface {
 	// stops is how often the first process has been stopped.
 	stops() uint64
 	// sync returns when all is noted that the tracer had reported before.
-	sync(word string)
+	sync(w word)
 	// heard is told of each report.
 	heard(r report)
 	// answers reports whether the tracer can be expected to answer.
@@ -69,7 +69,7 @@ type role interface {
 	// pulse asks the tracer for a sign of life, and takes over from one that gave none.
 	pulse() error
 	// say tells the tracer something.
-	say(line string)
+	say(m message)
 	// hangs ends a tracer that does not let go.
 	hangs()
 	// freeze stops the tracer where it is, and with it what it holds; kill ends it.
@@ -93,20 +93,20 @@ func (k *keeper) note(r report, ok bool) {
 	}
 	k.role.heard(r)
 	switch r.kind {
-	case refused:
+	case msgRefused:
 		k.fallBack(r.text)
-	case lost:
+	case msgLost:
 		k.role.kill() // the kernel lets go of what it holds
 		k.fallBack(r.text)
-	case execed:
+	case msgExeced:
 		k.execed = true
-	case bound:
+	case msgBound:
 		k.adopt(r, k.role.child())
 		k.proven = true // the first process stood still meanwhile
-	case released:
+	case msgReleased:
 		k.released = true
 		k.console.Debugf("handover: %s", r.text)
-	case failed:
+	case msgFailed:
 		k.failure = errors.New(r.text)
 	}
 }
@@ -143,7 +143,7 @@ func (k *keeper) fallBack(why string) {
 // commit is for the moment before the exec.
 func (k *keeper) commit() {
 	k.stale = k.own.stale()
-	k.late = k.patient(k.Limits.Exec, first)
+	k.late = k.patient(k.Limits.Exec, pid1)
 }
 
 // keep does all that comes after the exec and returns the exit status.
@@ -165,7 +165,7 @@ func (k *keeper) give() error {
 	sights := k.sights(stop)
 	looks := time.NewTicker(tick)
 	defer looks.Stop()
-	strict, mount := k.patient(k.Limits.Strict, first), k.patient(k.Limits.Mount, first)
+	strict, mount := k.patient(k.Limits.Strict, pid1), k.patient(k.Limits.Mount, pid1)
 	var silent *patience // with the tracer, once /proc is seen
 	for !k.bound {
 		if k.failure != nil {
@@ -280,7 +280,7 @@ func (k *keeper) look() error {
 	if k.proven {
 		how = inTime
 	}
-	k.role.say(report{kind: bound, proc: p, text: how}.String())
+	k.role.say(report{kind: msgBound, proc: p, text: how})
 	k.console.Debugf("handover: the name is on the command line, put there at the sight of the new /proc, %s", how)
 	return nil
 }

@@ -84,7 +84,7 @@ const (
 	fdOut             // the answers to them
 	fdLife            // the tracer's own line from the first process; the guardian passes it on
 	fdTree            // the file, as a mount
-	fdProc            // a private procRoot
+	fdProc            // a procfs that is mounted nowhere
 )
 
 // childName is what tells these processes from any other use of the binary.

@@ -4,11 +4,9 @@ package handover
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +49,7 @@ type Handover struct {
 	tracers  []int    // the guardian's children when it was ready: the tracer, which may outlive it
 	in, life *os.File // to the guardian, to the tracer; an exec closes them, which is what they tell
 	out      *os.File
-	answers  <-chan string
+	answers  <-chan answer
 	deaf     chan error // why there are no more answers, other than that the guardian has ended
 }
 
@@ -90,10 +88,10 @@ func Start(cfg Config) (*Handover, error) {
 }
 
 func (h *Handover) start(executable string, console *kmsg.Console) error {
-	if pid := os.Getpid(); pid != first {
+	if pid := os.Getpid(); pid != pid1 {
 		return fmt.Errorf("this is process %d, and the next init will not be executed in it", pid)
 	}
-	own, err := private()
+	own, err := detachedProc()
 	if err != nil {
 		return fmt.Errorf("a procfs of our own: %w", err)
 	}
@@ -136,7 +134,7 @@ func (h *Handover) start(executable string, console *kmsg.Console) error {
 		return err
 	}
 	h.deaf = make(chan error, 1)
-	h.answers = hear(h.out, func(err error) { h.deaf <- err })
+	h.answers = hear(h.out, parseAnswer, func(err error) { h.deaf <- err })
 	if treeFile, err = dup(tree, target); err != nil {
 		return err
 	}
@@ -183,15 +181,11 @@ func (h *Handover) prepare(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
 	// From a goroutine: a command line may be longer than a pipe is deep, and the
 	// guardian may be dead. The end of the pipe ends it.
 	safely.Go("telling the guardian", func() {
 		reached(stageTelling)
-		tell(h.in, string(text))
+		tell(h.in, o)
 	}, func(error) {}) // the guardian says nothing then, and that is noticed
 	return h.await(ctx, 2*o.Limits.Seize)
 }
@@ -233,27 +227,22 @@ func (h *Handover) await(ctx context.Context, limit time.Duration) error {
 			return ctx.Err()
 		case err := <-h.deaf:
 			return err
-		case line, ok := <-h.answers:
-			return h.answered(line, ok)
+		case a, ok := <-h.answers:
+			return h.answered(a, ok)
 		}
 	}
 }
 
 // answered takes the guardian's word.
-func (h *Handover) answered(line string, ok bool) error {
-	word, rest, _ := strings.Cut(line, " ")
+func (h *Handover) answered(a answer, ok bool) error {
 	switch {
 	case !ok:
 		return errors.New("the guardian has ended before its time")
-	case word != wordReady:
-		return errors.New("the guardian: " + line)
+	case !a.ready:
+		return errors.New("the guardian: " + a.text)
 	}
-	way, why, _ := strings.Cut(rest, " ")
 	h.tracers = h.own.children(h.guardian.Pid)
-	h.way, h.why = Strict, why
-	if way == Watch.String() {
-		h.way = Watch
-	}
+	h.way, h.why = a.way, a.text
 	return nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/node/detached"
 )
 
 // procPath is where the next init mounts its procfs.
@@ -21,19 +23,11 @@ const procPath = "/proc"
 // wherever that mount has been moved to, and when it is mounted nowhere.
 type procRoot int
 
-// private makes a procfs that is mounted nowhere, so that it needs no folder and
+// detachedProc makes a procfs that is mounted nowhere, so that it needs no folder and
 // is in nobody's way.
-func private() (procRoot, error) {
-	ctx, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsopen", err)
-	}
-	defer closeFD(ctx)
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return -1, os.NewSyscallError("fsconfig", err)
-	}
-	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	return procRoot(fd), os.NewSyscallError("fsmount", err)
+func detachedProc() (procRoot, error) {
+	fd, err := detached.Mount{Type: "proc", Attributes: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}.Open()
+	return procRoot(fd), err
 }
 
 // open opens a file by its path below p.

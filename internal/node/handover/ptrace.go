@@ -53,8 +53,8 @@ func eventMessage(tid int) (int, unix.Errno) {
 	return int(msg), errno
 }
 
-// wait waits for a tracee, any with -1, to stop or to end.
-func wait(tid int) (int, unix.WaitStatus, error) {
+// waitTracee waits for a tracee, any with -1, to stop or to end.
+func waitTracee(tid int) (int, unix.WaitStatus, error) {
 	for {
 		var status unix.WaitStatus
 		got, err := unix.Wait4(tid, &status, waitAll, nil)

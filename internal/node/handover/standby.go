@@ -33,7 +33,7 @@ func (k *standby) answers() bool { return true }
 
 // The tracer is no process of its own that could be talked to, asked for a sign of life,
 // or ended.
-func (k *standby) say(string)     {}
+func (k *standby) say(message)    {}
 func (k *standby) heard(report)   {}
 func (k *standby) pulse() error   { return nil }
 func (k *standby) freeze()        {}
@@ -41,7 +41,7 @@ func (k *standby) kill()          {}
 func (k *standby) reached(moment) {}
 
 // sync takes what is there: what the thread has reported.
-func (k *standby) sync(string) {
+func (k *standby) sync(word) {
 	for {
 		select {
 		case r, ok := <-k.reports:
@@ -64,12 +64,12 @@ const adoption = time.Second
 
 // standBy is the tracer's life: it traces, passes on what comes of it, and is there
 // in case that the guardian is not.
-func (k *standby) standBy(orders <-chan string, out *os.File, life <-chan string) int {
+func (k *standby) standBy(orders <-chan message, out *os.File, life <-chan message) int {
 	reached(stageStands)
 	guardian := os.Getppid() // later it may be another, who takes in orphans
 	select {
-	case line := <-orders:
-		if !k.take(line) {
+	case m := <-orders:
+		if !k.take(m) {
 			return 0
 		}
 	case <-life:
@@ -82,7 +82,7 @@ func (k *standby) standBy(orders <-chan string, out *os.File, life <-chan string
 	if k.Way == Strict {
 		k.start("tracing", func() {
 			runtime.LockOSThread() // and never unlocked: the thread ends with it
-			t := tracer{private: k.own, tree: k.tree, text: k.Text, stops: &k.count, say: func(r report) { reports <- r }}
+			t := tracer{own: k.own, tree: k.tree, text: k.Text, stops: &k.count, say: func(r report) { reports <- r }}
 			// A guardian that stands still, for whatever reason, must not keep the first process. It finds the new /proc later
 			// by ours.
 			t.adopted = func() { await(adopted, newPatience(k.own, adoption, 0, guardian)) }
@@ -91,34 +91,37 @@ func (k *standby) standBy(orders <-chan string, out *os.File, life <-chan string
 	}
 	pass := func(r report) {
 		k.note(r, true)
-		tell(out, r.String())
+		tell(out, r)
 	}
-	tell(out, report{kind: standing, proc: -1}.String())
+	tell(out, report{kind: msgStanding, proc: -1})
 	for guarded := true; guarded || !k.execed; {
 		select {
 		case r := <-reports:
 			pass(r)
-		case line, ok := <-orders:
-			switch {
-			case !ok:
+		case m, ok := <-orders:
+			if !ok {
 				guarded, orders = false, nil
 				adopt()
-			case line == wordHave:
-				adopt()
-			case line == wordDone:
-				return 0
-			case line == wordPing, line == wordSync, line == wordGo:
-				if line == wordGo {
-					k.commit()
-				}
-				for len(reports) > 0 { // the answer comes after what was to be told
-					pass(<-reports)
-				}
-				tell(out, report{kind: alive, proc: -1, stops: k.stops(), text: line}.String())
-			default: // what the guardian has mounted itself
-				if r, err := parseReport(line); err == nil {
-					k.adopt(r, guardian)
-					k.proven = r.text == inTime
+				break
+			}
+			switch m := m.(type) {
+			case report: // of what the guardian has mounted itself
+				k.adopt(m, guardian)
+				k.proven = m.text == inTime
+			case word:
+				switch m {
+				case wordHave:
+					adopt()
+				case wordDone:
+					return 0
+				case wordGo, wordPing, wordSync:
+					if m == wordGo {
+						k.commit()
+					}
+					for len(reports) > 0 { // the answer comes after what was to be told
+						pass(<-reports)
+					}
+					tell(out, report{kind: msgAlive, proc: -1, stops: k.stops(), text: string(m)})
 				}
 			}
 		case _, ok := <-life:
@@ -130,7 +133,7 @@ func (k *standby) standBy(orders <-chan string, out *os.File, life <-chan string
 			switch {
 			case k.late == nil || !k.late.beat(k.stops()):
 			case guarded:
-				k.late = k.patient(k.Limits.Exec, first) // it is the guardian's to say so
+				k.late = k.patient(k.Limits.Exec, pid1) // it is the guardian's to say so
 			default:
 				k.console = kmsg.New(os.Stderr, k.Console)
 				return k.fail(fmt.Errorf("the first process has not executed the next init, and %s", k.late))

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// first is the process that the next init is executed in.
-const first = 1
+// pid1 is the process that the next init is executed in.
+const pid1 = 1
 
 // unknown is the number of a system call whose entry was not seen.
 const unknown = ^uint64(0)
@@ -21,7 +21,7 @@ const unknown = ^uint64(0)
 // mounts /proc. All its methods belong to one thread, locked to its goroutine.
 // Whatever goes wrong, the end of that thread makes the kernel let go of them all.
 type tracer struct {
-	private procRoot
+	own     procRoot
 	tree    int
 	text    string
 	say     func(report) // tells the keeper
@@ -48,7 +48,7 @@ func (t *tracer) run() {
 		t.giveUp(err, 0)
 		return
 	}
-	t.say(report{kind: seized, text: fmt.Sprintf("%d threads", len(t.threads))})
+	t.say(report{kind: msgSeized, text: fmt.Sprintf("%d threads", len(t.threads))})
 	found, at, detail, err := t.follow()
 	if errors.Is(err, errNoMount) {
 		t.giveUp(err, at)
@@ -56,28 +56,28 @@ func (t *tracer) run() {
 	}
 	if err != nil {
 		// The thread that mounted stands still. It may go on when the policy says so.
-		t.say(report{kind: failed, text: err.Error()})
+		t.say(report{kind: msgFailed, text: err.Error()})
 		select {}
 	}
-	t.say(report{kind: bound, proc: found, text: detail})
+	t.say(report{kind: msgBound, proc: found, text: detail})
 	t.adopted()
 	reached(stageReleasing)
 	start := time.Now()
 	n := len(t.threads)
 	if err := t.release(at); err != nil {
-		t.say(report{kind: lost, text: err.Error()})
+		t.say(report{kind: msgLost, text: err.Error()})
 		return
 	}
-	t.say(report{kind: released, text: fmt.Sprintf("let go of %d threads in %v", n, time.Since(start).Round(10*time.Microsecond))})
+	t.say(report{kind: msgReleased, text: fmt.Sprintf("let go of %d threads in %v", n, time.Since(start).Round(10*time.Microsecond))})
 }
 
 // giveUp lets go, last of a thread that stands still if last is not 0, and says so.
 func (t *tracer) giveUp(why error, last int) {
 	if err := t.release(last); err != nil {
-		t.say(report{kind: lost, text: errors.Join(why, err).Error()})
+		t.say(report{kind: msgLost, text: errors.Join(why, err).Error()})
 		return
 	}
-	t.say(report{kind: refused, text: why.Error()})
+	t.say(report{kind: msgRefused, text: why.Error()})
 }
 
 // seize takes every thread of the first process. A thread that an untraced one
@@ -87,7 +87,7 @@ func (t *tracer) seize() error {
 	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXEC
 	for fresh := true; fresh; {
 		fresh = false
-		tids, err := t.private.threads(first)
+		tids, err := t.own.threads(pid1)
 		if err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (t *tracer) seize() error {
 			case unix.ESRCH:
 				continue
 			default:
-				if by, err := t.private.tracerOf(first, tid); err != nil || by != unix.Gettid() {
+				if by, err := t.own.tracerOf(pid1, tid); err != nil || by != unix.Gettid() {
 					return fmt.Errorf("ptrace of the first process: thread %d: %w", tid, errno)
 				}
 			}
@@ -120,7 +120,7 @@ var errNoMount = errors.New("the first process was lost sight of before it mount
 func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 	var exec time.Time
 	for {
-		tid, status, err := wait(-1)
+		tid, status, err := waitTracee(-1)
 		if err != nil {
 			return -1, 0, "", fmt.Errorf("%w: %w", errNoMount, err)
 		}
@@ -138,7 +138,7 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 				t.sysmon = child
 			}
 		case unix.PTRACE_EVENT_EXEC:
-			if tid != first {
+			if tid != pid1 {
 				break
 			}
 			// The exec has ended the other threads, whatever thread it was made by.
@@ -147,8 +147,8 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 			if exec.IsZero() {
 				exec = time.Now()
 				reached(stageFollowing)
-				t.stale, t.goes = t.private.stale(), t.private.isGo(first)
-				t.say(report{kind: execed})
+				t.stale, t.goes = t.own.stale(), t.own.isGo(pid1)
+				t.say(report{kind: msgExeced})
 			}
 		case unix.PTRACE_EVENT_STOP:
 			switch status.StopSignal() {
@@ -163,7 +163,7 @@ func (t *tracer) follow() (found procRoot, at int, detail string, err error) {
 				return -1, tid, "", err
 			}
 			if mounted {
-				if p, _, ok := t.private.at(t.stale); ok {
+				if p, _, ok := t.own.at(t.stale); ok {
 					took := time.Since(exec)
 					reached(stageMounted)
 					if err := p.bind(t.tree, t.text); err != nil {
@@ -186,7 +186,7 @@ func (t *tracer) resume(tid int, execed bool) int {
 		return unix.PTRACE_CONT
 	case !t.goes:
 		return unix.PTRACE_SYSCALL
-	case t.sysmon == 0 && tid != first: // its birth may be seen before the event that tells of it
+	case t.sysmon == 0 && tid != pid1: // its birth may be seen before the event that tells of it
 		t.sysmon = tid
 	}
 	if t.sysmon == 0 || t.sysmon == tid {
@@ -222,7 +222,7 @@ func (t *tracer) release(last int) error {
 	for again := true; again; {
 		again = false
 		// Threads that were born traced may not have been seen by wait yet.
-		if tids, err := t.private.threads(first); err == nil {
+		if tids, err := t.own.threads(pid1); err == nil {
 			for _, tid := range tids {
 				if _, ok := t.threads[tid]; !ok {
 					t.threads[tid] = unknown
@@ -249,7 +249,7 @@ func (t *tracer) letGo(tid int) {
 	if ptrace(unix.PTRACE_INTERRUPT, tid, 0) != 0 {
 		return // gone, or never ours
 	}
-	_, status, err := wait(tid)
+	_, status, err := waitTracee(tid)
 	if err != nil || !status.Stopped() {
 		return // gone
 	}
@@ -265,12 +265,12 @@ func (t *tracer) letGo(tid int) {
 
 // alone returns an error if a thread of the first process is still traced by us.
 func (t *tracer) alone() error {
-	tids, err := t.private.threads(first)
+	tids, err := t.own.threads(pid1)
 	if err != nil {
 		return err
 	}
 	for _, tid := range tids {
-		by, err := t.private.tracerOf(first, tid)
+		by, err := t.own.tracerOf(pid1, tid)
 		if err != nil {
 			return err
 		}
