@@ -236,16 +236,24 @@ func (t *timeline) tell(e Event) {
 // call calls another callback of the caller's, in turn with the observer, and
 // reports whether it may be called again.
 func (t *timeline) call(name string, fn func()) (again bool) {
-	t.mu.Lock()
-	err := safely.Do(name, func() error { fn(); return nil })
-	if err != nil {
-		t.broken = append(t.broken, err)
-	}
-	t.mu.Unlock()
+	err := t.inTurn(name, fn)
 	if err != nil {
 		t.add(Event{Kind: EventObserver, Err: err})
 	}
 	return err == nil
+}
+
+func (t *timeline) inTurn(name string, fn func()) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	err := safely.Do(name, func() error { fn(); return nil })
+	if err != nil {
+		t.broken = append(t.broken, err)
+	}
+	return err
 }
 
 // panics are those of the caller's callbacks.

@@ -231,6 +231,26 @@ func TestACallbackThatPanicsIsNotCalledAgain(t *testing.T) {
 	}
 }
 
+// A test that fails for good in a callback ends its goroutine there.
+func TestACallbackThatEndsItsGoroutineHoldsNobodyUp(t *testing.T) {
+	scenario(t, "OnName", func(l *lab) {
+		l.Up("eth0", earlynet.DHCP)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = l.resolve(time.Minute, New(Answer("my-server", "42")), func(r *identity.Resolver) {
+				r.OnName = func(identity.Identity) { runtime.Goexit() }
+			})
+			l.Error("it goes on")
+		}()
+		<-ended
+		l.Config.Observer(earlynet.Event{Kind: earlynet.Carrier, Time: time.Now()}) // of a goroutine of the network
+		if err := l.Close(); err != nil {
+			l.Error(err)
+		}
+	})
+}
+
 func TestCallbacksThatAreNilAreNotMissed(t *testing.T) {
 	scenario(t, "no OnEvent, no OnName, no Link.Observer", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)

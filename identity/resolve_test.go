@@ -557,14 +557,15 @@ func TestLifetimes(t *testing.T) {
 		id, err := l.resolve(time.Minute, src)
 		l.named(id, err, "my-server", 0, time.Second)
 	})
-	scenario(t, "the observer hears nothing after Resolve has returned", func(l *lab) {
+	scenario(t, "OnEvent and Link.Observer are not called after Resolve has returned", func(l *lab) {
 		l.Up("eth0", earlynet.DHCP)
-		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")))
+		heard := 0
+		id, err := l.resolve(time.Minute, New(Answer("my-server", "42")), func(r *identity.Resolver) { r.Link.Observer = func(earlynet.Event) { heard++ } })
 		l.named(id, err, "my-server", 0, 0)
 		before := len(l.events)
 		l.Config.Observer(earlynet.Event{Kind: earlynet.Undone})
-		if len(l.events) != before {
-			l.Errorf("it heard %v", l.events[before:])
+		if len(l.events) != before || heard != 0 {
+			l.Errorf("OnEvent heard %v, Link.Observer %d events", l.events[before:], heard)
 		}
 	})
 }
