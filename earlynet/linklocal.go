@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/nametag-boot/nametag/internal/safely"
@@ -75,11 +74,10 @@ func (c *nic) linkLocal(ctx context.Context) {
 	}
 }
 
-// disputes are what others have said of our addresses.
+// disputes are what others have said of our addresses. One goroutine at a time has them, that of the guard
+// at work: linkLocalOnce does not end before its own has.
 type disputes struct {
-	nic *nic
-
-	mu     sync.Mutex
+	nic    *nic
 	claims map[[6]byte]int // of our addresses, by who has claimed them
 	recent []time.Time     // when one was heeded
 	told   bool            // that no more are
@@ -87,8 +85,6 @@ type disputes struct {
 
 // heed reports whether a conflict counts.
 func (d *disputes) heed(e *conflictError) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.claims[e.mac] >= proxyClaims {
 		return false
 	}
@@ -141,9 +137,11 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr, heed
 		}
 	}
 	verdict := make(chan error, 1)
+	var asking safely.Group
+	defer asking.Wait()
 	guard, stop := context.WithCancel(ctx)
 	defer stop()
-	c.net.tasks.Go("ARP", func() {
+	asking.Go("ARP", func() {
 		verdict <- safely.Do("ARP on "+l.name, func() error { return c.guard(guard, l, source, heed) })
 	}, c.net.died)
 
