@@ -82,7 +82,7 @@ func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease,
 		w := &wire{answers: answers, in: make(chan []byte, 1<<14), done: make(chan struct{})}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		on := link{index: 1, name: "eth0", mac: testMAC, mtu: 1500}
-		x := newExchange(newNIC(n, on), on)
+		x := newExchange(newNIC(n, newView(on)), on)
 		x.conn, x.in = w, make(chan reply)
 		var read sync.WaitGroup
 		read.Go(func() { x.nic.goOn(ctx, DHCP, func() { x.receive(ctx) }) })

@@ -236,43 +236,19 @@ func (t *tenancy) doubt() error {
 
 // use puts a lease's address on the link, and a route to each destination.
 func (a *attempt) use(l link, ls *lease) error {
+	routes, err := ls.routesTo(a.nic.net.cfg.Destinations)
+	if err != nil {
+		return err
+	}
 	source := ls.prefix.Addr()
-	// Without its subnet: another DHCP client on this NIC is given the same
-	// lease, and can then add the address with its subnet beside ours.
-	if err := a.address(netip.PrefixFrom(source, 32), ls.until(time.Now())); err != nil {
+	if err := a.put(source, ls.until(time.Now()), routes); err != nil {
 		return err
 	}
 	p := &Path{Interface: l.name, Index: l.index, Source: source, Method: DHCP}
-	n := a.nic.net
-	for _, d := range n.cfg.Destinations {
-		if !d.Is4() {
-			continue
-		}
-		gateway, ok := ls.via(d)
-		if !ok && !d.IsLinkLocalUnicast() { // those are on every link (RFC 3927, section 2.6.2)
-			return &Error{
-				Op: "find a route to " + d.String(), Interface: l.name, Method: DHCP,
-				Err: errors.New("the lease has none"),
-			}
-		}
-		// The gateway may be outside of the subnet, as on Hetzner's public
-		// network. The kernel need not be told that it is on the link by a
-		// further route. The MTU goes with the route, so that the link's need
-		// not be changed.
-		err := a.route(route{
-			dst: netip.PrefixFrom(d, 32), gateway: gateway, onLink: true,
-			source: source, metric: metricDHCP, mtu: ls.mtu,
-		})
-		if err != nil {
-			return err
-		}
-		if gateway.IsValid() {
-			n.mu.Lock()
-			n.gateways[gateway] = struct{}{}
-			n.mu.Unlock()
-			if !p.Gateway.IsValid() {
-				p.Gateway = gateway
-			}
+	for _, rt := range routes {
+		if rt.gateway.IsValid() {
+			p.Gateway = rt.gateway
+			break
 		}
 	}
 	a.mu.Lock()

@@ -19,11 +19,8 @@ import (
 // explain says what can be seen on this machine that explains why nobody answers over the paths that are there: at most one
 // reason for each, the most certain first. It asks the kernel and sends nothing.
 func (n *Network) explain() []*Error {
-	n.mu.Lock()
-	attempts := slices.Clone(n.attempts)
-	n.mu.Unlock()
 	var all []*Error
-	for _, a := range attempts {
+	for _, a := range n.standing() {
 		a.mu.Lock()
 		p := a.path
 		a.mu.Unlock()
@@ -76,7 +73,10 @@ func (n *Network) holder(a netip.Addr) (dev string, ok bool) {
 	defer n.mu.Unlock()
 	for k := range n.addrs {
 		if k.prefix.Addr() == a {
-			return n.links[k.index].name, true
+			if v := n.links[k.index]; v != nil {
+				dev = v.name
+			}
+			return dev, true
 		}
 	}
 	return "", false
@@ -167,15 +167,20 @@ func (e *noNICError) Error() string {
 
 func (e *noNICError) Unwrap() error { return ErrNoNIC }
 
-// noNIC says which links there are and why none of them is used. n.mu must be held.
-func (n *Network) noNIC() error {
+// noNIC says which links there are and why none of them is used; nil where one is. n.mu must be held.
+func (n *Network) noNIC() *Error {
+	if n.host != nil {
+		return nil
+	}
 	e := &noNICError{}
-	for index, why := range n.ignored {
-		// A link that is always there is worth a word only where it was asked for.
-		if l := n.links[index]; l.arphrd != unix.ARPHRD_LOOPBACK || n.selection.names(l) {
-			e.seen = append(e.seen, l.name+" is "+why)
+	for _, v := range n.links {
+		if v.nic != nil {
+			return nil
+		}
+		if n.selection.mentions(v.link) {
+			e.seen = append(e.seen, v.name+" is "+v.ignored)
 		}
 	}
 	slices.Sort(e.seen)
-	return e
+	return &Error{Op: "find a NIC", Err: e}
 }

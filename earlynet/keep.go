@@ -22,69 +22,83 @@ var errLeft = errors.New("left on purpose")
 // of the system would have left it; our own routes are still taken back, the
 // kept ones lead to the same places. Where not everything can stay, nothing
 // does, and the path is as it was.
-func (a *attempt) keep() (err error) {
-	r, c := a.nic.net.rtnl, a.nic
+func (a *attempt) keep() error {
+	c := a.nic
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.path.Err() != nil {
 		return &Error{Op: "keep", Interface: a.path.Interface, Method: a.method, Err: a.path.Err()}
 	}
-	failed := func(what string, err error) error {
-		return &Error{Op: "keep " + what, Interface: a.path.Interface, Method: a.method, Err: permission(err)}
-	}
-	var made ledger // what is to stay; taken back where not all of it can
-	defer func() {
-		if err == nil {
-			return
-		}
-		if left := made.undo(c, a.method); len(left) > 0 {
-			err = errors.Join(append([]error{err}, left...)...)
-		}
-	}()
-	left := time.Duration(0) // it lasts
-	if a.lease != nil && a.lease.life != forever {
-		left = max(time.Second, a.lease.until(time.Now()))
-	}
-	if a.life != 0 && a.lease != nil && a.lease.prefix != a.prefix {
-		// With the lease's subnet, beside ours, which is taken back.
-		switch err := r.newAddress(createExcl, c.index, a.lease.prefix, 0, left); {
+	var made ledger
+	for _, what := range a.lasting() {
+		switch err := what.do(); {
 		case err == nil:
-			made.add("address "+a.lease.prefix.String(), func() error { return r.deleteAddress(c.index, a.lease.prefix) })
-		case !exists(err):
-			return failed("address "+a.lease.prefix.String(), err)
+			made = append(made, what)
+		case exists(err):
+			// Somebody else's, who looks after it.
+		default:
+			err = &Error{Op: "keep " + what.name, Interface: a.path.Interface, Method: a.method, Err: permission(err)}
+			if left := made.undo(c, a.method); len(left) > 0 {
+				err = errors.Join(append([]error{err}, left...)...)
+			}
+			return err
 		}
-	}
-	for _, rt := range a.lasting() {
-		switch err := r.do(unix.RTM_NEWROUTE, createExcl, rt.message()); {
-		case err == nil:
-			made.add("route to "+rt.dst.String(), func() error { return r.deleteRoute(rt) })
-		case !exists(err):
-			return failed("route to "+rt.dst.String(), err)
-		}
-	}
-	if a.lease != nil && a.lease.mtu != 0 {
-		before := c.current().mtu
-		if err := r.setMTU(c.index, a.lease.mtu); err != nil {
-			return failed("MTU", err)
-		}
-		made.add("MTU", func() error { return r.setMTU(c.index, before) })
-	}
-	if a.life != 0 && (a.lease == nil || a.lease.prefix == a.prefix) {
-		// Last: from here on the address is nobody's to take back.
-		if err := r.extendAddress(c.index, a.prefix, 0, left); err != nil {
-			return failed("address "+a.prefix.String(), err)
-		}
-		a.ledger.drop("address " + a.prefix.String())
-		a.life = 0
 	}
 	c.kept.Store(true)
 	c.event(a.method, Kept, a.path.Source.String(), nil)
 	return nil
 }
 
-// lasting returns the routes that stay with a kept path: those of the lease,
+// lasting returns what is to be done to the link for the path to stay, in order.
+func (a *attempt) lasting() (changes []change) {
+	r, index := a.nic.net.rtnl, a.nic.index
+	left := time.Duration(0) // it lasts
+	if a.lease != nil && a.lease.life != forever {
+		left = max(time.Second, a.lease.until(time.Now()))
+	}
+	ours := a.life != 0
+	beside := ours && a.lease != nil && a.lease.prefix != a.prefix
+	if beside {
+		// With the lease's subnet, beside ours, which is taken back.
+		p := a.lease.prefix
+		changes = append(changes, change{
+			name: "address " + p.String(),
+			do:   func() error { return r.newAddress(createExcl, index, p, 0, left) },
+			undo: func() error { return r.deleteAddress(index, p) },
+		})
+	}
+	for _, rt := range a.lastingRoutes() {
+		changes = append(changes, change{
+			name: "route to " + rt.dst.String(),
+			do:   func() error { return r.do(unix.RTM_NEWROUTE, createExcl, rt.message()) },
+			undo: func() error { return r.deleteRoute(rt) },
+		})
+	}
+	if a.lease != nil && a.lease.mtu != 0 {
+		before, now := a.nic.current().mtu, a.lease.mtu
+		changes = append(changes, change{
+			name: "MTU",
+			do:   func() error { return r.setMTU(index, now) },
+			undo: func() error { return r.setMTU(index, before) },
+		})
+	}
+	if ours && !beside {
+		// Last, for it is not undone: from here on the address is nobody's to take back.
+		changes = append(changes, change{name: "address " + a.prefix.String(), do: func() error {
+			if err := r.extendAddress(index, a.prefix, 0, left); err != nil {
+				return err
+			}
+			a.ledger.drop("address " + a.prefix.String())
+			a.life = 0
+			return nil
+		}})
+	}
+	return changes
+}
+
+// lastingRoutes returns the routes that stay with a kept path: those of the lease,
 // gateways first, and to the destinations that it does not cover.
-func (a *attempt) lasting() []route {
+func (a *attempt) lastingRoutes() []route {
 	if a.method == IPv6 {
 		return nil // fe80::/64 is the kernel's
 	}

@@ -70,6 +70,30 @@ func (l *lease) lookup(to netip.Addr) (gateway netip.Addr, ok bool) {
 	return gateway, bits >= 0
 }
 
+// routesTo returns the routes from the lease's address to those destinations that are of its family; an error where it has
+// none to one of them.
+func (l *lease) routesTo(destinations []netip.Addr) ([]route, error) {
+	var routes []route
+	for _, d := range destinations {
+		if !d.Is4() {
+			continue
+		}
+		gateway, ok := l.via(d)
+		if !ok && !d.IsLinkLocalUnicast() { // those are on every link (RFC 3927, section 2.6.2)
+			return nil, &Error{Op: "find a route to " + d.String(), Method: DHCP, Err: errors.New("the lease has none")}
+		}
+		// The gateway may be outside of the subnet, as on Hetzner's public
+		// network. The kernel need not be told that it is on the link by a
+		// further route. The MTU goes with the route, so that the link's need
+		// not be changed.
+		routes = append(routes, route{
+			dst: netip.PrefixFrom(d, 32), gateway: gateway, onLink: true,
+			source: l.prefix.Addr(), metric: metricDHCP, mtu: l.mtu,
+		})
+	}
+	return routes, nil
+}
+
 // parseReply returns the DHCP reply in a datagram's payload, or nil. It does not
 // panic, whatever the parser of the options thinks of them: this may be the
 // machine's first process.

@@ -185,6 +185,9 @@ func (s selection) names(l link) bool {
 	return slices.ContainsFunc(s, func(p string) bool { return !isGlob(p) && l.is(p) })
 }
 
+// mentions reports whether it is worth a word that the link is left: one that is always there only where it was asked for.
+func (s selection) mentions(l link) bool { return l.arphrd != unix.ARPHRD_LOOPBACK || s.names(l) }
+
 // isGlob reports whether a pattern is more than a name.
 func isGlob(p string) bool { return strings.ContainsAny(p, `*?[\`) }
 

@@ -114,19 +114,15 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr, heed
 	a := c.begin(LinkLocal)
 	defer func() { a.stop(err) }()
 
-	if err = a.address(netip.PrefixFrom(source, 32), addressLife); err != nil {
+	var routes []route
+	for _, d := range c.net.cfg.Destinations {
+		if d.Is4() {
+			routes = append(routes, route{dst: netip.PrefixFrom(d, 32), source: source, metric: metricLinkLocal})
+		}
+	}
+	if err = a.put(source, addressLife, routes); err != nil {
 		c.refuse(LinkLocal, err)
 		return
-	}
-	for _, d := range c.net.cfg.Destinations {
-		if !d.Is4() {
-			continue
-		}
-		err = a.route(route{dst: netip.PrefixFrom(d, 32), source: source, metric: metricLinkLocal})
-		if err != nil {
-			c.refuse(LinkLocal, err)
-			return
-		}
 	}
 	a.ready(&Path{Interface: l.name, Index: l.index, Source: source, Method: LinkLocal},
 		dialVia(l.index, l.name, source, true))

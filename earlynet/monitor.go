@@ -6,6 +6,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/jsimonetti/rtnetlink/v2"
@@ -69,8 +70,10 @@ func (n *Network) watch() {
 		// can be read is old. So begin again: subscribe, then dump.
 		n.event(Event{Kind: NetlinkOverrun, Err: err})
 		n.mu.Lock()
-		for _, c := range n.nics {
-			c.missed.Store(true)
+		for _, v := range n.links {
+			if v.nic != nil {
+				v.nic.missed.Store(true)
+			}
 		}
 		n.mu.Unlock()
 		n.renew()
@@ -134,14 +137,12 @@ func (n *Network) refresh() error {
 func (n *Network) refreshAddresses() error {
 	// Only the addresses that are held now must be found: an attempt may add one
 	// behind the kernel's answer.
-	n.mu.Lock()
-	held := make(map[*attempt]addrKey, len(n.attempts))
-	for _, a := range n.attempts {
+	held := make(map[*attempt]addrKey)
+	for _, a := range n.standing() {
 		if p, ok := a.holds(); ok {
 			held[a] = addrKey{a.nic.index, p}
 		}
 	}
-	n.mu.Unlock()
 
 	addrs, err := n.rtnl.addresses(0)
 	if err != nil {
@@ -244,40 +245,40 @@ func (n *Network) apply(m netlink.Message) {
 // among those asked for.
 func (n *Network) linkSeen(l link) {
 	n.mu.Lock()
-	old, known := n.links[l.index]
-	n.links[l.index] = l
+	v, known := n.links[l.index]
+	var old link
+	if known {
+		old = v.link
+		v.take(l)
+	} else {
+		v = newView(l)
+		n.links[l.index] = v
+	}
 	n.stands(l)
-	c := n.nics[l.index]
-	var found bool
+	used := v.nic != nil
 	var ignored string
-	if c == nil && n.host == nil {
-		var why string
-		switch found, why = n.selection.takes(l); {
-		case found:
-			c = newNIC(n, l)
-			c.uppers = maps.Clone(n.uppers[l.index])
-			n.nics[l.index] = c
-			n.order = append(n.order, c)
-		case why != n.ignored[l.index]:
-			n.ignored[l.index] = why
-			if l.arphrd != unix.ARPHRD_LOOPBACK || n.selection.names(l) {
+	if !used && n.host == nil {
+		switch takes, why := n.selection.takes(l); {
+		case takes:
+			v.nic = newNIC(n, v)
+			v.nic.uppers = maps.Clone(n.uppers[l.index])
+			n.order = append(n.order, v.nic)
+		case why != v.ignored:
+			v.ignored = why
+			if n.selection.mentions(l) {
 				ignored = why
 			}
 		}
 	}
+	c := v.nic
 	n.mu.Unlock()
 
 	switch {
-	case found:
+	case c != nil && !used:
 		c.event(0, NICFound, l.mac.String(), nil)
 		n.tasks.Go("following "+l.name, c.run, n.died)
-	case c != nil:
-		if l.name != old.name {
-			c.set(l)
-			c.event(0, NICRenamed, "formerly "+old.name, nil)
-		} else {
-			c.set(l)
-		}
+	case c != nil && l.name != old.name:
+		c.event(0, NICRenamed, "formerly "+old.name, nil)
 	case ignored != "":
 		n.event(Event{Interface: l.name, Kind: NICIgnored, Detail: ignored})
 	}
@@ -303,19 +304,16 @@ func (n *Network) linkGone(index int) {
 	for _, on := range n.uppers {
 		delete(on, index)
 	}
-	c := n.nics[index]
+	if v := n.links[index]; v != nil {
+		v.leave()
+	}
 	delete(n.links, index)
-	delete(n.nics, index)
-	delete(n.ignored, index)
 	for k := range n.addrs {
 		if k.index == index {
 			delete(n.addrs, k)
 		}
 	}
 	n.mu.Unlock()
-	if c != nil {
-		c.leave()
-	}
 	n.changed()
 }
 
@@ -324,15 +322,12 @@ func (n *Network) addressSeen(a address, own bool) {
 	n.mu.Lock()
 	old, known := n.addrs[k]
 	n.addrs[k] = a.flags
-	c := n.nics[a.index]
+	extended := known && old == a.flags // its lifetime was, and no more
+	if v := n.links[a.index]; v != nil && !extended {
+		v.touch()
+	}
 	n.mu.Unlock()
-	if known && old == a.flags {
-		return // a lifetime was extended
-	}
-	if c != nil {
-		c.touch()
-	}
-	if !own {
+	if !own && !extended {
 		n.changed()
 	}
 }
@@ -340,23 +335,26 @@ func (n *Network) addressSeen(a address, own bool) {
 func (n *Network) addressGone(a address, own bool) {
 	n.mu.Lock()
 	delete(n.addrs, addrKey{a.index, a.prefix})
-	c := n.nics[a.index]
-	var losers []*attempt
-	if !own {
-		losers = append(losers, n.attempts...)
+	if v := n.links[a.index]; v != nil {
+		v.touch()
 	}
 	n.mu.Unlock()
-	for _, at := range losers {
+	if own {
+		return
+	}
+	for _, at := range n.standing() {
 		if p, ok := at.holds(); ok && p == a.prefix && at.nic.index == a.index {
 			at.lose()
 		}
 	}
-	if c != nil {
-		c.touch()
-	}
-	if !own {
-		n.changed()
-	}
+	n.changed()
+}
+
+// standing returns the attempts that stand.
+func (n *Network) standing() []*attempt {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.attempts)
 }
 
 // linkLocal6 returns the usable fe80:: address of an interface.

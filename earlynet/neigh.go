@@ -155,6 +155,13 @@ func (c *nic) forgetNeighbours() error {
 	return errors.Join(errs...)
 }
 
+// gateway notes a router that we may have talked to.
+func (n *Network) gateway(a netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.gateways[a] = struct{}{}
+}
+
 // peers returns everybody that this network has had reason to talk to.
 func (n *Network) peers() []netip.Addr {
 	n.mu.Lock()

@@ -44,15 +44,18 @@ type Network struct {
 
 	host *Path // of Host; else nil
 
-	observe sync.Mutex // serialises Observer
+	// observe serialises Observer. What happens, happens in many goroutines, and must have been told when Close returns:
+	// a goroutine that tells would have to be waited for by each of them.
+	observe sync.Mutex
 
+	// mu guards what the kernel has told, and what was made of it. It is written by watch, which sleeps in a read of its
+	// socket and so cannot answer questions, and read by the links' goroutines and the callers of the methods. It is held for
+	// a look or a note, never while the kernel's answer is awaited, the observer told, or another lock taken.
 	mu       sync.Mutex
-	links    map[int]link
+	links    map[int]*view        // all that there are
 	addrs    map[addrKey]uint32   // to flags
 	uppers   map[int]map[int]bool // by a link's index, the links that stand on it
-	nics     map[int]*nic
-	order    []*nic // in which they were found
-	ignored  map[int]string
+	order    []*nic               // in which they were found, with those that are gone
 	gateways map[netip.Addr]struct{}
 	answers  map[uint32]chan struct{} // that catchUp waits for
 	attempts []*attempt               // that stand, in the order of their making
@@ -125,8 +128,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	n := &Network{
 		cfg: cfg, proc: cmp.Or(cfg.Proc, "/proc"), selection: sel, methods: slices.Clone(cfg.Methods),
 		paths: make(chan *Path), changes: make(chan struct{}, 1), ended: make(chan struct{}),
-		links: make(map[int]link), addrs: make(map[addrKey]uint32),
-		uppers: make(map[int]map[int]bool), nics: make(map[int]*nic), ignored: make(map[int]string),
+		links: make(map[int]*view), addrs: make(map[addrKey]uint32), uppers: make(map[int]map[int]bool),
 		gateways: make(map[netip.Addr]struct{}), answers: make(map[uint32]chan struct{}),
 	}
 	if len(n.methods) == 0 {
@@ -225,8 +227,8 @@ func (n *Network) Status() []error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
-	if len(n.nics) == 0 && n.host == nil {
-		errs = append(errs, &Error{Op: "find a NIC", Err: n.noNIC()})
+	if err := n.noNIC(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, e := range append(slices.Clone(n.status), silent...) {
 		errs = append(errs, e)
@@ -265,10 +267,7 @@ func (n *Network) close() error {
 	n.cancel()
 	closed := &Error{Op: "closed"}
 
-	n.mu.Lock()
-	standing := slices.Clone(n.attempts)
-	n.mu.Unlock()
-	for _, a := range standing {
+	for _, a := range n.standing() {
 		a.end(closed)
 	}
 	if n.host != nil {

@@ -42,8 +42,10 @@ type hop struct {
 	addr netip.Addr
 	rand *rand.Rand
 
-	source    netip.Addr // in whose name to ask; under nic.mu
-	watched   bool       // under nic.mu
+	source  netip.Addr // in whose name to ask; guarded by the network's mu
+	watched bool       // by a goroutine; as source
+
+	// Of that goroutine:
 	claimants []*claimant
 	pinned    *claimant // whom the kernel was told; nil: nobody
 	attempt   *attempt  // takes that back
@@ -59,7 +61,7 @@ type claimant struct {
 // same one, the first one's does. What was learnt of a hop is kept for the next path
 // over it.
 func (c *nic) watchHop(ctx context.Context, l link, addr, source netip.Addr) {
-	c.mu.Lock()
+	c.net.mu.Lock()
 	h := c.hops[addr]
 	if h == nil {
 		if c.hops == nil || len(c.hops) >= maxHops {
@@ -71,16 +73,16 @@ func (c *nic) watchHop(ctx context.Context, l link, addr, source netip.Addr) {
 	h.source = source
 	watched := h.watched
 	h.watched = true
-	c.mu.Unlock()
+	c.net.mu.Unlock()
 	if watched {
 		return
 	}
 	h.link = l
 	c.net.tasks.Go("next hop", func() {
 		defer func() {
-			c.mu.Lock()
+			c.net.mu.Lock()
 			h.watched = false
-			c.mu.Unlock()
+			c.net.mu.Unlock()
 		}()
 		c.goOn(ctx, 0, func() { h.steer(ctx) })
 	}, c.net.died)
@@ -137,9 +139,9 @@ func (h *hop) ask(ctx context.Context) error {
 		return err
 	}
 	defer shut()
-	h.nic.mu.Lock()
+	h.nic.net.mu.Lock()
 	source := h.source
-	h.nic.mu.Unlock()
+	h.nic.net.mu.Unlock()
 	mac, now := [6]byte(h.link.mac), time.Now()
 	question := arpPacket{op: 1, senderMAC: mac, senderIP: source, targetIP: h.addr}
 	steps := []step{{now, question}, {now.Add(askHop / 2), question}} // one of them may be lost

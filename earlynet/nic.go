@@ -24,19 +24,14 @@ import (
 type nic struct {
 	net    *Network
 	index  int
+	view   *view
 	master int          // whose port it was when it was found
 	uppers map[int]bool // what stood on it then
 
 	kept   atomic.Bool // a path over it is to outlive the network
 	missed atomic.Bool // notifications were lost since it is used
 
-	mu      sync.Mutex
-	link    link
-	present bool
-	breaks  int           // how often it has ceased to carry frames
-	falls   int           // how often it was set down
-	news    chan struct{} // closed at the next change
-	hops    map[netip.Addr]*hop
+	hops map[netip.Addr]*hop // guarded by the network's mu
 
 	// Of the goroutine run, and of undo after it has ended:
 	claimed  net.Listener // what makes the link ours; nil where it is not, or cannot be
@@ -50,53 +45,23 @@ type nic struct {
 	known    map[netip.Addr]bool // its neighbours before us
 }
 
-func newNIC(n *Network, l link) *nic {
-	return &nic{net: n, index: l.index, master: l.master, link: l, present: true, news: make(chan struct{})}
-}
-
-// set takes the link's new state.
-func (c *nic) set(l link) {
-	c.mu.Lock()
-	if c.link.carries() && !l.carries() || !slices.Equal(c.link.mac, l.mac) {
-		c.breaks++
-	}
-	if c.link.up() && !l.up() {
-		c.falls++
-	}
-	c.link = l
-	c.mu.Unlock()
-	c.touch()
-}
-
-// leave notes that the link was removed.
-func (c *nic) leave() {
-	c.mu.Lock()
-	c.present = false
-	c.mu.Unlock()
-	c.touch()
-}
-
-// touch wakes everything that waits for a change.
-func (c *nic) touch() {
-	c.mu.Lock()
-	close(c.news)
-	c.news = make(chan struct{})
-	c.mu.Unlock()
+func newNIC(n *Network, v *view) *nic {
+	return &nic{net: n, index: v.index, view: v, master: v.master}
 }
 
 // state returns the link as it is, and a channel that is closed when that
 // may have changed.
 func (c *nic) state() (l link, present bool, breaks int, news <-chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.link, c.present, c.breaks, c.news
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	return c.view.link, !c.view.gone, c.view.breaks, c.view.news
 }
 
 // fell returns how often the link was set down, and whether it is up.
 func (c *nic) fell() (times int, up bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.falls, c.link.up()
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	return c.view.falls, c.view.up()
 }
 
 func (c *nic) current() link {
@@ -385,6 +350,8 @@ type attempt struct {
 	method Method
 	lost   chan struct{} // closed when somebody else removed the address
 
+	// mu has one at a time work on what was put on the link, the kernel's answers included: Keep, in the goroutine of its
+	// caller, comes in the midst of what the method does, and when the method has ended. (It is taken before the network's.)
 	mu     sync.Mutex
 	path   *Path
 	prefix netip.Prefix  // the address; zero: none of ours
@@ -402,6 +369,20 @@ func (c *nic) begin(m Method) *attempt {
 	c.net.attempts = append(c.net.attempts, a)
 	c.net.mu.Unlock()
 	return a
+}
+
+// put puts on the link what a path stands on: an address, and the routes from it. The address has no subnet: another DHCP
+// client on this NIC is given the same lease, and can then add the address with its subnet beside ours.
+func (a *attempt) put(source netip.Addr, life time.Duration, routes []route) error {
+	if err := a.address(netip.PrefixFrom(source, 32), life); err != nil {
+		return err
+	}
+	for _, rt := range routes {
+		if err := a.route(rt); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // address puts an address on the link. One that is there already is used, and
@@ -533,9 +514,12 @@ func (a *attempt) route(rt route) error {
 		return &Error{Op: "add route to " + rt.dst.String(), Method: a.method, Err: permission(err)}
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.routes = append(a.routes, rt)
 	a.ledger.add("route to "+rt.dst.String(), func() error { return a.nic.net.rtnl.deleteRoute(rt) })
+	a.mu.Unlock()
+	if rt.gateway.IsValid() {
+		a.nic.net.gateway(rt.gateway)
+	}
 	return nil
 }
 

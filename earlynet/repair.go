@@ -39,7 +39,7 @@ func Repair(ctx context.Context, cfg Config) error {
 
 // repair takes a link over as the next user would, and gives it back at once.
 func (n *Network) repair(l link) []error {
-	c := newNIC(n, l)
+	c := newNIC(n, newView(l))
 	if !c.claim(n.ctx) {
 		return []error{&Error{Op: "repair", Interface: l.name, Err: context.Cause(n.ctx)}}
 	}

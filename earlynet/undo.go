@@ -9,38 +9,40 @@ import (
 	"github.com/nametag-boot/nametag/internal/safely"
 )
 
-// A ledger holds how to take back what was done.
-type ledger []entry
-
-type entry struct {
-	what string
-	undo func() error
+// A change is one thing that is done to a link, and how it is taken back.
+type change struct {
+	name     string // "address 169.254.7.9/32"
+	do, undo func() error
 }
 
-func (l *ledger) add(what string, undo func() error) { *l = append(*l, entry{what, undo}) }
+// A ledger holds the changes that were made, in order.
+type ledger []change
+
+// add notes a change that was made.
+func (l *ledger) add(name string, undo func() error) { *l = append(*l, change{name: name, undo: undo}) }
 
 // undo takes everything back, the last thing first, and reports each. What is
 // gone already counts as taken back.
 func (l *ledger) undo(c *nic, m Method) []error {
 	var errs []error
-	for _, e := range slices.Backward(*l) {
-		err := safely.Do("taking back "+e.what, e.undo)
+	for _, made := range slices.Backward(*l) {
+		err := safely.Do("taking back "+made.name, made.undo)
 		if errors.Is(err, errLeft) {
 			continue
 		}
 		if err == nil || gone(err) {
-			c.event(m, Undone, e.what, nil)
+			c.event(m, Undone, made.name, nil)
 			continue
 		}
-		err = &UndoError{Interface: c.name(), What: e.what, Err: permission(err)}
-		c.event(m, UndoFailed, e.what, err)
+		err = &UndoError{Interface: c.name(), What: made.name, Err: permission(err)}
+		c.event(m, UndoFailed, made.name, err)
 		errs = append(errs, err)
 	}
 	*l = nil
 	return errs
 }
 
-// drop forgets an entry: what it says is to stay.
-func (l *ledger) drop(what string) {
-	*l = slices.DeleteFunc(*l, func(e entry) bool { return e.what == what })
+// drop forgets a change: what it made is to stay.
+func (l *ledger) drop(name string) {
+	*l = slices.DeleteFunc(*l, func(made change) bool { return made.name == name })
 }
