@@ -69,9 +69,16 @@ func (*wire) SetWriteDeadline(time.Time) error { return nil }
 // acquireFrom is the DHCP client as it is, over a wire, for half a minute of virtual time.
 func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease, events, sent int) {
 	t.Helper()
+	l, sent = acquireWith(t, answers, func(Event) { events++ }, func(*Network) {})
+	return l, events, sent
+}
+
+// acquireWith is acquireFrom with an observer, and a look at the network when it is over.
+func acquireWith(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte, observe func(Event), over func(*Network)) (l *lease, sent int) {
+	t.Helper()
 	n, err := newNetwork(context.Background(), Config{
 		NICs: []string{"none of these"}, Destinations: []netip.Addr{metadata},
-		Observer: func(Event) { events++ }, Seed: 1,
+		Observer: observe, Seed: 1,
 	})
 	if err != nil {
 		t.Skip(err)
@@ -92,7 +99,8 @@ func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease,
 		read.Wait()
 		sent = w.sent
 	})
-	return l, events, sent
+	over(n)
+	return l, sent
 }
 
 // replyTo makes a reply fit a message.

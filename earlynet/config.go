@@ -8,14 +8,16 @@ type Config struct {
 	// NICs selects interfaces by name, glob or MAC address. A glob selects
 	// among physical Ethernet NICs; an Ethernet interface named exactly is taken
 	// whatever its kind, a bridge or a VLAN too. Empty: every physical Ethernet NIC.
+	// An empty string and a malformed glob are errors of Open.
 	NICs []string
 
 	// Methods to race on each NIC. Empty: LinkLocal and DHCP. (IPv6 is for who
 	// asks: where nobody serves the address, whoever claims it has no competitor.)
+	// Any other is an error of Open.
 	Methods []Method
 
 	// Destinations are the addresses that the caller will dial. Routes are
-	// laid to nothing else.
+	// laid to nothing else. A zero Addr is an error of Open.
 	Destinations []netip.Addr
 
 	// Alone says that no other program configures links meanwhile, as in the

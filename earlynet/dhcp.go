@@ -33,7 +33,7 @@ var (
 	// errDoubt ends a path whose lease makes room for another one.
 	errDoubt = errors.New("another offer may do better")
 
-	errLeaseEnded = errors.New("the lease has ended")
+	errLeaseEnded error = silentError("the lease has ended")
 )
 
 // leaseGrain is how much earlier than the lease its address may go: the kernel counts

@@ -23,8 +23,8 @@ var (
 	// ErrConflict means that another host uses the address.
 	ErrConflict = errors.New("address is in use by another host")
 
-	// ErrName means that a path was asked to dial a name. Paths dial literal
-	// addresses only, there being no resolver yet.
+	// ErrName means that a path of [Open] was asked to dial a name. It dials
+	// literal addresses only, there being no resolver yet.
 	ErrName = errors.New("not a literal address")
 )
 
@@ -69,6 +69,25 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Timeout reports whether it failed by silence: nobody has answered, be it to DHCP, ARP or TCP, and whoever waits longer may
+// hear something. So it is with an error that counts Tries and knows no cause, and with one whose cause is a timeout.
+// [os.IsTimeout] asks this.
+func (e *Error) Timeout() bool {
+	if e.Err == nil {
+		return e.Tries > 0
+	}
+	var cause interface{ Timeout() bool }
+	return errors.As(e.Err, &cause) && cause.Timeout()
+}
+
+// A silentError is a cause that is a timeout.
+type silentError string
+
+func (e silentError) Error() string { return string(e) }
+
+// Timeout says that it is one.
+func (silentError) Timeout() bool { return true }
 
 // An UndoError names one thing that [Network.Close] could not take back.
 type UndoError struct {

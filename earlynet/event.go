@@ -2,6 +2,7 @@ package earlynet
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -11,9 +12,13 @@ type Event struct {
 	Interface string // the NIC's name; empty for the network as a whole
 	Method    Method // 0: the link itself
 	Kind      EventKind
-	Detail    string    // for people: an address, a reason, a remedy; may be empty
-	Err       error     // set for failures
-	Time      time.Time // when, with a monotonic reading
+	Try       int           // the number of the try, or of those that failed; 0: not counted
+	Address   netip.Addr    // that is ours, or is to be; zero: of no matter here
+	Server    netip.Addr    // the DHCP server; zero: of no matter here
+	Lease     time.Duration // how long it is for, with DHCPAck; the largest Duration: for ever
+	Detail    string        // for people: all of this in words, a reason, a remedy; may be empty
+	Err       error         // set for failures
+	Time      time.Time     // when, with a monotonic reading
 }
 
 // String returns the event as one line: "eth0 (dhcp): ack: 10.0.0.2/32".
@@ -50,14 +55,14 @@ const (
 	LinkUp                              // the link was set up
 	Carrier                             // the link can carry frames
 	CarrierLost                         // the link cannot carry frames any more
-	AddressAdded                        // Detail: the address
-	Conflict                            // another host uses our address; Detail: which
+	AddressAdded                        // to the link, unless it is there already, as Detail says; Address
+	Conflict                            // another host uses our Address
 	ProxyARP                            // a host answers ARP for every address, and is ignored; Detail: its MAC address
-	DHCPDiscover                        // a DHCPDISCOVER was sent for the first time, or anew
-	DHCPOffer                           // Detail: address and server
-	DHCPAck                             // Detail: address, server, lease time
-	DHCPNak                             // Detail: server and its message
-	PathReady                           // a path; Detail: its source address
+	DHCPDiscover                        // a DHCPDISCOVER is sent: for the first time, and the Try-th, told ever more seldom
+	DHCPOffer                           // Address, Server
+	DHCPAck                             // Address, Server, Lease
+	DHCPNak                             // Server; Err: its message
+	PathReady                           // a path; Address: its source
 	PathFailed                          // a method could not make a path, or the path it made ended
 	Kept                                // a path will outlive the network
 	Undone                              // Detail: what was taken back
@@ -69,6 +74,7 @@ const (
 	LinkSetDown                         // somebody else has set the link down; Detail: what follows
 	TakenOver                           // what a process had left that was killed is gone, or ours; Detail: what
 	SettingFailed                       // a setting of the link could not be changed for our time; Detail: which
+	NoNIC                               // there is no NIC to use yet, or any more; Err: an ErrNoNIC. Told again where that has another reason, ever more seldom
 )
 
 // String returns the kind in words.
@@ -81,7 +87,7 @@ func (k EventKind) String() string {
 		PathReady: "path ready", PathFailed: "path failed", Kept: "kept",
 		Undone: "undone", UndoFailed: "undo failed", LinkLeftUp: "link left up",
 		NextHop: "next hop", NetlinkOverrun: "notifications lost", LinkBusy: "busy", LinkSetDown: "set down by somebody else",
-		TakenOver: "taken over from a run that was killed", SettingFailed: "setting cannot be changed",
+		TakenOver: "taken over from a run that was killed", SettingFailed: "setting cannot be changed", NoNIC: "no NIC yet",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

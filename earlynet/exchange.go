@@ -233,10 +233,13 @@ func (x *exchange) transaction() (id dhcpv4.TransactionID) {
 // discover asks all servers until there is a candidate. What was heard before
 // counts. Where all candidates have let us down, a few more tries are made first.
 func (x *exchange) discover(ctx context.Context) error {
-	x.nic.event(DHCP, DHCPDiscover, "", nil)
+	x.nic.tell(Event{Method: DHCP, Kind: DHCPDiscover, Try: 1})
 	x.ask()
 	for try := 0; ; try++ {
 		if try > 0 {
+			if seldom(try + 1) {
+				x.nic.tell(Event{Method: DHCP, Kind: DHCPDiscover, Try: try + 1, Detail: fmt.Sprintf("try %d", try+1)})
+			}
 			x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
 		}
 		err := x.await(ctx, x.interval(try, lastInterval), func(r reply) bool {
@@ -291,7 +294,7 @@ func (x *exchange) offer(r reply) *candidate {
 	}
 	c, news := x.heard.hear(l, l.yields(x.nic.net.cfg.Destinations), r.sender)
 	if news {
-		x.nic.event(DHCP, DHCPOffer, fmt.Sprintf("%v from %v", l.prefix, l.server), nil)
+		x.nic.tell(Event{Method: DHCP, Kind: DHCPOffer, Address: l.prefix.Addr(), Server: l.server, Detail: fmt.Sprintf("%v from %v", l.prefix, l.server)})
 	}
 	return c
 }
@@ -422,7 +425,7 @@ func (x *exchange) verdict(r reply, offer *lease) (*lease, error) {
 			return nil, nil // another server's, which nobody has asked
 		}
 		if x.refusal++; seldom(x.refusal) {
-			x.nic.fail(DHCPNak, &Error{Op: fmt.Sprintf("%v refused its own offer", server), Method: DHCP, Err: nakReason(r.DHCPv4)})
+			x.nic.failed(Event{Kind: DHCPNak, Server: server}, &Error{Op: fmt.Sprintf("%v refused its own offer", server), Method: DHCP, Err: nakReason(r.DHCPv4)})
 		}
 		return nil, errNak
 	case dhcpv4.MessageTypeAck:
@@ -434,7 +437,10 @@ func (x *exchange) verdict(r reply, offer *lease) (*lease, error) {
 			x.unusable("unusable acknowledgement", err)
 			return nil, err
 		}
-		x.nic.event(DHCP, DHCPAck, fmt.Sprintf("%v from %v for %v", l.prefix, l.server, leaseTime(l)), nil)
+		x.nic.tell(Event{
+			Method: DHCP, Kind: DHCPAck, Address: l.prefix.Addr(), Server: l.server, Lease: l.life,
+			Detail: fmt.Sprintf("%v from %v for %v", l.prefix, l.server, leaseTime(l)),
+		})
 		return l, nil
 	}
 	return nil, nil

@@ -55,7 +55,7 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 	case err != nil || next.state == 0:
 		return nil //nolint:nilerr // nothing is known of it, so nothing is said
 	case next.state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
-		return fmt.Errorf("%v does not answer ARP", hop)
+		return silentError(fmt.Sprintf("%v does not answer ARP", hop))
 	case c.strict(p.Interface):
 		return fmt.Errorf("%v answers ARP and not TCP; reverse path filtering is strict and could not be changed (sysctl -w net.ipv4.conf.%s.rp_filter=2)", hop, p.Interface)
 	default:
@@ -63,7 +63,7 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 		if tables := packetFilters(c.net.proc); len(tables) > 0 {
 			filters = "; this machine has packet filters: " + strings.Join(tables, ", ")
 		}
-		return fmt.Errorf("%v answers ARP (%v) and not TCP%s", hop, mac, filters)
+		return silentError(fmt.Sprintf("%v answers ARP (%v) and not TCP%s", hop, mac, filters))
 	}
 }
 
@@ -167,16 +167,40 @@ func (e *noNICError) Error() string {
 
 func (e *noNICError) Unwrap() error { return ErrNoNIC }
 
+// lacking is what was told of there being no NIC.
+type lacking struct {
+	why   string // the last time
+	times int    // that this was another one
+}
+
+// missing tells that there is no NIC. It belongs to watch.
+func (n *Network) missing() {
+	n.mu.Lock()
+	err := n.noNIC()
+	n.mu.Unlock()
+	switch {
+	case err == nil:
+		n.lacks = lacking{}
+	case err.Error() != n.lacks.why:
+		n.lacks.why = err.Error()
+		if n.lacks.times++; seldom(n.lacks.times) {
+			n.event(Event{Kind: NoNIC, Err: err})
+		}
+	}
+}
+
 // noNIC says which links there are and why none of them is used; nil where one is. n.mu must be held.
 func (n *Network) noNIC() *Error {
 	if n.host != nil {
 		return nil
 	}
-	e := &noNICError{}
 	for _, v := range n.links {
 		if v.nic != nil {
 			return nil
 		}
+	}
+	e := &noNICError{}
+	for _, v := range n.links {
 		if n.selection.mentions(v.link) {
 			e.seen = append(e.seen, v.name+" is "+v.ignored)
 		}

@@ -45,7 +45,7 @@ func (a *attempt) keep() error {
 		}
 	}
 	c.kept.Store(true)
-	c.event(a.method, Kept, a.path.Source.String(), nil)
+	c.tell(Event{Method: a.method, Kind: Kept, Address: a.path.Source, Detail: a.path.Source.String()})
 	return nil
 }
 

@@ -93,7 +93,7 @@ func (d *disputes) heed(e *conflictError) bool {
 	if len(d.recent) == maxConflicts {
 		if !d.told {
 			d.told = true
-			d.nic.event(LinkLocal, Conflict, e.ip.String()+" is kept all the same: so many conflicts are nobody's mistake", e)
+			d.nic.tell(Event{Method: LinkLocal, Kind: Conflict, Address: e.ip, Err: e, Detail: e.ip.String() + " is kept all the same: so many conflicts are nobody's mistake"})
 		}
 		return false
 	}
@@ -158,7 +158,7 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr, heed
 			// No packet socket, no check: the path may work all the same.
 			verdict = nil
 			if errors.Is(err, ErrConflict) {
-				c.event(LinkLocal, Conflict, source.String(), err)
+				c.tell(Event{Method: LinkLocal, Kind: Conflict, Address: source, Err: err, Detail: source.String()})
 				c.fail(PathFailed, &Error{Op: "keep the path", Method: LinkLocal, Err: err})
 				close(conflict)
 				look := time.NewTicker(lastStand / 20)

@@ -48,6 +48,7 @@ func (n *Network) unsubscribe() {
 
 // watch applies what the kernel tells, until the context ends.
 func (n *Network) watch() {
+	n.missing()
 	for n.ctx.Err() == nil {
 		msgs, err := n.events.Receive()
 		if err == nil {
@@ -55,6 +56,7 @@ func (n *Network) watch() {
 				for _, m := range msgs {
 					n.apply(m)
 				}
+				n.missing()
 				return nil
 			})
 		}
@@ -91,6 +93,7 @@ func (n *Network) renew() {
 		if err == nil {
 			n.succeeded("", 0)
 			n.caughtUp(0)
+			n.missing()
 			return
 		}
 		if n.ctx.Err() == nil {

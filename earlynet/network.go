@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -43,6 +44,8 @@ type Network struct {
 	ended   chan struct{} // closed when the tasks have ended and paths is closed
 
 	host *Path // of Host; else nil
+
+	lacks lacking // of watch's goroutine
 
 	// observe serialises Observer. What happens, happens in many goroutines, and must have been told when Close returns:
 	// a goroutine that tells would have to be waited for by each of them.
@@ -122,7 +125,7 @@ func Host(ctx context.Context, cfg Config) (*Network, error) {
 
 func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	sel, err := parseSelection(cfg.NICs)
-	if err != nil {
+	if err = cmp.Or(err, cfg.check()); err != nil {
 		return nil, &Error{Op: "configuration", Err: err}
 	}
 	n := &Network{
@@ -140,6 +143,21 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	}
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	return n, nil
+}
+
+// check refuses what would be waited for in vain, for ever.
+func (cfg Config) check() error {
+	for _, m := range cfg.Methods {
+		if m < LinkLocal || m > IPv6 {
+			return fmt.Errorf("method %d (%v) brings no link up", m, m)
+		}
+	}
+	for i, d := range cfg.Destinations {
+		if !d.IsValid() {
+			return fmt.Errorf("destination %d of %d is no address", i+1, len(cfg.Destinations))
+		}
+	}
+	return nil
 }
 
 // finish arranges for the end of the tasks when the context ends. It must be
@@ -184,6 +202,9 @@ func (n *Network) changed() {
 func (n *Network) event(e Event) {
 	if n.cfg.Observer == nil {
 		return
+	}
+	if err, ok := errors.AsType[*Error](e.Err); ok && e.Try == 0 {
+		e.Try = err.Tries
 	}
 	e.Time = time.Now()
 	n.observe.Lock()

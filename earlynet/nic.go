@@ -72,14 +72,26 @@ func (c *nic) current() link {
 func (c *nic) name() string { return c.current().name }
 
 func (c *nic) event(m Method, k EventKind, detail string, err error) {
-	c.net.event(Event{Interface: c.name(), Method: m, Kind: k, Detail: detail, Err: err})
+	c.tell(Event{Method: m, Kind: k, Detail: detail, Err: err})
+}
+
+// tell tells the observer of what concerns the NIC.
+func (c *nic) tell(e Event) {
+	e.Interface = c.name()
+	c.net.event(e)
 }
 
 // fail notes an error for Status and tells it.
 func (c *nic) fail(k EventKind, e *Error) {
+	c.failed(Event{Kind: k}, e)
+}
+
+// failed is fail with more to tell.
+func (c *nic) failed(told Event, e *Error) {
 	e.Interface = c.name()
 	c.net.failed(e)
-	c.event(e.Method, k, "", e)
+	told.Method, told.Err = e.Method, e
+	c.tell(told)
 }
 
 // refuse is fail for what a method could not do.
@@ -396,12 +408,12 @@ func (a *attempt) address(p netip.Prefix, life time.Duration) error {
 		a.prefix, a.life = p, life
 		a.ledger.add("address "+p.String(), func() error { return a.nic.dropAddress(p) })
 		a.mu.Unlock()
-		a.nic.event(a.method, AddressAdded, p.String(), nil)
+		a.nic.tell(Event{Method: a.method, Kind: AddressAdded, Address: p.Addr(), Detail: p.String()})
 	case exists(err):
 		a.mu.Lock()
 		a.prefix = p
 		a.mu.Unlock()
-		a.nic.event(a.method, AddressAdded, p.String()+" is there already, and not ours", nil)
+		a.nic.tell(Event{Method: a.method, Kind: AddressAdded, Address: p.Addr(), Detail: p.String() + " is there already, and not ours"})
 	default:
 		return &Error{Op: "add address " + p.String(), Method: a.method, Err: permission(err)}
 	}
@@ -531,7 +543,7 @@ func (a *attempt) ready(p *Path, dial DialFunc) {
 	a.path = p
 	a.mu.Unlock()
 	a.nic.net.succeeded(p.Interface, a.method)
-	a.nic.event(a.method, PathReady, p.Source.String(), nil)
+	a.nic.tell(Event{Method: a.method, Kind: PathReady, Address: p.Source, Detail: p.Source.String()})
 	a.nic.net.offer(p)
 }
 

@@ -77,7 +77,8 @@ func (p *Path) Err() error {
 
 // DialContext connects to a literal address over this path: through its
 // interface, from its source address, whatever the routes of other interfaces
-// say. The connection is closed when the path ends. Who is done with it, and with
+// say. A path of [Host] dials as any program does, names too; for others a name
+// is an [ErrName]. The connection is closed when the path ends. Who is done with it, and with
 // the path soon after, ends it by [Reset].
 func (p *Path) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)

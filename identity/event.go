@@ -83,7 +83,7 @@ func (e Event) Level() slog.Level {
 		return slog.LevelDebug
 	}
 	switch e.Link.Kind {
-	case earlynet.NICFound, earlynet.NICIgnored, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
+	case earlynet.NICFound, earlynet.NICIgnored, earlynet.NoNIC, earlynet.NICGone, earlynet.NICRenamed, earlynet.PathReady, earlynet.Kept:
 		return slog.LevelInfo
 	case earlynet.CarrierLost, earlynet.Conflict, earlynet.DHCPNak, earlynet.PathFailed, earlynet.UndoFailed, earlynet.LinkLeftUp,
 		earlynet.LinkBusy, earlynet.LinkSetDown, earlynet.TakenOver, earlynet.NextHop, earlynet.SettingFailed:
