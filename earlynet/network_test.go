@@ -53,7 +53,7 @@ func TestUndo(t *testing.T) {
 		}
 	})
 
-	t.Run("what was done stays when the context ends, until Close", func(t *testing.T) {
+	t.Run("when the context ends the work stops and Paths is closed, but what was done stays until Close, which does not depend on it", func(t *testing.T) {
 		serving(t)
 		restored(t)
 		ctx, cancel := context.WithCancel(ctx)
@@ -75,7 +75,7 @@ func TestUndo(t *testing.T) {
 		}
 	})
 
-	t.Run("Close ends a connection in use and an attempt to connect", func(t *testing.T) {
+	t.Run("Close closes every connection over the paths, and ends an attempt to connect", func(t *testing.T) {
 		serving(t)
 		n := traceless(t, LinkLocal)
 		p := next(t, n)
@@ -272,7 +272,7 @@ func TestNIC(t *testing.T) {
 		leftUp(t, n, "somebody else has set it up")
 	})
 
-	t.Run("one that is removed ends its path and connections, and one that is added later is used", func(t *testing.T) {
+	t.Run("Done is closed and connections are when the link is gone; one that is added later is used", func(t *testing.T) {
 		serving(t)
 		n := openBy(t, LinkLocal)
 		p := next(t, n)
@@ -332,7 +332,7 @@ func TestNIC(t *testing.T) {
 		next(t, open(ctx, t, Config{NICs: []string{eth0(t).HardwareAddr.String()}, Methods: []Method{LinkLocal}}))
 	})
 
-	t.Run("an address that somebody removes ends the path, and another is made", func(t *testing.T) {
+	t.Run("Done is closed when the address is gone, and another path is made", func(t *testing.T) {
 		serving(t)
 		n := traceless(t, LinkLocal)
 		p := next(t, n)
@@ -448,7 +448,7 @@ func TestIPv6(t *testing.T) {
 }
 
 func TestPermission(t *testing.T) {
-	t.Run("without the capabilities Open says so at once, and Host works", func(t *testing.T) {
+	t.Run("Open and Repair fail with ErrPermission where the process may not do so, and Host needs no privilege", func(t *testing.T) {
 		plug(t)
 		restored(t)
 		done := make(chan struct{})
@@ -465,6 +465,9 @@ func TestPermission(t *testing.T) {
 				t.Errorf("Open: %v, %v", n, err)
 			} else {
 				t.Log(err)
+			}
+			if err := Repair(context.Background(), Config{}); !errors.Is(err, ErrPermission) {
+				t.Errorf("Repair: %v", err)
 			}
 			n, err := Host(context.Background(), Config{})
 			if err != nil {
@@ -484,7 +487,7 @@ func TestPermission(t *testing.T) {
 
 func TestHost(t *testing.T) {
 	ctx := context.Background()
-	t.Run("the host's own network is a path, and its changes are told", func(t *testing.T) {
+	t.Run("it is one path over a network that somebody else configured, changes nothing, and gives notice of its changes", func(t *testing.T) {
 		serving(t)
 		n, err := Host(ctx, Config{})
 		if err != nil {
@@ -601,7 +604,7 @@ func TestKeep(t *testing.T) {
 		}
 		hostReaches(t, p.Source)
 	})
-	t.Run("nothing can be kept of a path that is gone", func(t *testing.T) {
+	t.Run("it must be called before Close: nothing can be kept of a path that is gone", func(t *testing.T) {
 		plug(t)
 		n := traceless(t, LinkLocal)
 		p := next(t, n)

@@ -63,7 +63,7 @@ func TestRepairPutsBackWhatARunHasLeftThatWasKilled(t *testing.T) {
 		}
 		run(t, "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra")
 	})
-	t.Run("a link that a living run uses is left to it", func(t *testing.T) {
+	t.Run("a link that a living process uses is waited for as long as the context lasts, and is an error then", func(t *testing.T) {
 		serving(t)
 		n := traceless(t, LinkLocal)
 		p := next(t, n)

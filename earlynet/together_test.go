@@ -73,7 +73,7 @@ func TestOneOfTwo(t *testing.T) {
 	}
 }
 
-func TestSeveralAtOnceOnOneLink(t *testing.T) {
+func TestOneNetworkAtATimeUsesALinkInThisProcessOrAnother(t *testing.T) {
 	t.Run("two processes: each gets its answer, and the link is as it was", func(t *testing.T) {
 		serving(t)
 		restored(t)

@@ -327,7 +327,7 @@ func TestPath(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a path of one's own lasts as long as its context, and so do its connections", func(t *testing.T) {
+	t.Run("a path of NewPath lasts until its context ends, and connections over it are closed then", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		near, far := net.Pipe()
 		p := NewPath(ctx, "eth0", DHCP, func(context.Context, string, string) (net.Conn, error) { return near, nil })
@@ -371,7 +371,7 @@ func TestText(t *testing.T) {
 			t.Errorf("%q, want %q", tc.got, tc.want)
 		}
 	}
-	for k := NICFound; k <= NetlinkOverrun; k++ {
+	for k := NICFound; k <= NoNIC; k++ {
 		if strings.HasPrefix(k.String(), "event ") {
 			t.Errorf("kind %d has no words", k)
 		}
