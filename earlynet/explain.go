@@ -173,7 +173,7 @@ type lacking struct {
 	times int    // that this was another one
 }
 
-// missing tells that there is no NIC. It belongs to watch.
+// missing tells that there is no NIC, if this is news.
 func (n *Network) missing() {
 	n.mu.Lock()
 	err := n.noNIC()

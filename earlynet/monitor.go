@@ -48,7 +48,6 @@ func (n *Network) unsubscribe() {
 
 // watch applies what the kernel tells, until the context ends.
 func (n *Network) watch() {
-	n.missing()
 	for n.ctx.Err() == nil {
 		msgs, err := n.events.Receive()
 		if err == nil {

@@ -45,15 +45,16 @@ type Network struct {
 
 	host *Path // of Host; else nil
 
-	lacks lacking // of watch's goroutine
+	lacks lacking // Open's, then watch's
 
-	// observe serialises Observer. What happens, happens in many goroutines, and must have been told when Close returns:
+	// observe serialises Observer. Things happen in many goroutines, and what happened must have been told when Close returns:
 	// a goroutine that tells would have to be waited for by each of them.
 	observe sync.Mutex
 
-	// mu guards what the kernel has told, and what was made of it. It is written by watch, which sleeps in a read of its
-	// socket and so cannot answer questions, and read by the links' goroutines and the callers of the methods. It is held for
-	// a look or a note, never while the kernel's answer is awaited, the observer told, or another lock taken.
+	// mu guards what the kernel has told, and what was made of it. Watch writes the first and the links' goroutines the
+	// second; they and the callers of the methods read both. No goroutine could have it alone and answer the others: watch
+	// sleeps in a read of its socket. The lock is held for a look or a note, never while the kernel's answer is awaited,
+	// the observer told, or another lock taken.
 	mu       sync.Mutex
 	links    map[int]*view        // all that there are
 	addrs    map[addrKey]uint32   // to flags
@@ -92,7 +93,9 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		_ = n.rtnl.close()
 		return nil, &Error{Op: "watch links", Err: err}
 	}
-	err = n.refresh()
+	if err = n.refresh(); err == nil {
+		n.missing()
+	}
 	n.tasks.Go("watching links", n.watch, n.died)
 	n.finish()
 	if err != nil {
