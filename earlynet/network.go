@@ -24,6 +24,23 @@ const (
 	closeTime = 250 * time.Millisecond
 )
 
+// Who is at work, below who has started him and waits for his end:
+//
+//	ending                     waits for all the others, then closes Paths
+//	├─ watch                   reads what the kernel tells: the views of links, the addresses
+//	├─ a link's run            follows its view, and has what was done to the link itself
+//	│  ├─ linkLocal            one address after the other
+//	│  │  └─ linkLocalOnce     an address and its path: an attempt. One that had a conflict ends, beside the next
+//	│  │     └─ guard          ARP: whether the address is another host's; one at a time
+//	│  ├─ dhcp                 a lease and its path: an attempt
+//	│  │  └─ receive           passes on the replies
+//	│  └─ ipv6                 the path from the kernel's own address: an attempt
+//	├─ next hop                who it is where several say so: an attempt without a path
+//	└─ offering a path         until somebody takes it
+//
+// A link's goroutines learn of the rest by its view, and by channels that are closed: of a context, of news, of an
+// address that was lost. When all have ended, Close takes back what they leave.
+
 // A Network is a set of links that are brought up, and what was done to them.
 // Its methods are safe for concurrent use.
 type Network struct {
