@@ -102,6 +102,7 @@ func TestTheObserverIsCalledFromOneGoroutineAtATime(t *testing.T) {
 			t.Error("called while it is called")
 		}
 		told++
+		time.Sleep(time.Millisecond) // so that another has time to come in between
 		within.Add(-1)
 	}})
 	next(t, n)
