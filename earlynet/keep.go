@@ -56,8 +56,7 @@ func (a *attempt) lasting() (changes []change) {
 	if a.lease != nil && a.lease.life != forever {
 		left = max(time.Second, a.lease.until(time.Now()))
 	}
-	ours := a.life != 0
-	beside := ours && a.lease != nil && a.lease.prefix != a.prefix
+	beside := a.ours() && a.lease != nil && a.lease.prefix != a.prefix
 	if beside {
 		// With the lease's subnet, beside ours, which is taken back.
 		p := a.lease.prefix
@@ -82,14 +81,13 @@ func (a *attempt) lasting() (changes []change) {
 			undo: func() error { return r.setMTU(index, before) },
 		})
 	}
-	if ours && !beside {
+	if a.ours() && !beside {
 		// Last, for it is not undone: from here on the address is nobody's to take back.
 		changes = append(changes, change{name: "address " + a.prefix.String(), do: func() error {
 			if err := r.extendAddress(index, a.prefix, 0, left); err != nil {
 				return err
 			}
 			a.ledger.drop("address " + a.prefix.String())
-			a.life = 0
 			return nil
 		}})
 	}

@@ -38,7 +38,6 @@ type nic struct {
 	prepared bool
 	before   before
 	ledger   ledger
-	raised   bool                // set up by us, and not set down since
 	shielded bool                // from router advertisements
 	managed  bool                // left to a program that hears routers itself
 	fallen   int                 // falls that were acted upon
@@ -158,7 +157,7 @@ func (c *nic) follow() {
 			c.event(0, CarrierLost, "", nil)
 			c.net.failed(&Error{Op: "carrier lost", Interface: l.name})
 			continue // the state may be another by now
-		case !l.up() && !c.raised && again == nil:
+		case !l.up() && !c.raised() && again == nil:
 			if !c.raise(l) {
 				// Some drivers are not ready when their NIC shows, and nothing tells when they are.
 				again = time.After(patience)
@@ -191,14 +190,16 @@ const (
 	lastRest  = time.Minute
 )
 
-// linkUp is the entry of a ledger by which a link is set down again.
+// linkUp is the change by which a link was set up.
 const linkUp = "link up"
+
+// raised reports whether the link was set up by us, and not set down since.
+func (c *nic) raised() bool { return c.ledger.has(linkUp) }
 
 // setDown notes that somebody else has set the link down. Whoever sets it up
 // again decides what becomes of it: where that is not us, it is theirs. It returns
 // when we do, if nobody else has.
 func (c *nic) setDown(up bool, rest time.Duration) <-chan time.Time {
-	c.raised = false
 	c.ledger.drop(linkUp)
 	if up {
 		c.event(0, LinkSetDown, "and up again, which it will stay", nil)
@@ -245,7 +246,6 @@ func (c *nic) raise(l link) bool {
 		}
 		return false
 	}
-	c.raised = true
 	c.ledger.add(linkUp, c.lower)
 	c.event(0, LinkUp, "", nil)
 	c.net.failed(&Error{Op: "no carrier", Interface: l.name})
@@ -350,7 +350,7 @@ func (c *nic) try(ctx context.Context, m Method) {
 
 // undo takes back what was done to the link itself.
 func (c *nic) undo() []error {
-	if l := c.current(); c.before.down && !c.raised && l.up() && c.prepared {
+	if l := c.current(); c.before.down && !c.raised() && l.up() && c.prepared {
 		c.event(0, LinkLeftUp, "somebody else has set it up", nil)
 	}
 	return c.ledger.undo(c, 0)
@@ -366,8 +366,7 @@ type attempt struct {
 	// caller, comes in the midst of what the method does, and when the method has ended. (It is taken before the network's.)
 	mu     sync.Mutex
 	path   *Path
-	prefix netip.Prefix  // the address; zero: none of ours
-	life   time.Duration // 0: the address is not ours, or kept
+	prefix netip.Prefix // the address that it stands on, if it has put one there or found it
 	losing sync.Once
 	ledger ledger
 	routes []route // as they were laid
@@ -405,7 +404,7 @@ func (a *attempt) address(p netip.Prefix, life time.Duration) error {
 	switch err := r.addAddress(a.nic.index, p, life); {
 	case err == nil:
 		a.mu.Lock()
-		a.prefix, a.life = p, life
+		a.prefix = p
 		a.ledger.add("address "+p.String(), func() error { return a.nic.dropAddress(p) })
 		a.mu.Unlock()
 		a.nic.tell(Event{Method: a.method, Kind: AddressAdded, Address: p.Addr(), Detail: p.String()})
@@ -475,7 +474,7 @@ func (a *attempt) extend(life time.Duration) error {
 			return fmt.Errorf("lay the route to %v again: %w", rt.dst, err)
 		}
 	}
-	if a.life == 0 {
+	if !a.ours() {
 		return nil
 	}
 	addrs, err := a.nic.net.rtnl.addresses(a.nic.index)
@@ -506,6 +505,9 @@ func (a *attempt) relay() {
 		}
 	}
 }
+
+// ours reports whether the address is ours: added by us, and not kept.
+func (a *attempt) ours() bool { return a.ledger.has("address " + a.prefix.String()) }
 
 // holds returns the address that the attempt stands on.
 func (a *attempt) holds() (netip.Prefix, bool) {

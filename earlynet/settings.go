@@ -117,8 +117,7 @@ func (c *nic) prepare() {
 		c.shield()
 	}
 	if dead && was.down && l.up() {
-		// Set up by the run that was killed, as if by us.
-		c.raised = true
+		// It was set up by the run that was killed, as if by us.
 		c.ledger.add(linkUp, c.lower)
 	}
 }

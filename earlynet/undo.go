@@ -42,6 +42,11 @@ func (l *ledger) undo(c *nic, m Method) []error {
 	return errs
 }
 
+// has reports whether there is such a change.
+func (l *ledger) has(name string) bool {
+	return slices.ContainsFunc(*l, func(made change) bool { return made.name == name })
+}
+
 // drop forgets a change: what it made is to stay.
 func (l *ledger) drop(name string) {
 	*l = slices.DeleteFunc(*l, func(made change) bool { return made.name == name })
