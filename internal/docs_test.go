@@ -1,12 +1,16 @@
 package internal_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nametag-boot/nametag/internal/pages"
 )
 
 // A page is a Markdown file of the project, by its path from the top.
@@ -17,7 +21,7 @@ type page struct {
 	headings []string
 }
 
-func pages(t *testing.T) map[string]page {
+func readPages(t *testing.T) map[string]page {
 	t.Helper()
 	found := map[string]page{}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -87,7 +91,7 @@ func (p page) anchors() map[string]bool {
 }
 
 func TestEveryLinkOfTheDocumentationLeadsSomewhere(t *testing.T) {
-	all := pages(t)
+	all := readPages(t)
 	links := 0
 	for _, p := range all {
 		for _, m := range mdLink.FindAllStringSubmatch(p.prose, -1) {
@@ -115,7 +119,7 @@ func TestEveryLinkOfTheDocumentationLeadsSomewhere(t *testing.T) {
 var ourPath = regexp.MustCompile("`((?:cmd|cluster|docs|earlynet|examples|hack|identity|internal|procfs|systems)/[A-Za-z0-9_./-]*[A-Za-z0-9_/-])`")
 
 func TestEveryPathThatTheDocumentationNamesIsThere(t *testing.T) {
-	for _, p := range pages(t) {
+	for _, p := range readPages(t) {
 		for _, m := range ourPath.FindAllStringSubmatch(p.prose, -1) {
 			if _, err := os.Stat(filepath.Join("..", strings.TrimSuffix(m[1], "/..."))); err != nil {
 				t.Errorf("%s names %s, which is not there", p.path, m[1])
@@ -124,18 +128,123 @@ func TestEveryPathThatTheDocumentationNamesIsThere(t *testing.T) {
 	}
 }
 
-// A target that a page names is one of the Makefile.
+// A target that a page names is one of the Makefile, and it heeds the variables that are given with it.
 func TestEveryMakeTargetOfTheDocumentationIsThere(t *testing.T) {
-	makefile, err := os.ReadFile("../Makefile")
+	text, err := os.ReadFile("../Makefile")
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`make ([a-z-]+)[^`]*`")
-	for _, p := range pages(t) {
-		for _, m := range named.FindAllStringSubmatch(p.prose, -1) {
-			if !regexp.MustCompile(`(?m)^` + m[1] + `:`).Match(makefile) {
-				t.Errorf("%s names make %s, which the Makefile does not have", p.path, m[1])
+	makefile := string(text)
+	check := func(where, command string) {
+		words := strings.Fields(command)
+		if len(words) < 2 {
+			return // make alone lists them
+		}
+		_, recipe, found := strings.Cut(makefile, "\n"+words[1]+":")
+		recipe, _, _ = strings.Cut(recipe, "\n\n")
+		if !found {
+			t.Errorf("%s names make %s, which the Makefile does not have", where, words[1])
+		}
+		for _, m := range regexp.MustCompile(` ([A-Z]+)=`).FindAllStringSubmatch(command, -1) {
+			if !regexp.MustCompile(`\$\((\w+ )?` + m[1] + `\)`).MatchString(recipe) {
+				t.Errorf("%s: make %s does nothing with %s=", where, words[1], m[1])
 			}
 		}
+	}
+	named := regexp.MustCompile("`(make(?: [a-z-]+[^`]*)?)`")
+	for _, p := range readPages(t) {
+		for _, m := range named.FindAllStringSubmatch(p.prose, -1) {
+			check(p.path, m[1])
+		}
+	}
+	commands, err := pages.Commands("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range commands {
+		if c.Program() == "make" {
+			line, _, _ := strings.Cut(c.Text, "#")
+			check(fmt.Sprintf("%s:%d", c.Page, c.Line), line)
+		}
+	}
+}
+
+// typed is a line that a reader may take for one to type.
+var typed = regexp.MustCompile(`^(?:[$#] )?(?:sudo )?(?:bin/)?(nametag|nametagctl|nametag-audit|make|go|cd|docker|hcloud|hcloud-upload-image|helm|install|ip|journalctl|kubectl|minisign|omnictl|packer|sbsign|sha256sum|skopeo|ssh|sysctl|systemctl|talosctl|apt-get|dracut|update-initramfs|curl|tar|cp|mv|sh|openssl|zstd|dmesg) [^={ ]`)
+
+// Every command of a page is run by a test, or stands among those that cannot be, with the reason. What a reader may type stands in
+// a block whose language says so, where the tests look.
+func TestEveryCommandOfTheDocumentationHasATest(t *testing.T) {
+	files, err := pages.Files("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, used := map[pages.Guard]int{}, map[string]int{}
+	for _, file := range files {
+		blocks, err := pages.Blocks("..", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range blocks {
+			// Those that have commands, and those that have none: another may have.
+			if !slices.Contains([]string{"sh", "console", "", "text", "go", "json", "yaml", "hcl", "ipxe"}, b.Language) {
+				t.Errorf("%s:%d: what is %s? Are there commands in it?", file, b.Line, b.Language)
+			}
+			commands := b.Commands()
+			for _, c := range commands {
+				guard, ok := c.Guard()
+				switch {
+				case ok:
+					run[guard]++
+				case pages.Others[c.Program()] != "":
+					used[c.Program()]++
+				default:
+					t.Errorf("%s\nno test runs this, and no reason stands in pages.Others", c)
+				}
+			}
+			if b.Language == "sh" || b.Language == "console" {
+				continue
+			}
+			for line := range strings.Lines(b.Text) {
+				if typed.MatchString(line) {
+					t.Errorf("%s:%d: %q may be typed: its block must be sh or console, where a test runs it", file, b.Line, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	for guard, n := range run {
+		t.Logf("%3d commands: %s of %s", n, guard.Test, guard.File)
+		code, err := os.ReadFile(filepath.Join("..", guard.File))
+		if err != nil || !strings.Contains(string(code), "\nfunc "+guard.Test+"(t *testing.T)") {
+			t.Errorf("%s has no %s (%v), which is to run %d commands", guard.File, guard.Test, err, n)
+		}
+	}
+	for name, why := range pages.Others {
+		t.Logf("%3d commands: none, %s %s", used[name], name, why)
+		if used[name] == 0 {
+			t.Errorf("no page has a command %s: take it from pages.Others", name)
+		}
+	}
+	if len(run) < 6 {
+		t.Errorf("only %d tests run any", len(run))
+	}
+}
+
+// A command of Go's in the text is about a package that is there.
+func TestEveryPackageOfTheDocumentationsGoCommandsIsThere(t *testing.T) {
+	command, folder := regexp.MustCompile("`(?:cd ([^ `]+) && )?go (?:run|test|build) ([^`]*)`"), regexp.MustCompile(`(?:^| )(\./[^ ]*)`)
+	seen := 0
+	for _, p := range readPages(t) {
+		for _, m := range command.FindAllStringSubmatch(p.prose, -1) {
+			for _, f := range folder.FindAllStringSubmatch(m[2], -1) {
+				seen++
+				if st, err := os.Stat(filepath.Join("..", m[1], strings.TrimSuffix(f[1], "/..."))); err != nil || !st.IsDir() {
+					t.Errorf("%s: %s: there is no %s", p.path, m[0], f[1])
+				}
+			}
+		}
+	}
+	if seen < 3 {
+		t.Errorf("only %d were found", seen)
 	}
 }

@@ -47,6 +47,7 @@ var below = map[string][]string{
 	"internal/safely":            {},
 	"internal/cli":               {},
 	"internal/kernelarg":         {},
+	"internal/pages":             {},
 }
 
 // heavy are modules that must not be in what a node runs, or not in this module at all.

@@ -86,30 +86,25 @@ var (
 // uses are the commands of the clients on all pages, and the settings of Packer's sources.
 func uses(t *testing.T) (commands, settings []use) {
 	t.Helper()
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, page := range append(pages, "../../README.md") {
-		name := filepath.Base(page)
+	for _, page := range allPages(t) {
 		for _, b := range blocksOf(t, page) {
-			for _, s := range b.steps() {
-				for _, m := range inShell.FindAllStringSubmatch(strings.ReplaceAll(s.command, "\\\n", " "), -1) {
-					commands = append(commands, use{fmt.Sprintf("%s:%d", name, s.line), m[1]})
+			for _, c := range b.Commands() {
+				for _, m := range inShell.FindAllStringSubmatch(strings.ReplaceAll(c.Text, "\\\n", " "), -1) {
+					commands = append(commands, use{fmt.Sprintf("%s:%d", page, c.Line), m[1]})
 				}
 			}
-			for _, source := range inSource.FindAllString(b.text, -1) {
+			for _, source := range inSource.FindAllString(b.Text, -1) {
 				for _, m := range setting.FindAllStringSubmatch(source, -1) {
-					settings = append(settings, use{fmt.Sprintf("%s:%d", name, b.line), m[1]})
+					settings = append(settings, use{fmt.Sprintf("%s:%d", page, b.Line), m[1]})
 				}
 			}
 		}
-		text, err := os.ReadFile(page)
+		text, err := os.ReadFile(filepath.Join(top, page))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range inText.FindAllStringSubmatch(string(text), -1) {
-			commands = append(commands, use{name, m[1]})
+			commands = append(commands, use{page, m[1]})
 		}
 	}
 	return commands, settings

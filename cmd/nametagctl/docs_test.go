@@ -22,127 +22,26 @@ import (
 	"github.com/nametag-boot/nametag/internal/cli"
 	"github.com/nametag-boot/nametag/internal/image/installer/installertest"
 	"github.com/nametag-boot/nametag/internal/image/oci"
+	"github.com/nametag-boot/nametag/internal/pages"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
-
-// standIns are the commands of the documentation that cannot run in a test, and why. Each is a program that does nothing
-// in the place of the true one. What is neither here nor ours is not found by the shell: so a new one is noticed.
-var standIns = map[string]string{
-	"docker":              "runs Talos' imager, which is an image in a registry",
-	"hcloud":              "makes servers that cost money",
-	"skopeo":              "pushes to a registry",
-	"hcloud-upload-image": "makes a snapshot",
-	"kubectl":             "speaks to a cluster",
-	"make":                "makes what this test is made of; tested by CI",
-	"nametag":             "would look for a server's metadata on this machine's own network; bin/nametag runs, in the lab",
-	"sbsign":              "signs by a user's key; tested in internal/image/uki",
-	"helm":                "speaks to a cluster; the chart is tested in cluster/deploy",
-	"packer":              "makes a snapshot",
-	"nametag-audit":       "speaks to a cloud and a cluster; run in cluster/command",
-	"ssh":                 "writes a server's disk",
-	"talosctl":            "speaks to a node",
-	"zstd":                "unpacks the disk that the imager makes",
-}
 
 // exits are the commands that are shown because they fail.
 var exits = map[string]int{
 	`nametagctl cmdline check "talos.platform=hcloud talos.hostname.wait=90"`: cli.Failed,
 }
 
-// The languages of the blocks. In sh every line is a command; in console a prompt comes before each, and behind it what it
-// prints; an ipxe script has a kernel's command line. The others have no commands.
-const languages = " sh console ipxe yaml go json hcl text "
-
-// A block is a fenced one of a page.
-type block struct {
-	language string
-	line     int // of the fence
-	text     string
-}
-
-// blocksOf reads a page.
-func blocksOf(t *testing.T, page string) []block {
-	t.Helper()
-	b, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []block
-	inside := false
-	for n, line := range strings.Split(string(b), "\n") {
-		language, fence := strings.CutPrefix(line, "```")
-		switch {
-		case fence && !inside:
-			inside = true
-			found = append(found, block{language: language, line: n + 1})
-			if language != "" && !strings.Contains(languages, " "+language+" ") {
-				t.Errorf("%s:%d: what is %s? This test must know whether it has commands", page, n+1, language)
-			}
-		case fence:
-			inside = false
-		case inside:
-			found[len(found)-1].text += line + "\n"
-		}
-	}
-	return found
-}
-
-// A step is a command, and what the page says that it prints.
-type step struct {
-	line    int
-	command string
-	prints  string
-}
-
-// steps are the commands of a block; a backslash continues one.
-func (b block) steps() []step {
-	var found []step
-	n, continued := b.line, false
-	for line := range strings.Lines(b.text) {
-		n++
-		line = strings.TrimSuffix(line, "\n")
-		command, isCommand := line, b.language == "sh" && line != ""
-		if b.language == "console" {
-			for _, prompt := range []string{"$ ", "# "} {
-				if after, ok := strings.CutPrefix(line, prompt); ok {
-					command, isCommand = after, true
-				}
-			}
-		}
-		last := len(found) - 1
-		switch {
-		case continued:
-			found[last].command += "\n" + line
-			command = line
-		case isCommand:
-			found = append(found, step{line: n, command: command})
-		case last >= 0 && b.language == "console":
-			found[last].prints += line + "\n"
-		}
-		continued = (continued || isCommand) && strings.HasSuffix(command, `\`)
-	}
-	return found
-}
+// top is the top of the tree.
+const top = "../.."
 
 // A reader is where the commands run: a folder with what a user has, a registry, and a PATH of our command, stand-ins
 // and little else.
 type reader struct {
-	dir, path, bin, registry, calls string
+	dir, path, bin, registry string
 }
 
-// allStandInsAreUsed fails where a page has a command no longer.
-func (r reader) allStandInsAreUsed(t *testing.T) {
-	t.Helper()
-	called, _ := os.ReadFile(r.calls) //nolint:errcheck // none: then each is missed
-	for _, name := range slices.Sorted(maps.Keys(standIns)) {
-		if !t.Failed() && !strings.Contains("\n"+string(called), "\n"+name+"\n") {
-			t.Errorf("no page has a command %s: take it from the list", name)
-		}
-	}
-}
-
-// benches makes the workbenches of all pages; what they have in common is made once.
+// readers makes the workbenches of all pages; what they have in common is made once.
 func readers(t *testing.T) func(*testing.T) reader {
 	t.Helper()
 	bin, others := filepath.Join(t.TempDir(), "bin"), t.TempDir()
@@ -156,9 +55,8 @@ func readers(t *testing.T) func(*testing.T) reader {
 	// Not a symbolic link: nametagctl looks for the helper beside the program that it is.
 	helpertest.Copy(t, self, filepath.Join(bin, "nametagctl"))
 	helpertest.Copy(t, filepath.Join(helpertest.Build(t), "nametag-linux-"+runtime.GOARCH), filepath.Join(bin, "nametag"))
-	calls := filepath.Join(t.TempDir(), "calls")
-	for name := range standIns {
-		script(t, filepath.Join(others, name), "echo "+name+" >> "+calls+"\nwhile read -r line; do :; done < /dev/stdin\n")
+	for _, name := range append(slices.Collect(maps.Keys(pages.Others)), "make", "nametag", "nametag-audit", "ip", "sysctl", "minisign", "sha256sum") { // these run elsewhere
+		script(t, filepath.Join(others, name), "while read -r line; do :; done < /dev/stdin\n")
 	}
 	for _, name := range []string{"jq", "grep"} {
 		if found, err := exec.LookPath(name); err != nil {
@@ -168,7 +66,7 @@ func readers(t *testing.T) func(*testing.T) reader {
 		}
 	}
 	return func(t *testing.T) reader {
-		r := reader{dir: t.TempDir(), path: others + ":" + bin, bin: bin, registry: serveRegistry(t), calls: calls}
+		r := reader{dir: t.TempDir(), path: others + ":" + bin, bin: bin, registry: serveRegistry(t)}
 		r.furnish(t)
 		if err := os.Symlink(bin, filepath.Join(r.dir, "bin")); err != nil {
 			t.Fatal(err)
@@ -256,90 +154,78 @@ func (r reader) run(t *testing.T, command string) said {
 	return said{cmd.ProcessState.ExitCode(), there, stderr.String()}
 }
 
-// check runs a step and compares.
-func (r reader) check(t *testing.T, s step) {
+// check runs a command and compares.
+func (r reader) check(t *testing.T, c pages.Command) {
 	t.Helper()
-	got := r.run(t, s.command)
-	if name, _, _ := strings.Cut(s.command, " "); standIns[name] != "" {
+	got := r.run(t, c.Text)
+	if guard, ok := c.Guard(); !ok || guard != pages.Workstation {
 		if got.exit == 127 {
-			t.Errorf("line %d: %s\n%s", s.line, s.command, got.stderr)
+			t.Errorf("%s\n%s", c, got.stderr)
 		}
-		return // it says nothing of what is shown
+		return // a stand-in, which says nothing of what is shown
 	}
-	if words := strings.Fields(s.command); words[0] == "nametagctl" && slices.ContainsFunc(clusterCommands(), func(c *cobra.Command) bool { return c.Name() == words[1] }) {
-		s.prints = "" // it is the auditor's, which is a stand-in here
+	if want := exits[c.Text]; got.exit != want {
+		t.Errorf("%s\nexit status %d, want %d: %s%s", c, got.exit, want, got.stdout, got.stderr)
 	}
-	if want := exits[s.command]; got.exit != want {
-		t.Errorf("line %d: %s\nexit status %d, want %d: %s%s", s.line, s.command, got.exit, want, got.stdout, got.stderr)
+	if c.Prints != "" && !pages.Shown(c.Prints).MatchString(got.stdout) {
+		t.Errorf("%s\nthe page shows\n%s\nprinted was\n%s", c, c.Prints, got.stdout)
 	}
-	if s.prints != "" && !shown(s.prints).MatchString(got.stdout) {
-		t.Errorf("line %d: %s\nthe page shows\n%s\nprinted was\n%s", s.line, s.command, s.prints, got.stdout)
-	}
-}
-
-var (
-	aSize   = regexp.MustCompile(`\d+(\.|\\\.)\d [KM]iB`)
-	aDigest = regexp.MustCompile(`sha256:[0-9a-f]+`)
-)
-
-// shown is what a page shows, as what is compared with: sizes and digests are those of its author's files, and … is
-// whatever there is.
-func shown(text string) *regexp.Regexp {
-	pattern := regexp.QuoteMeta(text)
-	pattern = aSize.ReplaceAllString(pattern, `\d+\.\d [KM]iB`)
-	pattern = aDigest.ReplaceAllString(pattern, `sha256:[0-9a-f]+`)
-	pattern = strings.ReplaceAll(pattern, "\n…\n", "\n(?s:.*)")
-	return regexp.MustCompile(`^` + strings.ReplaceAll(pattern, "…", ".*") + `$`)
 }
 
 // Every command of a page is run, in order, in one folder: what a user is told to type works, and prints what is shown.
 func TestTheCommandsOfTheDocumentationRun(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	newReader := readers(t)
 	ours := map[string]int{}
-	for _, page := range append(pages, "../../README.md") {
-		name := filepath.Base(page)
-		t.Run(name, func(t *testing.T) {
+	for _, page := range allPages(t) {
+		t.Run(page, func(t *testing.T) {
 			r := newReader(t)
 			for _, b := range blocksOf(t, page) {
-				switch b.language {
-				case "sh", "console":
-					for _, s := range b.steps() {
-						r.check(t, s)
-						if strings.HasPrefix(strings.TrimPrefix(s.command, "bin/"), "nametagctl ") {
-							ours[name]++
-						}
-					}
-				case "ipxe":
-					r.checkScript(t, b)
-				default:
-					if regexp.MustCompile(`(?m)^(\$ |# )?(bin/)?nametagctl `).MatchString(b.text) {
-						t.Errorf("line %d: a command of ours that nobody runs: the block must be sh or console", b.line)
+				for _, c := range b.Commands() {
+					r.check(t, c)
+					if guard, ok := c.Guard(); ok && guard == pages.Workstation {
+						ours[page]++
 					}
 				}
+				if b.Language == "ipxe" {
+					r.checkScript(t, b)
+				}
 			}
-			if name == "extension.md" {
+			if page == "docs/extension.md" {
 				r.showsProfile(t, page)
 			}
 		})
 	}
-	newReader(t).allStandInsAreUsed(t)
-	for page, least := range map[string]int{"install.md": 6, "extension.md": 8, "initramfs.md": 7, "uki.md": 4, "README.md": 5} {
+	for page, least := range map[string]int{"docs/install.md": 6, "docs/extension.md": 8, "docs/initramfs.md": 7, "docs/uki.md": 4, "README.md": 5} {
 		if ours[page] < least {
 			t.Errorf("%s: %d of its commands were run, and it had %d", page, ours[page], least)
 		}
 	}
 }
 
+func allPages(t *testing.T) []string {
+	t.Helper()
+	all, err := pages.Files(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func blocksOf(t *testing.T, page string) []pages.Block {
+	t.Helper()
+	all, err := pages.Blocks(top, page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // checkScript looks at the command lines that a script of iPXE has: nametag finds no mistake in them, and the initramfs is
 // one that the page has made.
-func (r reader) checkScript(t *testing.T, b block) {
+func (r reader) checkScript(t *testing.T, b pages.Block) {
 	t.Helper()
 	var line, initrd string
-	for l := range strings.Lines(b.text) {
+	for l := range strings.Lines(b.Text) {
 		switch words := strings.Fields(l); {
 		case len(words) > 2 && words[0] == "kernel":
 			line = strings.Join(words[2:], " ")
@@ -349,7 +235,7 @@ func (r reader) checkScript(t *testing.T, b block) {
 	}
 	got := r.run(t, fmt.Sprintf("nametagctl cmdline check --image '%s' '%s'", initrd, line))
 	if got.exit != 0 || line == "" {
-		t.Errorf("line %d: %q with %q: %s%s", b.line, line, initrd, got.stdout, got.stderr)
+		t.Errorf("line %d: %q with %q: %s%s", b.Line, line, initrd, got.stdout, got.stderr)
 	}
 }
 
@@ -361,9 +247,9 @@ func (r reader) showsProfile(t *testing.T, page string) {
 		t.Fatal(err)
 	}
 	for _, b := range blocksOf(t, page) {
-		if b.language == "yaml" {
-			if b.text != string(printed) {
-				t.Errorf("line %d: the page shows\n%s\nprinted was\n%s", b.line, b.text, printed)
+		if b.Language == "yaml" {
+			if b.Text != string(printed) {
+				t.Errorf("line %d: the page shows\n%s\nprinted was\n%s", b.Line, b.Text, printed)
 			}
 			return
 		}
@@ -376,20 +262,16 @@ var inProse = regexp.MustCompile("`(?:bin/)?nametagctl ([^`\n]+)`")
 
 // A command that is only spoken of is there, with each of its flags.
 func TestTheCommandsInTheDocumentationsProseAreUnderstood(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	seen := 0
-	for _, page := range append(pages, "../../README.md") {
-		text, err := os.ReadFile(page)
+	for _, page := range allPages(t) {
+		text, err := os.ReadFile(filepath.Join(top, page))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range inProse.FindAllStringSubmatch(string(text), -1) {
 			seen++
 			if err := understood(strings.Fields(m[1])); err != nil {
-				t.Errorf("%s: nametagctl %s: %v", filepath.Base(page), m[1], err)
+				t.Errorf("%s: nametagctl %s: %v", page, m[1], err)
 			}
 		}
 	}

@@ -12,6 +12,8 @@ import (
 
 	"aead.dev/minisign"
 	spdxjson "github.com/spdx/tools-golang/json"
+
+	"github.com/nametag-boot/nametag/internal/pages"
 )
 
 // tool is a program that a user verifies with.
@@ -76,9 +78,21 @@ func TestAReleaseIsVerifiedAsAUserWould(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// As docs/release.md has it.
+	all, err := pages.Commands("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script strings.Builder // as docs/release.md has it
+	for _, c := range all {
+		if guard, ok := c.Guard(); ok && guard == pages.Release {
+			script.WriteString(strings.ReplaceAll(c.Text, "nametag.pub", public) + "\n")
+		}
+	}
+	if strings.Count(script.String(), "SHA256SUMS") < 2 || !strings.Contains(script.String(), public) {
+		t.Fatalf("the page says\n%s", &script)
+	}
 	verify := func() error {
-		sh := exec.Command("sh", "-ec", "minisign -V -p "+public+" -m SHA256SUMS && sha256sum -c --strict SHA256SUMS")
+		sh := exec.Command("sh", "-ec", script.String())
 		sh.Dir = dir
 		said, err := sh.CombinedOutput()
 		t.Logf("%s", said)
