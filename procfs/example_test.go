@@ -15,13 +15,13 @@ func ExampleRead() {
 	if err != nil {
 		fmt.Println(err)
 	}
-	switch {
-	case line.Policy.Mode == procfs.Off:
-		// boot on
-	case line.Hostname != "":
+	switch line.Decide("hcloud") {
+	case procfs.DecisionWait:
+		// ask the metadata service, as line.Policy says
+	case procfs.DecisionNamed:
 		// the operator's own name ends the matter
 	default:
-		// ask the metadata service
+		// boot on
 	}
 }
 

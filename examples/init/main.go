@@ -43,7 +43,7 @@ func name() error {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err) // a mistake never turns the waiting off
 	}
-	if line.Policy.Mode == procfs.Off || line.Hostname != "" {
+	if line.Decide("hcloud") != procfs.DecisionWait {
 		return nil
 	}
 	ctx, cancel := line.Policy.WithDeadline(context.Background(), time.Now())

@@ -92,12 +92,12 @@ func (ctrl *HostnameWaitController) Run(ctx context.Context, r controller.Runtim
 
 // nothingToWaitFor says why the default name need not be held back; empty: it must be.
 func nothingToWaitFor(line procfs.CommandLine) string {
-	switch {
-	case line.Policy.Mode == procfs.Off:
+	switch line.Decide("hcloud") {
+	case procfs.DecisionNotAsked, procfs.DecisionOff:
 		return "nobody asks to wait"
-	case line.Hostname != "":
+	case procfs.DecisionNamed:
 		return line.HostnameFrom + " names the node"
-	case line.Platform != "" && line.Platform != "hcloud":
+	case procfs.DecisionElsewhere:
 		return "another platform: " + line.Platform
 	}
 	return ""

@@ -97,14 +97,15 @@ func (c Config) Do(ctx context.Context) error {
 
 // nothingToDo says why there is nothing to find out; empty: there is.
 func (c Config) nothingToDo() string {
-	switch line := c.Line; {
-	case !line.Present:
+	switch line := c.Line; line.Decide(platform) {
+	case procfs.DecisionWait:
+	case procfs.DecisionNotAsked:
 		return fmt.Sprintf("no %s= on the kernel command line: nothing to do", procfs.Alias)
-	case line.Policy.Mode == procfs.Off:
+	case procfs.DecisionOff:
 		return "switched off on the kernel command line"
-	case line.Hostname != "":
+	case procfs.DecisionNamed:
 		return fmt.Sprintf("%s%s names this node: nothing to find out", line.HostnameFrom, line.Hostname)
-	case line.Platform != "" && line.Platform != platform:
+	case procfs.DecisionElsewhere:
 		return fmt.Sprintf("talos.platform=%s is not Hetzner Cloud (%s): nothing to find out", line.Platform, platform)
 	}
 	if c.Root == "" {

@@ -33,23 +33,20 @@ type decision struct {
 func decide(line string) (decision, error) {
 	args := goprocfs.NewCmdline(line)
 	c, err := procfs.Parse(args)
-	d := decision{policy: c.Policy, wait: c.Present && c.Policy.Mode != procfs.Off}
-	if err != nil {
-		d.wait = true
-	}
+	d := decision{policy: c.Policy}
 	if next := args.Get(nextParameter).First(); next != nil {
 		d.next = *next
 	}
 	d.talos = args.Get(platformParameter).First() != nil
 	d.given = c.Platform == platformHetzner
-	if !d.wait {
-		return d, err
-	}
-	switch {
-	case c.Hostname != "":
-		d.wait, d.why = false, fmt.Sprintf("%s%s names this node: nothing to find out", c.HostnameFrom, c.Hostname)
-	case c.Platform != "" && !d.given:
-		d.wait, d.why = false, fmt.Sprintf("%s=%s is not Hetzner Cloud (%s): nothing to find out", platformParameter, c.Platform, platformHetzner)
+	switch c.Decide(platformHetzner) {
+	case procfs.DecisionWait:
+		d.wait = true
+	case procfs.DecisionNotAsked, procfs.DecisionOff:
+	case procfs.DecisionNamed:
+		d.why = fmt.Sprintf("%s%s names this node: nothing to find out", c.HostnameFrom, c.Hostname)
+	case procfs.DecisionElsewhere:
+		d.why = fmt.Sprintf("%s=%s is not Hetzner Cloud (%s): nothing to find out", platformParameter, c.Platform, platformHetzner)
 	}
 	return d, err
 }
