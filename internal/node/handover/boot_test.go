@@ -93,7 +93,7 @@ func rightly(t *testing.T, f fate) {
 		t.Errorf("the boot came to %q: %q, signal %v", f.Reached, f.Err, f.signal)
 	case f.First != "my-server":
 		t.Errorf("the first name is %q", f.First)
-	case f.Line != "console=ttyS0 quiet talos.platform=hcloud -- init args talos.hostname="+exampleName+"\n":
+	case strings.TrimPrefix(string(f.Line), aByte+" ") != "console=ttyS0 quiet talos.platform=hcloud -- init args talos.hostname="+exampleName+"\n":
 		t.Errorf("the command line read %q", f.Line)
 	case len(f.Left) > 0:
 		t.Errorf("left behind: %s", strings.Join(f.Left, "\n"))
@@ -247,6 +247,20 @@ func TestBeforeTheName(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// aByte is an argument in an encoding of old.
+const aByte = "title=gr\xfcn"
+
+func TestTheBytesOfACommandLineStayAsTheyAre(t *testing.T) {
+	for _, way := range []Way{Strict, Watch} {
+		t.Run(way.String(), func(t *testing.T) {
+			f := run(t, boot{Bytes: true, Way: way, Await: true}, os.Getuid() != 0)
+			if rightly(t, f); !strings.HasPrefix(string(f.Line), aByte) {
+				t.Errorf("the command line read %q", f.Line)
+			}
+		})
+	}
 }
 
 func TestOldKernel(t *testing.T) {

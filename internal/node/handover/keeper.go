@@ -119,7 +119,7 @@ func (k *keeper) adopt(r report, pid int) {
 		// The link leads to the same mount, wherever that is.
 		k.found = -1
 		link := strconv.Itoa(pid) + "/fd/" + strconv.Itoa(int(r.proc))
-		if fd, err := k.own.open(link, unix.O_PATH|unix.O_DIRECTORY); err == nil && procRoot(fd).shows(k.Text) {
+		if fd, err := k.own.open(link, unix.O_PATH|unix.O_DIRECTORY); err == nil && procRoot(fd).shows(string(k.Text)) {
 			k.found = procRoot(fd)
 		} else if p, _, ok := k.own.at(k.stale); ok {
 			k.found = p
@@ -202,7 +202,7 @@ func (k *keeper) give() error {
 				err = k.role.pulse()
 			}
 		case <-looks.C:
-			if h := hostname(); h != k.Before {
+			if h := hostname(); h != string(k.Before) {
 				return k.tooLate(h)
 			}
 		}
@@ -265,7 +265,7 @@ func (k *keeper) look() error {
 	if !ok {
 		return nil
 	}
-	if err := p.bind(k.tree, k.Text); err != nil {
+	if err := p.bind(k.tree, string(k.Text)); err != nil {
 		p.close()
 		return err
 	}
@@ -319,9 +319,9 @@ func (k *keeper) finish() error {
 			k.console.Noticef("handover: the system has its name, %s, %v after it could read it", h, waited)
 			k.uncover()
 			return nil
-		case h != k.Before && !k.proven:
+		case h != string(k.Before) && !k.proven:
 			return fmt.Errorf("the system has named itself %q before the name was on its command line", h)
-		case h != k.Before && !other:
+		case h != string(k.Before) && !other:
 			// A machine config may outrank the command line: the operator's choice.
 			k.console.Warnf("handover: the system has named itself %q although %q is on its command line: its configuration may say so%s", h, k.Name, remedy.NamedItself.See())
 			other, limit = true, min(limit, waited+k.Limits.Grace)
@@ -344,7 +344,7 @@ func (k *keeper) finish() error {
 func (k *keeper) uncover() {
 	var err error
 	if k.found >= 0 {
-		err = k.found.unbind(k.Text)
+		err = k.found.unbind(string(k.Text))
 	} else { // whoever has mounted it was killed before we had the new /proc
 		err = k.own.detach(k.tree)
 	}

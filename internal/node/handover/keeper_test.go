@@ -27,7 +27,7 @@ func TestSystemNamesItself(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var said bytes.Buffer
 				k := &keeper{
-					order:   order{Name: exampleName, Before: hostname() + "-before", Limits: Limits{Name: time.Hour}.orDefaults()},
+					order:   order{Name: exampleName, Before: raw(hostname() + "-before"), Limits: Limits{Name: time.Hour}.orDefaults()},
 					console: kmsg.New(&said, kmsg.Format{Unlimited: true}),
 					found:   -1, bound: true, proven: tt.proven,
 				}

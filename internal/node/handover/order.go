@@ -3,6 +3,7 @@
 package handover
 
 import (
+	"encoding/base64"
 	"time"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
@@ -69,12 +70,28 @@ func (l Limits) orDefaults() Limits {
 // first pipe. Nothing in it is secret.
 type order struct {
 	Name    string // as it stands on the line
-	Text    string // the amended command line
-	Before  string // the kernel's hostname now
+	Text    raw    // the amended command line
+	Before  raw    // the kernel's hostname now
 	Then    procfs.Then
 	Way     Way
 	Limits  Limits
 	Console kmsg.Format
+}
+
+// raw is text as the kernel has it, which may be any bytes. A string of JSON is UTF-8: of other bytes nothing is left
+// there, and what is compared afterwards would be another text.
+type raw string
+
+// MarshalText is for encoding/json.
+func (r raw) MarshalText() ([]byte, error) {
+	return base64.StdEncoding.AppendEncode(nil, []byte(r)), nil
+}
+
+// UnmarshalText is for encoding/json.
+func (r *raw) UnmarshalText(text []byte) error {
+	b, err := base64.StdEncoding.AppendDecode(nil, text)
+	*r = raw(b)
+	return err
 }
 
 // The descriptors that both processes are born with, beside the console on 0, 1

@@ -166,7 +166,8 @@ func (h *Handover) prepare(ctx context.Context, name string) (err error) {
 	}
 	o := h.order
 	o.Name = name
-	if o.Text, err = amend(h.line, name); err != nil {
+	line, err := amend(h.line, name)
+	if err != nil {
 		return err
 	}
 	if named(hostname(), name) {
@@ -174,8 +175,8 @@ func (h *Handover) prepare(ctx context.Context, name string) (err error) {
 			return os.NewSyscallError("sethostname", err)
 		}
 	}
-	o.Before = hostname()
-	_, err = h.file.WriteString(o.Text)
+	o.Text, o.Before = raw(line), raw(hostname())
+	_, err = h.file.WriteString(line)
 	err = errors.Join(err, h.file.Close())
 	h.file = nil
 	if err != nil {

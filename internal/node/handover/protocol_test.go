@@ -31,7 +31,7 @@ func through[M message](t *testing.T, m message, parse func(string) (M, error)) 
 
 func TestWhatIsToldIsHeard(t *testing.T) {
 	for _, m := range []message{
-		order{Name: "my-server", Text: "a \"b\" talos.hostname=my-server\n", Before: "(none)", Then: procfs.PowerOff, Way: Watch, Limits: Limits{Exec: time.Second}},
+		order{Name: "my-server", Text: "a \"b\xff\" talos.hostname=my-server\n", Before: "(none)", Then: procfs.PowerOff, Way: Watch, Limits: Limits{Exec: time.Second}},
 		wordGo, wordStop, wordDone, wordPing, wordSync, wordHave,
 		report{kind: msgBound, proc: 9, text: inTime},
 	} {

@@ -82,7 +82,7 @@ func (k *standby) standBy(orders <-chan message, out *os.File, life <-chan messa
 	if k.Way == Strict {
 		k.start("tracing", func() {
 			runtime.LockOSThread() // and never unlocked: the thread ends with it
-			t := tracer{own: k.own, tree: k.tree, text: k.Text, stops: &k.count, say: func(r report) { reports <- r }}
+			t := tracer{own: k.own, tree: k.tree, text: string(k.Text), stops: &k.count, say: func(r report) { reports <- r }}
 			// A guardian that stands still, for whatever reason, must not keep the first process. It finds the new /proc later
 			// by ours.
 			t.adopted = func() { await(adopted, newPatience(k.own, adoption, 0, guardian)) }

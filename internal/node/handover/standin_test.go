@@ -43,6 +43,7 @@ type boot struct {
 	Covered  bool   // /init goes on to the new root when the name is on its command line, and not before
 	Await    bool   // /init goes on to the new root when all is in place that has to be, and not before
 	Subset   bool   // the new procfs has no cmdline
+	Bytes    bool   // the command line has a byte that is no UTF-8
 	NoMount  bool   // /init never mounts /proc
 	Refuse   string // "ptrace": refused, as under yama scope 3; "info": a kernel before 5.3
 	Config   string // a name that the machine config gives, above the command line
@@ -98,7 +99,7 @@ type fate struct {
 	Err      string // what they met
 	Way, Why string
 	First    string   // the first name that machined set
-	Line     string   // the command line that it read
+	Line     []byte   // the command line that it read
 	Mounter  int      // the thread of /init that mounted /proc
 	Left     []string // what was left in the end: processes, mounts, tracers, a refused pod
 	Waited   time.Duration
@@ -245,8 +246,12 @@ func (s *standIn) nametag() error {
 	if err != nil {
 		return err
 	}
+	line := "console=ttyS0 quiet talos.platform=hcloud -- init args\n"
+	if s.boot.Bytes {
+		line = aByte + " " + line
+	}
 	h, err := Start(Config{
-		CommandLine: "console=ttyS0 quiet talos.platform=hcloud -- init args\n",
+		CommandLine: line,
 		Then:        s.boot.Then, Console: console, Way: s.boot.Way, Limits: s.boot.Limits,
 	})
 	if err != nil {
@@ -551,7 +556,7 @@ func (s *standIn) machined() error {
 	if err != nil {
 		return err
 	}
-	s.fate.Line, s.fate.Mounter = string(line), s.pids.Mounter
+	s.fate.Line, s.fate.Mounter = line, s.pids.Mounter
 	name := "talos-8qy-c5p"
 	for f := range strings.FieldsSeq(string(line)) {
 		if v, ok := strings.CutPrefix(f, "talos.hostname="); ok && name == "talos-8qy-c5p" {
