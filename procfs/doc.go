@@ -32,9 +32,9 @@
 // The first talos.hostname.wait= on the line counts, as Talos reads its own
 // arguments; later ones are not looked at. Everything is in lower case, except
 // that a MAC may be written either way. A second then=, keep=, known=, rename= or id= must
-// agree with the first. An argument whose name is a slip of the pen away
-// (talos.hostname.wiat=, or in quotes) counts as malformed when the right one is
-// not there, for a boot under a wrong name is the harm that this is about.
+// agree with the first. Where it is not on the line, and an
+// argument is whose name is nearly that (talos.hostname.wiat=, or in quotes), that
+// one counts as malformed: a boot under a wrong name is the harm that this is about.
 // Quotes are not taken away, as siderolabs/go-procfs, and so Talos, does not.
 //
 // Nothing here keeps state; all functions may be called concurrently.

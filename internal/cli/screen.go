@@ -12,6 +12,7 @@ import (
 
 // Screen is where a command prints. What a terminal could obey, what is invisible, and what turns the direction of writing
 // is written in the form of JSON, \u001b, so that a document of JSON stays one. Lines end, and columns are parted, as ever.
+// (Package kmsg escapes what a node says on its console: one line a record, cut where the kernel would cut it.)
 //
 // It remembers the first error: who is to read what was printed must not take nothing for an answer. It is for one
 // goroutine.

@@ -192,7 +192,8 @@ func (t *tree) lookup(name string, last bool) (folder *Node, base string, n *Nod
 	}
 }
 
-// put does with an entry what init/initramfs.c does. What the kernel drops is counted as lost.
+// put unpacks one entry as the kernel does (do_name, do_symlink in init/initramfs.c). What the kernel drops is counted as
+// lost.
 func (t *tree) put(name string, h *header, fresh *Node) {
 	var kept bool
 	// What ends in a slash or a dot can be a folder only, and a link in its place is followed.

@@ -21,12 +21,12 @@ const (
 
 // A decision is what follows from the kernel command line.
 type decision struct {
-	wait   bool
-	policy procfs.Policy
-	why    string // not waiting: why not, for the console; empty where nobody asked for it
-	given  bool   // the platform is given, and is Hetzner
-	talos  bool   // the command line is a Talos' own
-	next   string // the next init that the command line chooses; empty: none
+	wait      bool
+	policy    procfs.Policy
+	why       string // not waiting: why not, for the console; empty where nobody asked for it
+	onHetzner bool   // the command line names the platform, and it is Hetzner
+	talos     bool   // the command line is a Talos' own
+	next      string // the next init that the command line chooses; empty: none
 }
 
 // decide reads the command line. On an error the decision counts all the same: it is to wait by the default policy.
@@ -38,7 +38,7 @@ func decide(line string) (decision, error) {
 		d.next = *next
 	}
 	d.talos = args.Get(platformParameter).First() != nil
-	d.given = c.Platform == platformHetzner
+	d.onHetzner = c.Platform == platformHetzner
 	switch c.Decide(platformHetzner) {
 	case procfs.DecisionWait:
 		d.wait = true

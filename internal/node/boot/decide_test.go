@@ -34,7 +34,7 @@ func TestDecide(t *testing.T) {
 			if (err != nil) != scenario.mistake {
 				t.Errorf("the error is %v", err)
 			}
-			if d.wait != scenario.wait || d.talos != scenario.talos || d.given != scenario.given || d.next != scenario.next {
+			if d.wait != scenario.wait || d.talos != scenario.talos || d.onHetzner != scenario.given || d.next != scenario.next {
 				t.Errorf("the decision is %+v", d)
 			}
 			if got := d.policy.String(); got != scenario.policy {

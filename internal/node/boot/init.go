@@ -52,13 +52,13 @@ type boot struct {
 	next     next
 	began    time.Time
 	decision decision
-	places   places
+	mounts   mounts
 	handover *handover.Handover // while its processes may be there, and there has been no exec
 	console  *kmsg.Console      // nil until there is something to say
 }
 
-// deafen takes the signals that Go would end the process by. They are caught, not ignored: an ignored signal would stay
-// so in the next init.
+// deafen catches the signals that would end the process. It does not ignore them: what is ignored stays so across an exec
+// (execve(2)), and the next init would not hear it.
 func (b *boot) deafen() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
 }
@@ -130,7 +130,7 @@ func (b *boot) run() ending {
 	if err := b.next.check(); err != nil {
 		return givenUp(err.Error())
 	}
-	if b.places, err = mountPlaces(ownRoot); err != nil {
+	if b.mounts, err = mountOwn(ownRoot); err != nil {
 		return givenUp(fmt.Sprintf("cannot mount what is needed: %v", err))
 	}
 	reached(stageMounted)
@@ -144,7 +144,7 @@ func (b *boot) run() ending {
 	var noHandover error
 	if b.toTalos() {
 		b.handover, noHandover = handover.Start(handover.Config{
-			CommandLine: line, Then: d.policy.Then, Console: b.console, Executable: b.places.self(),
+			CommandLine: line, Then: d.policy.Then, Console: b.console, Executable: b.mounts.self(),
 		})
 	}
 	r, err := found()
@@ -171,8 +171,8 @@ func (b *boot) run() ending {
 // worker failed, as opposed to the search.
 func (b *boot) startWorker(line string) (func() (result, error), error) {
 	ctx, cancel := b.decision.policy.WithDeadline(context.Background(), b.began.Add(workerGrace))
-	worker, complaint, err := b.worker(ctx, order{
-		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.places.root, CommandLine: line, Given: b.decision.given,
+	worker, complaint, err := b.worker(ctx, request{
+		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.mounts.root, CommandLine: line, OnHetzner: b.decision.onHetzner,
 		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
 		Talos:    b.toTalos(),
 	})
@@ -222,13 +222,13 @@ func (b *boot) startWorker(line string) (func() (result, error), error) {
 }
 
 // worker is a worker's process, which is not started yet, and what it will have complained of.
-func (b *boot) worker(ctx context.Context, o order) (*exec.Cmd, *bytes.Buffer, error) {
-	question, err := json.Marshal(o)
+func (b *boot) worker(ctx context.Context, r request) (*exec.Cmd, *bytes.Buffer, error) {
+	question, err := json.Marshal(r)
 	if err != nil {
 		return nil, nil, err
 	}
 	complaint := new(bytes.Buffer)
-	cmd := exec.CommandContext(ctx, b.places.self())
+	cmd := exec.CommandContext(ctx, b.mounts.self())
 	cmd.Args = []string{workerName}
 	cmd.Env = []string{"GOTRACEBACK=single"}
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(question), complaint
@@ -244,7 +244,7 @@ const repairTime = 5 * time.Second
 func (b *boot) repair() {
 	ctx, cancel := context.WithTimeout(context.Background(), repairTime+endGrace)
 	defer cancel()
-	worker, complaint, err := b.worker(ctx, order{Repair: true, Root: b.places.root})
+	worker, complaint, err := b.worker(ctx, request{Repair: true, Root: b.mounts.root})
 	if err == nil {
 		worker.Stdout = complaint // there may be no /dev/null
 		err = worker.Start()
@@ -394,11 +394,11 @@ func (b *boot) endHandover() {
 
 // leave takes away what was mounted.
 func (b *boot) leave() error {
-	if b.places.root == "" {
+	if b.mounts.root == "" {
 		return nil
 	}
-	err := b.places.unmount()
-	b.places = places{}
+	err := b.mounts.unmount()
+	b.mounts = mounts{}
 	return err
 }
 

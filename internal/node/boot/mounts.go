@@ -17,21 +17,21 @@ import (
 // ownRoot is where our mounts are while we need them. The name is not one that an initramfs has.
 const ownRoot = "/.nametag"
 
-// places are the kernel's file systems, mounted below a folder of our own.
-type places struct {
+// mounts are the kernel's file systems, mounted below a folder of our own.
+type mounts struct {
 	root string // the folder
 }
 
-func (p places) proc() string { return filepath.Join(p.root, "proc") }
-func (p places) sys() string  { return filepath.Join(p.root, "sys") }
-func (p places) dev() string  { return filepath.Join(p.root, "dev") }
+func (m mounts) proc() string { return filepath.Join(m.root, "proc") }
+func (m mounts) sys() string  { return filepath.Join(m.root, "sys") }
+func (m mounts) dev() string  { return filepath.Join(m.root, "dev") }
 
 // self is this program, for starting it again.
-func (p places) self() string { return filepath.Join(p.proc(), "self/exe") }
+func (m mounts) self() string { return filepath.Join(m.proc(), "self/exe") }
 
-// mountPlaces mounts procfs, sysfs and devtmpfs below root. On an error nothing is left.
-func mountPlaces(root string) (p places, err error) {
-	p = places{root}
+// mountOwn mounts procfs, sysfs and devtmpfs below root. On an error nothing is left.
+func mountOwn(root string) (p mounts, err error) {
+	p = mounts{root}
 	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return p, fmt.Errorf("boot: %w", err)
 	}
@@ -64,16 +64,16 @@ func mount(fstype, dir, data string) error {
 }
 
 // unmount takes everything away. It goes on after an error, and detaches what is busy: the next init must not find it.
-func (p places) unmount() error {
+func (m mounts) unmount() error {
 	var errs []error
-	for _, dir := range []string{p.dev(), p.sys(), p.proc(), p.root} {
+	for _, dir := range []string{m.dev(), m.sys(), m.proc(), m.root} {
 		// EINVAL and ENOENT: it was never mounted.
 		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("boot: unmounting %s: %w", dir, err))
 		}
 	}
-	if err := os.Remove(p.root); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(m.root); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("boot: %w", err))
 	}
 	return errors.Join(errs...)
@@ -86,7 +86,7 @@ func commandLine() (string, error) {
 	if err == nil {
 		return line, nil
 	}
-	p := places{ownRoot}
+	p := mounts{ownRoot}
 	if merr := os.Mkdir(p.root, 0o700); merr != nil && !errors.Is(merr, os.ErrExist) {
 		return "", errors.Join(err, merr)
 	}

@@ -68,7 +68,7 @@ func treatmentOf(t *testing.T, platform, vendor, serial, proof, instance string)
 	if !d.wait {
 		return elsewhere
 	}
-	p := places{t.TempDir()}
+	p := mounts{t.TempDir()}
 	dmi := filepath.Join(p.sys(), "class/dmi/id")
 	if err := os.MkdirAll(dmi, 0o755); err != nil { //nolint:gosec // a test's own
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func treatmentOf(t *testing.T, platform, vendor, serial, proof, instance string)
 			t.Fatal(err)
 		}
 	}
-	w := worker{order: order{Policy: d.policy, Given: d.given}, places: p, began: time.Now(), console: kmsg.New(new(bytes.Buffer), kmsg.Format{Unlimited: true})}
+	w := worker{request: request{Policy: d.policy, OnHetzner: d.onHetzner}, mounts: p, began: time.Now(), console: kmsg.New(new(bytes.Buffer), kmsg.Format{Unlimited: true})}
 	if r := w.look(t.Context()); r != nil {
 		if !r.BootOn {
 			t.Fatal(r.Why)

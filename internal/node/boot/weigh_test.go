@@ -37,7 +37,7 @@ func TestPlatform(t *testing.T) {
 		{true, "Amazon EC2", serial, false, false}, // one image serves every cloud
 		{true, "Google", "", false, false},
 	} {
-		w := worker{order: order{Given: c.given}, console: kmsg.New(io.Discard, kmsg.Format{Unlimited: true})}
+		w := worker{request: request{OnHetzner: c.given}, console: kmsg.New(io.Discard, kmsg.Format{Unlimited: true})}
 		facts, elsewhere := w.weigh(hetzner.Source(), dmi.Facts{Vendor: c.vendor, Serial: c.serial})
 		if (elsewhere == "") != c.asks {
 			t.Errorf("%+v: %q", c, elsewhere)

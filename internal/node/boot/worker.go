@@ -36,13 +36,13 @@ const workerName = "nametag-boot-worker"
 // IsWorker reports whether this process was started by [Init], to call [WorkerMain].
 func IsWorker() bool { return len(os.Args) == 1 && os.Args[0] == workerName }
 
-// An order is all that the worker is told, as JSON on its standard input.
-type order struct {
+// A request is all that the worker is told, as JSON on its standard input.
+type request struct {
 	Policy      procfs.Policy
 	Elapsed     time.Duration // since the boot's clock began: the policy's bound counts from there
-	Root        string        // of the mounts, see places
+	Root        string        // of the mounts
 	CommandLine string
-	Given       bool // the platform is given on the command line
+	OnHetzner   bool // the command line says so
 	NameOnly    bool // nobody reads the rest
 	Talos       bool // a Talos boots next, which keeps its name on a partition of its own
 	// Repair is for a worker that has died: to put back what it has left, and nothing else.
@@ -68,15 +68,15 @@ type result struct {
 // WorkerMain does the worker's work and returns its exit status. What it has to say stands in its result; a status other
 // than 0 means that there is none.
 func WorkerMain() int {
-	var o order
-	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
+	var r request
+	if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {
 		fmt.Fprintf(os.Stderr, "nametag: the worker was not started by nametag: %v\n", err)
 		return 2
 	}
-	w := worker{order: o, places: places{o.Root}}
-	w.console = kmsg.OpenIn("nametag", w.places.dev(), w.places.proc())
+	w := worker{request: r, mounts: mounts{r.Root}}
+	w.console = kmsg.OpenIn("nametag", w.mounts.dev(), w.mounts.proc())
 	defer w.console.Close()
-	if o.Repair {
+	if r.Repair {
 		w.repair(context.Background())
 		return 0
 	}
@@ -91,8 +91,8 @@ func answer(out io.Writer, r result) int {
 }
 
 type worker struct {
-	order   order
-	places  places
+	request request
+	mounts  mounts
 	console *kmsg.Console
 
 	watch stopwatch
@@ -124,7 +124,7 @@ func (w *worker) answer(ctx context.Context) (r result) {
 func (w *worker) repair(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, repairTime)
 	defer cancel()
-	err := earlynet.Repair(ctx, earlynet.Config{Alone: true, Proc: w.places.proc(), Observer: func(e earlynet.Event) { w.console.Debugf("%v", e) }})
+	err := earlynet.Repair(ctx, earlynet.Config{Alone: true, Proc: w.mounts.proc(), Observer: func(e earlynet.Event) { w.console.Debugf("%v", e) }})
 	if err != nil {
 		w.console.Warnf("the links could not be put back: %v", err)
 	}
@@ -144,8 +144,8 @@ type task struct {
 // work finds the name, within the policy's bound: one task after the other, until there is a result. The last one has
 // several steps, of which it says itself where they begin.
 func (w *worker) work(ctx context.Context) result {
-	w.began = time.Now().Add(-w.order.Elapsed)
-	ctx, cancel := w.order.Policy.WithDeadline(ctx, w.began)
+	w.began = time.Now().Add(-w.request.Elapsed)
+	ctx, cancel := w.request.Policy.WithDeadline(ctx, w.began)
 	defer cancel()
 	defer w.undo()
 	tasks := []task{{"", w.look}, {stepDrivers, w.drive}}
@@ -172,8 +172,8 @@ func (w *worker) undo() {
 
 // look finds out what machine this is, and whether there is anything to find out.
 func (w *worker) look(context.Context) *result {
-	policy := w.order.Policy
-	facts, err := dmi.Read(filepath.Join(w.places.sys(), "class/dmi/id"))
+	policy := w.request.Policy
+	facts, err := dmi.Read(filepath.Join(w.mounts.sys(), "class/dmi/id"))
 	if err != nil {
 		w.console.Warnf("%v; going on without these facts", err)
 	}
@@ -186,8 +186,8 @@ func (w *worker) look(context.Context) *result {
 	if err != nil {
 		return &result{Why: err.Error()}
 	}
-	w.resolver.Source, w.resolver.Facts, w.resolver.Minimal = source, &facts, w.order.NameOnly
-	w.resolver.Link.Proc = w.places.proc()
+	w.resolver.Source, w.resolver.Facts, w.resolver.Minimal = source, &facts, w.request.NameOnly
+	w.resolver.Link.Proc = w.mounts.proc()
 	w.search = memory.Search{
 		Policy: policy, Instance: facts.Serial, Began: w.began, Warn: func(line string) { w.console.Warnf("%s", line) },
 	}
@@ -199,7 +199,7 @@ func (w *worker) look(context.Context) *result {
 func (w *worker) drive(ctx context.Context) *result {
 	beside, stop := context.WithCancel(ctx)
 	w.named = stop
-	w.loader = kmod.New(kmod.Config{Sys: w.places.sys(), Dev: w.places.dev(), CommandLine: w.order.CommandLine, Disks: w.remembers(), FileSystems: w.fileSystems()})
+	w.loader = kmod.New(kmod.Config{Sys: w.mounts.sys(), Dev: w.mounts.dev(), CommandLine: w.request.CommandLine, Disks: w.remembers(), FileSystems: w.fileSystems()})
 	reached(stageWorking)
 	others := new(safely.Group)
 	loaded := make(chan struct{})
@@ -226,12 +226,12 @@ func (w *worker) recall(ctx context.Context) *result {
 func (w *worker) resolve(ctx context.Context) *result {
 	path, up := make(chan struct{}), new(sync.Once)
 	w.resolver.OnEvent = func(e identity.Event) {
-		w.watch.follow(e, w.order.NameOnly)
+		w.watch.follow(e, w.request.NameOnly)
 		switch e.Kind {
 		case identity.EventTrying:
 			up.Do(func() { close(path) })
 		case identity.EventNamed:
-			if w.order.Policy.Rename != procfs.RenameStop { // which may have to ask again
+			if w.request.Policy.Rename != procfs.RenameStop { // which may have to ask again
 				w.named()
 			}
 		}
@@ -260,7 +260,7 @@ func (w *worker) weigh(source identity.Source, facts dmi.Facts) (goBy dmi.Facts,
 	switch {
 	case source.Present(facts) != identity.PresenceNo:
 		return facts, ""
-	case !w.order.Given:
+	case !w.request.OnHetzner:
 		return facts, (&identity.NotPresentError{Source: source.Name(), Facts: facts}).Error()
 	case facts.Cloud() != "":
 		return facts, fmt.Sprintf("the command line says %s, but this machine is one of %s (DMI vendor %q)", line, facts.Cloud(), facts.Vendor)
@@ -292,13 +292,13 @@ func (w *worker) conclude(outcome memory.Outcome, r result) result {
 
 // remembers reports whether there may be a memory to look into.
 func (w *worker) remembers() bool {
-	_, counts := w.order.Policy.KnownAfter()
-	return counts && (w.order.Talos || memory.RootNamed(w.order.CommandLine))
+	_, counts := w.request.Policy.KnownAfter()
+	return counts && (w.request.Talos || memory.RootNamed(w.request.CommandLine))
 }
 
 // fileSystems are those that a node's memory may be on.
 func (w *worker) fileSystems() []string {
-	if w.order.Talos {
+	if w.request.Talos {
 		return []string{"xfs"}
 	}
 	return []string{"ext4", "xfs"}
@@ -312,12 +312,12 @@ const unmountTime = time.Second
 // mounted any longer.
 func (w *worker) lookBack(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	config := memory.Config{Sys: w.places.sys(), Dev: w.places.dev(), Instance: w.search.Instance, Disks: w.disks.Load}
+	config := memory.Config{Sys: w.mounts.sys(), Dev: w.mounts.dev(), Instance: w.search.Instance, Disks: w.disks.Load}
 	var looking *memory.Looking
-	if w.order.Talos {
+	if w.request.Talos {
 		looking = memory.Look(ctx, config)
 	} else {
-		looking = memory.LookRoot(ctx, config, w.order.CommandLine)
+		looking = memory.LookRoot(ctx, config, w.request.CommandLine)
 	}
 	if looking == nil { // there is no root that can be looked into here
 		return cancel
@@ -417,7 +417,7 @@ const countFrom = 10 * time.Second
 // at the latest.
 func (w *worker) keepTelling(ctx context.Context, began time.Time) {
 	reached(stageTelling)
-	policy := w.order.Policy
+	policy := w.request.Policy
 	consequence := func() string { return "waiting for ever, as the command line says" }
 	quiet, cancel := context.WithCancel(ctx)
 	defer cancel()

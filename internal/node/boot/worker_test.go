@@ -28,7 +28,7 @@ func standInWorker(t *testing.T, script string, wait time.Duration) (*boot, *byt
 	console := new(bytes.Buffer)
 	return &boot{
 		began:    time.Now(),
-		places:   places{root},
+		mounts:   mounts{root},
 		console:  kmsg.New(console, kmsg.Format{Unlimited: true}),
 		decision: decision{policy: procfs.Policy{Mode: procfs.Bounded, Wait: wait}},
 	}, console
@@ -81,7 +81,7 @@ func TestAWorkersAnswersAreTaken(t *testing.T) {
 }
 
 func TestAWorkerThatCannotBeStartedIsAnError(t *testing.T) {
-	b := &boot{places: places{t.TempDir()}, began: time.Now()}
+	b := &boot{mounts: mounts{t.TempDir()}, began: time.Now()}
 	if _, err := b.startWorker(""); err == nil {
 		t.Error("there was no error")
 	}

@@ -94,9 +94,9 @@ func (p procRoot) detach(tree int) error {
 	return nil
 }
 
-// unbind takes the mount away again, wherever p has been moved to: by a path
-// relative to its root, since a path from ours leads there no longer. It changes
-// the working directory of the process.
+// unbind takes the mount away again. p may have been moved to another root since, where no
+// absolute path of ours leads: so the path is relative to p. It changes the working
+// directory of the process.
 func (p procRoot) unbind(text string) error {
 	if err := unix.Fchdir(int(p)); err != nil {
 		return &os.PathError{Op: "fchdir", Path: procPath, Err: err}

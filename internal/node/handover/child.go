@@ -43,7 +43,7 @@ func ChildMain() (status int) {
 		}
 	}()
 	if role == roleTracer {
-		return newStandby(k).standBy(k.hear(in), out, k.hear(life))
+		return newStandby(k).run(k.hear(in), out, k.hear(life))
 	}
 	reached(stageGuards)
 	g := newGuardian(k)
@@ -52,7 +52,7 @@ func ChildMain() (status int) {
 		return 1
 	}
 	life.Close() // the tracer's
-	status = g.guard(k.hear(in), out)
+	status = g.run(k.hear(in), out)
 	g.dismiss() // not after a panic: then it has work to do
 	return status
 }
@@ -77,9 +77,9 @@ func (k *keeper) dies(err error) { os.Exit(k.died(err)) }
 // hear is [hear] for what goes down, and its panic is the end of this process.
 func (k *keeper) hear(f *os.File) <-chan message { return hear(f, parseDown, k.dies) }
 
-// take takes the order, which is the first message. Its absence is an order to
+// accept takes the order, which is the first message. Its absence is an order to
 // leave: there was no name, or no exec.
-func (k *keeper) take(m message) (ok bool) {
+func (k *keeper) accept(m message) (ok bool) {
 	if o, ordered := m.(order); ordered {
 		k.order, ok = o, true
 	}

@@ -54,9 +54,9 @@ func (k *guardian) hangs() {
 	k.kill()
 }
 
-// guard is the guardian's life.
-func (k *guardian) guard(orders <-chan message, out *os.File) int {
-	if !k.take(<-orders) {
+// run is the guardian's life.
+func (k *guardian) run(orders <-chan message, out *os.File) int {
+	if !k.accept(<-orders) {
 		return 0
 	}
 	k.console = kmsg.New(os.Stderr, k.Console)

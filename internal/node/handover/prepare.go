@@ -268,8 +268,9 @@ func (h *Handover) Close() error {
 	return nil
 }
 
-// end says stop to both processes and waits until they are gone: politely, then
-// not. Their pipes must not simply end, which would mean an exec.
+// end says stop to both processes, waits until they have ended, and kills the guardian
+// where that takes too long. Without the word, the end of their pipes would mean an exec
+// to them.
 func (h *Handover) end() {
 	if h.in != nil {
 		tell(h.in, wordStop)

@@ -7,7 +7,7 @@ package handover
 //
 //	first process                 guardian                        tracer (standby)
 //
-//	  the order ────────────────▶ take ─────────────────────────▶ take
+//	  the order ────────────────▶ accept ───────────────────────▶ accept
 //	                                        ◀─────────── standing   it can take over
 //	                              settle    ◀───── seized, refused   or nothing for Watch
 //	  await ◀──────────── ready (the way, why)

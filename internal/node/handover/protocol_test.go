@@ -73,7 +73,7 @@ func TestWhatIsNoMessage(t *testing.T) {
 		}
 		// Whoever hears a word that it does not know goes by that, and so does whoever waits for an order.
 		for _, m := range through(t, word(line), parseDown) {
-			if m != word(line) || new(keeper).take(m) {
+			if m != word(line) || new(keeper).accept(m) {
 				t.Errorf("%q was taken for %#v", line, m)
 			}
 		}

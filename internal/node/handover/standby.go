@@ -62,14 +62,14 @@ func (k *standby) hangs() {
 // adoption is how long the first process is held for a guardian that does nothing.
 const adoption = time.Second
 
-// standBy is the tracer's life: it traces, passes on what comes of it, and is there
+// run is the tracer's life: it traces, passes on what comes of it, and is there
 // in case that the guardian is not.
-func (k *standby) standBy(orders <-chan message, out *os.File, life <-chan message) int {
+func (k *standby) run(orders <-chan message, out *os.File, life <-chan message) int {
 	reached(stageStands)
 	guardian := os.Getppid() // later it may be another, who takes in orphans
 	select {
 	case m := <-orders:
-		if !k.take(m) {
+		if !k.accept(m) {
 			return 0
 		}
 	case <-life:

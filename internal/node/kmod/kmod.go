@@ -272,8 +272,8 @@ func (s *source) get(ctx context.Context) (*catalogue, error) {
 	return s.cat, s.openErr
 }
 
-// places returns the sources in the order in which they are asked.
-func (s *session) places() []*source {
+// inOrder returns the sources in the order in which they are asked.
+func (s *session) inOrder() []*source {
 	if s.sources == nil {
 		initramfs := &source{name: filepath.Join(s.cfg.Root, "lib/modules")}
 		initramfs.open = func(context.Context) (*catalogue, error) {
@@ -322,7 +322,7 @@ func (s *session) prepareForImage(ctx context.Context, initramfs *source) {
 func (s *session) serve(ctx context.Context, devices []Device) error {
 	faults := map[string]error{}
 	var nowhere []error // why a source could not be used at all
-	for _, src := range s.places() {
+	for _, src := range s.inOrder() {
 		if len(devices) == 0 {
 			break
 		}
@@ -426,8 +426,8 @@ func (s *session) apply(ctx context.Context, cat *catalogue, p plan) (served boo
 var errDenied = errors.New("modprobe.blacklist= on the kernel command line names it")
 
 // denied returns the modules that the operator does not want to be loaded for a
-// device. That another module needs them is a reason all the same, as modprobe has
-// it. (module_blacklist= is the kernel's own, and refuses any.)
+// device. As a dependency of another module they are loaded all the same, as modprobe
+// does. (module_blacklist= is the kernel's own, and refuses both.)
 func (s *session) denied() []string {
 	var names []string
 	args, _ := kernelarg.Split(s.cfg.CommandLine)

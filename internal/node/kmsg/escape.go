@@ -14,6 +14,9 @@ const ellipsis = "…"
 // escape appends text to b, which may grow to limit bytes; what does not fit is
 // cut. What a terminal could obey, what is invisible and what turns the direction
 // of writing is written as Go would write it in a string.
+//
+// The commands' cli.Screen escapes too, and that is another matter: here it is one line, no longer than a record may be,
+// for a log; there a stream of any length, whose lines stay, and whose JSON has to stay JSON.
 func escape(b []byte, text string, limit int) []byte {
 	cut := len(b) // where the ellipsis still fits
 	for i := 0; i < len(text); {

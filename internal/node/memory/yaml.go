@@ -232,7 +232,7 @@ func (d *document) value(text string, indent int) {
 			d.failed = true
 			return
 		}
-		d.take(value)
+		d.keep(value)
 	case '{', '[':
 		// Empty, or closed on its line with nothing in it that needs more than counting, where nothing is looked for.
 		rest := withoutComment(text)
@@ -255,12 +255,12 @@ func (d *document) value(text string, indent int) {
 		if isNull(value) {
 			value = ""
 		}
-		d.take(value)
+		d.keep(value)
 	}
 }
 
-// take takes the value of the innermost key, if it is one that is wanted.
-func (d *document) take(value string) {
+// keep keeps the value of the innermost key, if it is one that is wanted.
+func (d *document) keep(value string) {
 	if d.isWanted() {
 		d.found[d.path()] = value
 	}
