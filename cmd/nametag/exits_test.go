@@ -184,8 +184,7 @@ func testBinary(t *testing.T) string {
 }
 
 func TestVersionTakesNoArguments(t *testing.T) {
-	var stdout, stderr bytes.Buffer
-	if exit := run(t.Context(), []string{"version", "x"}, &stdout, &stderr); exit != exitUsage || stdout.Len() > 0 {
-		t.Errorf("version x: exit status %d, %q, %q", exit, &stdout, &stderr)
+	if exit, stdout, stderr := said(t, "version", "x"); exit != exitUsage || stdout != "" {
+		t.Errorf("version x: exit status %d, %q, %q", exit, stdout, stderr)
 	}
 }

@@ -72,9 +72,8 @@ func TestResolveRefusesFlagsThatWouldHaveNoEffect(t *testing.T) {
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			lab := testvm.Start(t, cloud.Config{})
-			var stdout, stderr bytes.Buffer
-			if exit := run(t.Context(), append([]string{"resolve"}, args...), &stdout, &stderr); exit != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), "leave") {
-				t.Errorf("exit status %d, %q, %q", exit, &stdout, &stderr)
+			if exit, stdout, stderr := said(t, append([]string{"resolve"}, args...)...); exit != exitUsage || stdout != "" || !strings.Contains(stderr, "leave") {
+				t.Errorf("exit status %d, %q, %q", exit, stdout, stderr)
 			}
 			if asked := lab.Cloud.Requests(); len(asked) > 0 {
 				t.Errorf("it asked: %v", asked)

@@ -126,21 +126,20 @@ func TestResolve(t *testing.T) {
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			testvm.Start(t, scenario.cloud)
-			var stdout, stderr bytes.Buffer
-			exit := run(t.Context(), append([]string{"resolve"}, scenario.args...), &stdout, &stderr)
+			exit, stdout, stderr := said(t, append([]string{"resolve"}, scenario.args...)...)
 			if exit != scenario.exit {
 				t.Errorf("exit status %d, want %d", exit, scenario.exit)
 			}
-			if stdout.String() != scenario.stdout {
-				t.Errorf("stdout is %q, want %q", stdout.String(), scenario.stdout)
+			if stdout != scenario.stdout {
+				t.Errorf("stdout is %q, want %q", stdout, scenario.stdout)
 			}
 			for _, want := range scenario.stderr {
-				if !strings.Contains(stderr.String(), want) {
+				if !strings.Contains(stderr, want) {
 					t.Errorf("stderr does not say %q", want)
 				}
 			}
 			if t.Failed() {
-				t.Logf("stderr:\n%s", &stderr)
+				t.Logf("stderr:\n%s", stderr)
 			}
 		})
 	}
@@ -193,18 +192,18 @@ func TestResolveWhereTheNameIsKnownFromAnEarlierBoot(t *testing.T) {
 
 func TestResolveAsJSONTellsAllThatIsKnown(t *testing.T) {
 	testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: example, InstanceID: "4711"}})
-	var stdout, stderr bytes.Buffer
-	if exit := run(t.Context(), []string{"resolve", "--nic", "eth0", "--output", "json", "--log", "json"}, &stdout, &stderr); exit != exitOK {
-		t.Fatalf("exit status %d: %s", exit, &stderr)
+	exit, stdout, stderr := said(t, "resolve", "--nic", "eth0", "--output", "json", "--log", "json")
+	if exit != exitOK {
+		t.Fatalf("exit status %d: %s", exit, stderr)
 	}
 	var id identity.Identity
-	if err := json.Unmarshal(stdout.Bytes(), &id); err != nil {
+	if err := json.Unmarshal([]byte(stdout), &id); err != nil {
 		t.Fatal(err)
 	}
 	if id.Hostname != example || id.InstanceID != "4711" || id.Path.Interface != "eth0" || len(id.Timeline) == 0 {
-		t.Errorf("the identity is not whole: %s", &stdout)
+		t.Errorf("the identity is not whole: %s", stdout)
 	}
-	for line := range strings.Lines(stderr.String()) {
+	for line := range strings.Lines(stderr) {
 		var event identity.Event
 		if err := json.Unmarshal([]byte(line), &event); err != nil || event.Kind == 0 {
 			t.Errorf("a line of the log is no event: %q: %v", line, err)

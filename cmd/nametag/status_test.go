@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -17,14 +15,6 @@ import (
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/internal/node/record"
 )
-
-// command runs a command as main does.
-func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
-	var out, complaint bytes.Buffer
-	code = run(context.Background(), args, &out, &complaint)
-	return code, out.String(), complaint.String()
-}
 
 func TestTheStatusTellsOutcomesApart(t *testing.T) {
 	here, err := os.Hostname()
@@ -49,14 +39,14 @@ func TestTheStatusTellsOutcomesApart(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			code, out, complaint := command(t, "status", "--run", dir, "--root", root)
+			code, out, complaint := said(t, "status", "--run", dir, "--root", root)
 			if code != tt.code || (complaint == "") != (tt.code == exitOK) {
 				t.Errorf("status %d, want %d:\n%s%s", code, tt.code, out, complaint)
 			}
 			if tt.code == exitOK && !strings.HasPrefix(out, here+"\n") {
 				t.Errorf("it prints %q", out)
 			}
-			code, out, _ = command(t, "status", "--json", "--run", dir, "--root", root)
+			code, out, _ = said(t, "status", "--json", "--run", dir, "--root", root)
 			var s situation
 			if err := json.Unmarshal([]byte(out), &s); err != nil || code != tt.code || s.Hostname != here || s.InEffect != (tt.code == exitOK) {
 				t.Errorf("as JSON: status %d, %v:\n%s", code, err, out)
@@ -75,10 +65,10 @@ func TestANameThatIsRememberedIsShownAsSuch(t *testing.T) {
 	if err := r.Write(filepath.Join(dir, "nametag/identity.json")); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, _ := command(t, "status", "--run", dir, "--root", t.TempDir()); code != exitOK || !strings.Contains(out, "since 2026-11-29T12:00:00Z") {
+	if code, out, _ := said(t, "status", "--run", dir, "--root", t.TempDir()); code != exitOK || !strings.Contains(out, "since 2026-11-29T12:00:00Z") {
 		t.Errorf("status %d:\n%s", code, out)
 	}
-	_, out, _ := command(t, "status", "--json", "--run", dir, "--root", t.TempDir())
+	_, out, _ := said(t, "status", "--json", "--run", dir, "--root", t.TempDir())
 	var s situation
 	if err := json.Unmarshal([]byte(out), &s); err != nil || s.Record.Source != memory.Source || !s.Record.KnownSince.Equal(r.KnownSince) {
 		t.Errorf("as JSON, %v:\n%s", err, out)
@@ -87,14 +77,14 @@ func TestANameThatIsRememberedIsShownAsSuch(t *testing.T) {
 
 func TestAPinnedNameIsShown(t *testing.T) {
 	root := t.TempDir()
-	if code, _, _ := command(t, "pin", "--root", root); code != exitFailed {
+	if code, _, _ := said(t, "pin", "--root", root); code != exitFailed {
 		t.Errorf("without a name to pin: status %d", code)
 	}
 	if _, err := lasting.Root(root).Keep("web-1", t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
 	pinned := func() bool {
-		_, out, _ := command(t, "status", "--json", "--run", t.TempDir(), "--root", root)
+		_, out, _ := said(t, "status", "--json", "--run", t.TempDir(), "--root", root)
 		var s situation
 		if err := json.Unmarshal([]byte(out), &s); err != nil || s.Static != "web-1" {
 			t.Fatalf("%v: %s", err, out)
@@ -104,10 +94,10 @@ func TestAPinnedNameIsShown(t *testing.T) {
 	if pinned() {
 		t.Error("pinned before anybody did so")
 	}
-	if code, out, _ := command(t, "pin", "--root", root); code != exitOK || !strings.Contains(out, "web-1") || !pinned() {
+	if code, out, _ := said(t, "pin", "--root", root); code != exitOK || !strings.Contains(out, "web-1") || !pinned() {
 		t.Errorf("status %d: %s", code, out)
 	}
-	if code, _, _ := command(t, "pin", "--undo", "--root", root); code != exitOK || pinned() {
+	if code, _, _ := said(t, "pin", "--undo", "--root", root); code != exitOK || pinned() {
 		t.Errorf("undone: status %d", code)
 	}
 }
@@ -116,12 +106,12 @@ func TestWhatIsNoUsageOfTheServiceCommands(t *testing.T) {
 	for _, args := range [][]string{
 		{"apply", "web-1"}, {"apply", "--wait", "90"}, {"apply", "--no-such"}, {"status", "web-1"}, {"pin", "web-1"}, {"pin", "--no-such"},
 	} {
-		if code, _, complaint := command(t, args...); code != exitUsage || complaint == "" {
+		if code, _, complaint := said(t, args...); code != exitUsage || complaint == "" {
 			t.Errorf("%q: status %d: %s", args, code, complaint)
 		}
 	}
 	for _, name := range []string{"apply", "status", "pin"} {
-		if code, out, _ := command(t, name, "--help"); code != exitOK || !strings.Contains(out, "Usage:") {
+		if code, out, _ := said(t, name, "--help"); code != exitOK || !strings.Contains(out, "Usage:") {
 			t.Errorf("%s --help: status %d: %s", name, code, out)
 		}
 	}
@@ -132,7 +122,7 @@ func TestAServiceWithoutAnArgumentDoesNothing(t *testing.T) {
 		t.Skip("this machine's kernel command line may ask for a name")
 	}
 	root := t.TempDir()
-	code, _, complaint := command(t, "apply", "--root", root)
+	code, _, complaint := said(t, "apply", "--root", root)
 	if code != exitOK || !strings.Contains(complaint, "nothing to do") {
 		t.Errorf("status %d: %s", code, complaint)
 	}
