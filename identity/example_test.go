@@ -76,13 +76,22 @@ func ExampleResolve() {
 
 // Progress: OnEvent hears what happens, OnName has the name as soon as it is proven.
 func ExampleResolver() {
+	bar := func(path identity.PathInfo, attempt int, next time.Duration) {} // that counts down
+
 	r := identity.Resolver{
 		Source:  identitytest.New(identitytest.Answer("my-server", "42")),
 		Host:    true,
 		Minimal: true,
 		Facts:   &dmi.Facts{Serial: "42"},
 		OnName:  func(id identity.Identity) { fmt.Println("it is", id.Hostname) },
-		OnEvent: func(e identity.Event) { fmt.Println(e.Level(), e.Kind) },
+		OnEvent: func(e identity.Event) {
+			if e.Next > 0 {
+				bar(e.Path, e.Try, e.Next-e.At)
+			}
+			if e.Kind != identity.EventAttempt { // which is for bars alone
+				fmt.Println(e.Level(), e.Kind)
+			}
+		},
 	}
 	if _, err := r.Resolve(context.Background()); err != nil {
 		fmt.Println(err)

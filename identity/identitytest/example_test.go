@@ -21,14 +21,14 @@ func Example() {
 	)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	r := identity.Resolver{Source: src, Host: true, Facts: &dmi.Facts{Serial: "42"}}
+	r := identity.Resolver{Source: src, Paths: identitytest.Paths("eth0/dhcp"), Facts: &dmi.Facts{Serial: "42"}}
 	id, err := r.Resolve(ctx)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(id.Hostname, "after", len(src.Calls()), "attempts")
-	// Output: my-server after 3 attempts
+	fmt.Println(id.Hostname, "by", id.Path)
+	// Output: my-server by eth0/dhcp
 }
 
 // A script for each path. What Fetch does can be looked at without Resolve.
