@@ -248,3 +248,39 @@ func TestEveryPackageOfTheDocumentationsGoCommandsIsThere(t *testing.T) {
 		t.Errorf("only %d were found", seen)
 	}
 }
+
+// A page, an anchor, a script and a target of make that a message names are there. (The rows of docs/boot.md that the console's lines
+// lead to are held in internal/node/remedy.)
+func TestEveryPathThatAMessageNamesIsThere(t *testing.T) {
+	messages, err := pages.Messages("../cmd", "../cluster", "../earlynet", "../identity", "../internal/cli", "../internal/image", "../internal/node", "../internal/testvm", "../procfs", "../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := readPages(t)
+	path := regexp.MustCompile(`\b((?:docs|hack)/[A-Za-z0-9_/-]+(?:\.md)?)(?:#([a-z0-9-]+))?`)
+	target := regexp.MustCompile("['`]make ([a-z-]+)['` ]")
+	seen := 0
+	for _, m := range messages {
+		for _, named := range path.FindAllStringSubmatch(m.Text, -1) {
+			seen++
+			if _, err := os.Stat(filepath.Join("..", named[1])); err != nil {
+				t.Errorf("%s: a message names %s, which is not there", m.File, named[1])
+			} else if p, isPage := all[named[1]]; isPage && !p.anchors()[named[2]] {
+				t.Errorf("%s: a message names %s, where nothing has this anchor", m.File, named[0])
+			}
+		}
+		for _, named := range target.FindAllStringSubmatch(m.Text, -1) {
+			seen++
+			if !strings.Contains(string(makefile), "\n"+named[1]+":") {
+				t.Errorf("%s: a message names make %s, which the Makefile does not have", m.File, named[1])
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d were found", seen)
+	}
+}

@@ -13,34 +13,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/nametag-boot/nametag/cluster/lab"
+	"github.com/nametag-boot/nametag/internal/pages"
 )
-
-// onPage is a command of the auditor's in a block of a page, by itself or by nametagctl, or a rename in the cloud between two of
-// them.
-var onPage = regexp.MustCompile(`^(?:[$#] )?((?:nametag-audit|nametagctl (?:audit|pin|capi))\b.*|hcloud server update \d+ --name \S+.*)$`)
-
-// commandsOf are the auditor's commands of a page, in order. A # begins a comment.
-func commandsOf(t *testing.T, page string) (all []string) {
-	t.Helper()
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inside := false
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "```") {
-			inside = !inside
-		} else if m := onPage.FindStringSubmatch(line); inside && m != nil {
-			command, _, _ := strings.Cut(m[1], " #")
-			all = append(all, strings.TrimSpace(command))
-		}
-	}
-	return all
-}
 
 // A cluster is the one that the pages speak of: three control planes, of which the second is cp-1, on stand-ins of everything.
 type cluster struct {
@@ -200,20 +178,22 @@ func (c *cluster) watches(command string, args []string) {
 
 // Every command of the auditor's that a page has runs, in the order of the page, on one cluster.
 func TestTheCommandsOfTheDocumentationRun(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
+	all, err := pages.Commands("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := 0
-	for _, page := range append(pages, "../../README.md") {
-		commands := commandsOf(t, page)
-		if len(commands) == 0 {
-			continue
+	seen, byPage := 0, map[string][]string{}
+	for _, c := range all {
+		if guard, ok := c.Guard(); ok && guard == pages.Cluster {
+			command, _, _ := strings.Cut(c.Text, " #")
+			byPage[c.Page] = append(byPage[c.Page], strings.TrimSpace(command))
+			seen++
 		}
-		t.Run(filepath.Base(page), func(t *testing.T) {
+	}
+	for page, commands := range byPage {
+		t.Run(page, func(t *testing.T) {
 			c := theCluster(t)
 			for _, command := range commands {
-				seen++
 				c.does(command)
 			}
 		})
@@ -249,6 +229,44 @@ func TestTheExamplesOfTheHelpsRun(t *testing.T) {
 	})
 	if seen < 8 {
 		t.Errorf("only %d examples were found", seen)
+	}
+}
+
+// A flag that a message names is one of the command whose file has it; what several commands share may name any.
+func TestEveryFlagThatAMessageNamesIsThere(t *testing.T) {
+	// kubectl's and talosctl's, in remedies.
+	others := []string{"--type", "--namespace", "--wait", "--ignore-daemonsets", "--delete-emptydir-data", "--name", "--help", "--insecure"}
+	known := map[string][]string{}
+	each(rootCommand("test"), func(cmd *cobra.Command) {
+		group := append(strings.Fields(cmd.CommandPath()), "audit")[1] // the root is audit
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			known[group] = append(known[group], "--"+f.Name)
+			known[""] = append(known[""], "--"+f.Name)
+		})
+	})
+	known["audit"] = append(known["audit"], known["accept"]...) // of the same file
+	messages, err := pages.Messages("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, m := range messages {
+		if strings.Contains(m.File, "/cmd/") || strings.Contains(m.File, "/lab/") || strings.Contains(m.File, "/deploy/") {
+			continue // other programs'
+		}
+		group := strings.TrimSuffix(filepath.Base(m.File), ".go")
+		if known[group] == nil || filepath.Base(filepath.Dir(m.File)) != "command" {
+			group = ""
+		}
+		for _, f := range m.Flags() {
+			seen++
+			if !slices.Contains(known[group], f) && !slices.Contains(others, f) {
+				t.Errorf("%s: a message names %s, which %s does not have: %s", m.File, f, group, m.Text)
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("%d flags were found", seen)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/record"
+	"github.com/nametag-boot/nametag/internal/pages"
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 )
@@ -186,5 +188,87 @@ func testBinary(t *testing.T) string {
 func TestVersionTakesNoArguments(t *testing.T) {
 	if exit, stdout, stderr := said(t, "version", "x"); exit != exitUsage || stdout != "" {
 		t.Errorf("version x: exit status %d, %q, %q", exit, stdout, stderr)
+	}
+}
+
+// helpsOfCommands are the helps by command.
+var helpsOfCommands = map[string]string{"resolve": resolveUsage, "apply": applyUsage, "status": statusUsage, "pin": pinUsage, "init": initUsage}
+
+// flagsOf are a help's flags, and whether each takes a value.
+func flagsOf(help string) map[string]bool {
+	all := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^  --([a-z-]+)( [A-Z]+)?`).FindAllStringSubmatch(help, -1) {
+		all[m[1]] = m[2] != ""
+	}
+	return all
+}
+
+// A value that is none, for each flag of each command: all end with the status of a command line that is not understood, print
+// nothing on standard output, and do nothing. What they say names no flag that the command does not have.
+func TestABadValueOfAnyFlagIsACommandLineThatIsNotUnderstood(t *testing.T) {
+	if commands := commandsOfTheUsage(t); len(commands) != len(helpsOfCommands)+1 { // version has no flags
+		t.Errorf("there are %q", commands)
+	}
+	lab := testvm.Start(t, cloud.Config{})
+	bad := map[string]string{"nic": "eth0,nic", "expect-id": ""} // else "nonsense" is none
+	walked := 0
+	for command, help := range helpsOfCommands {
+		flags := flagsOf(help)
+		for name, takes := range flags {
+			value, told := bad[name]
+			switch {
+			case slices.Contains([]string{"dmi", "root", "run", "next"}, name): // any name may be a file's
+				continue
+			case !told:
+				value = "nonsense"
+			}
+			walked++
+			args := []string{command, "--" + name, value}
+			if !takes {
+				args = []string{command, "--" + name + "=" + value}
+			}
+			var stdout, stderr bytes.Buffer
+			cmd := nametag(lab, "nametag", args...)
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if exit := exitOf(t, cmd.Run()); exit != exitUsage || stdout.Len() > 0 || stderr.Len() == 0 {
+				t.Errorf("%q: exit status %d, %q, %q", args, exit, &stdout, &stderr)
+			}
+			for _, named := range pages.Flags(stderr.String()) {
+				if _, there := flags[strings.TrimPrefix(named, "--")]; !there && named != "--help" {
+					t.Errorf("%q: it names %s, which it does not have: %s", args, named, &stderr)
+				}
+			}
+		}
+	}
+	if walked < 13 {
+		t.Errorf("%d flags were walked", walked)
+	}
+	if asked := lab.Cloud.Requests(); len(asked) > 0 {
+		t.Errorf("it asked: %v", asked)
+	}
+}
+
+// A flag that a message names is one of the command whose file has it; what several commands share may name any.
+func TestEveryFlagThatAMessageNamesIsThere(t *testing.T) {
+	messages, err := pages.Messages(".", "../../internal/node", "../../identity", "../../earlynet", "../../procfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, m := range messages {
+		command := strings.TrimSuffix(filepath.Base(m.File), ".go")
+		known := flagsOf(helpsOfCommands[command])
+		if filepath.Dir(m.File) != "." || helpsOfCommands[command] == "" {
+			known = flagsOf(strings.Join(slices.Collect(maps.Values(helpsOfCommands)), "\n"))
+		}
+		for _, f := range m.Flags() {
+			seen++
+			if _, there := known[strings.TrimPrefix(f, "--")]; !there && f != "--help" && f != "--version" {
+				t.Errorf("%s: a message names %s, which nametag %s does not have", m.File, f, command)
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("%d flags were found", seen)
 	}
 }

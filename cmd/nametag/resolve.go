@@ -94,7 +94,12 @@ func parseResolve(args []string) (resolveFlags, error) {
 	set.StringVar(&logFormat, "log", "auto", "")
 	set.StringVar(&f.dmiDir, "dmi", "", "")
 	set.StringVar(&f.root, "root", "/", "")
-	set.StringVar(&f.expectID, "expect-id", "", "")
+	set.Func("expect-id", "", func(s string) error {
+		if f.expectID = s; s == "" { // a script's variable that was never set, perhaps: nothing would be compared
+			return errors.New("give this server's number")
+		}
+		return nil
+	})
 	set.StringVar(&id, "id", "", "")
 	if err := set.Parse(args); err != nil {
 		return f, &usageError{err}
