@@ -184,7 +184,7 @@ func (n *Network) missing() {
 	case err.Error() != n.lacks.why:
 		n.lacks.why = err.Error()
 		if n.lacks.times++; seldom(n.lacks.times) {
-			n.event(Event{Kind: NoNIC, Err: err})
+			n.event(Event{Kind: NoNIC, Err: err.Err})
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -236,6 +237,25 @@ func TestOpenWithAContextThatHasEndedLeavesNothing(t *testing.T) {
 	}
 }
 
+// Close "has its own deadline of a few seconds and does not depend on the context that Open was given."
+func TestCloseHasItsOwnDeadline(t *testing.T) {
+	serving(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	restored(t)
+	n := open(ctx, t, Config{Methods: []Method{LinkLocal}})
+	reaches(t, next(t, n))
+	cancel()
+	for range n.Paths() { // until nobody is at work any more
+	}
+	n.rtnl.bound(-time.Second) // any deadline of before has passed
+	if _, err := n.rtnl.links(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a request after its deadline: %v", err)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // "Paths … is closed when the context ends or the network is closed."
 func TestPathsIsClosedWhenTheNetworkIsClosed(t *testing.T) {
 	plug(t)
@@ -406,6 +426,15 @@ func TestOfTheConfigOfHostOnlyObserverIsUsed(t *testing.T) {
 	}
 	if len(told.of(PathReady)) != 1 {
 		t.Errorf("told was %v", told.events)
+	}
+}
+
+// Repair: "Of cfg count Alone, Proc and Observer".
+func TestOfTheConfigOfRepairCountAloneProcAndObserver(t *testing.T) {
+	plug(t)
+	restored(t)
+	if err := Repair(t.Context(), Config{NICs: []string{""}, Methods: []Method{99}, Destinations: []netip.Addr{{}}, Seed: 1}); err != nil {
+		t.Error(err)
 	}
 }
 

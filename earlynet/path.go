@@ -26,8 +26,9 @@ type Path struct {
 
 	dialled, answered atomic.Bool // ever, and ever with success
 
+	// mu guards the connections, each of which is ended by whoever dialled it, in a goroutine of his, or with the path.
 	mu    sync.Mutex
-	conns map[*pathConn]struct{}
+	conns map[*pathConn]struct{} // nil: the path has ended
 
 	attempt *attempt // what the path stands on; nil for Host and NewPath
 }
