@@ -17,7 +17,8 @@ type Config struct {
 	Methods []Method
 
 	// Destinations are the addresses that the caller will dial. Routes are
-	// laid to nothing else. A zero Addr is an error of Open.
+	// laid to nothing else. A zero Addr is an error of Open, and with the method
+	// IPv6 one of IPv6 that is not link-local (fe80::/10): nothing leads there.
 	Destinations []netip.Addr
 
 	// Alone says that no other program configures links meanwhile, as in the

@@ -400,6 +400,7 @@ func TestWhatIsNoNICNoMethodAndNoAddressIsAnErrorOfOpen(t *testing.T) {
 		"the zero method":             {Methods: []Method{0}},
 		"the host's network":          {Methods: []Method{HostNetwork}},
 		"a destination that is zero":  {Destinations: []netip.Addr{metadata, {}}},
+		"IPv6 beyond the link":        {Methods: []Method{LinkLocal, IPv6}, Destinations: []netip.Addr{metadata, netip.MustParseAddr("fd00:ec2::254")}},
 		"both, and nothing is opened": {NICs: []string{""}, Methods: []Method{99}},
 	} {
 		n, err := Open(t.Context(), cfg)

@@ -176,6 +176,9 @@ func (cfg Config) check() error {
 		if !d.IsValid() {
 			return fmt.Errorf("destination %d of %d is no address", i+1, len(cfg.Destinations))
 		}
+		if slices.Contains(cfg.Methods, IPv6) && d.Is6() && !d.Is4In6() && !d.IsLinkLocalUnicast() {
+			return fmt.Errorf("destination %v cannot be reached by %v, which leads to link-local addresses (fe80::/10) alone", d, IPv6)
+		}
 	}
 	return nil
 }
