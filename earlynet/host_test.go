@@ -16,13 +16,16 @@ func TestTheHostsNetworkIsAPathOnAnySystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	served := make(chan struct{})
+	defer func() { l.Close(); <-served }()
 	go func() {
+		defer close(served)
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
+			defer conn.Close()
 			_, _ = io.WriteString(conn, "hello") // and it stays open
 		}
 	}()
