@@ -26,8 +26,7 @@ var facts = []struct{ page, says string }{
 	{"docs/retry.md", "**Retry-After** is honoured up to {identity/runner.go maxHold},"},
 	{"docs/retry.md", "one such restart in {identity/lane.go quotaEvery|word}, after {identity/lane.go quotaBurst|word} at once,"},
 	{"docs/retry.md", "given up after {identity/resolve.go moreTime}."},
-	{"docs/network.md", "after {earlynet/neigh.go arpRetrans|milliseconds} instead of a second, and a connection that is silent for " +
-		"{identity/metadata/dial.go hedgeDial} is joined by a second one: {identity/metadata/dial.go maxDials|word} an attempt at most."},
+	{"docs/network.md", "after {earlynet/neigh.go arpRetrans|milliseconds} instead of a second."},
 	{"docs/network.md", "`IFA_PROTO` {earlynet/address.go mark}, a lifetime of {earlynet/address.go addressLife|a}"},
 	{"docs/network.md", "protocol {earlynet/address.go mark}, metrics of their own"},
 	{"docs/network.md", "is set up again** after {earlynet/nic.go firstRest|a}, then after two, four, up to {earlynet/nic.go lastRest|a}, and each is said."},
@@ -39,6 +38,7 @@ var facts = []struct{ page, says string }{
 	{"docs/initramfs.md", "it unpacks to {internal/image/limit/limit.go Default.Unpacked|binary} at most, has {internal/image/limit/limit.go Default.Entries} " +
 		"entries, its paths and links lead by {internal/image/limit/limit.go Default.Steps} names, and it is read within {internal/image/limit/limit.go Default.Time|word}."},
 	{"README.md", "The default policy: {procfs/policy.go DefaultWait|minutes}, then reboot"},
+	{"README.md", "where the service gives none for {procfs/policy.go DefaultPatience|a}, it goes on under that."},
 }
 
 // forms are how a number is written.
@@ -92,6 +92,55 @@ func written(d time.Duration, form string) string {
 		}
 	}
 	return d.String()
+}
+
+// A fact stands on one page, and others link to it.
+func TestAFactOfTheDocumentationStandsOnOnePage(t *testing.T) {
+	page := map[string]string{}
+	for _, f := range facts {
+		for _, m := range fact.FindAllStringSubmatch(f.says, -1) {
+			name := m[1] + " " + m[2]
+			if page[name] != "" && page[name] != f.page {
+				t.Errorf("%s stands on %s and on %s", name, page[name], f.page)
+			}
+			page[name] = f.page
+		}
+	}
+}
+
+// What the pages say that it takes, and what it was tried with, is what is built with.
+func TestTheVersionsOfTheDocumentationAreThoseThatAreBuilt(t *testing.T) {
+	version := func(file, pattern string) string {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(pattern).FindSubmatch(text)
+		if m == nil {
+			t.Fatalf("%s has no %s", file, pattern)
+		}
+		return string(m[1])
+	}
+	const kube = "testvm/kube/go.mod"
+	want := map[string]string{
+		`\bGo (\d+\.\d+(?:\.\d+)?) or later`: version("../go.mod", `(?m)^go (\S+)$`),
+		`\breal etcd (\d+\.\d+)`:             version(kube, `go\.etcd\.io/etcd/server/v3 v(\d+\.\d+)`),
+		`\bkubelet (\d+\.\d+)`:               version(kube, `k8s\.io/kubernetes v(\d+\.\d+)`),
+	}
+	for pattern, is := range want {
+		seen := 0
+		for _, p := range readPages(t) {
+			for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(p.prose, -1) {
+				if seen++; m[1] != is {
+					t.Errorf("%s says %s, and it is %s", p.path, m[0], is)
+				}
+			}
+		}
+		if seen == 0 {
+			t.Errorf("no page says %s", pattern)
+		}
+	}
 }
 
 var fact = regexp.MustCompile(`\{(\S+) ([\w.]+)(?:\|(\w+))?\}`)
