@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/safely"
 )
 
 // A Format is a way to show progress.
@@ -78,7 +79,7 @@ func New(w io.Writer, f Format) *Line {
 			l.width = cols
 		}
 	}
-	go l.keepTime()
+	safely.Go("keeping the time of the live line", l.keepTime, func(error) {}) // the line stands still then; its events still come
 	return l
 }
 
@@ -92,11 +93,15 @@ func (l *Line) keepTime() {
 		case <-l.stop:
 			return
 		case <-t.C:
-			l.mu.Lock()
-			l.draw()
-			l.mu.Unlock()
+			l.renew()
 		}
 	}
+}
+
+func (l *Line) renew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draw()
 }
 
 // Show shows one event.
