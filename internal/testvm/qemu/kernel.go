@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"github.com/pierrec/lz4/v4"
+
+	"github.com/nametag-boot/nametag/internal/image/whole"
 )
 
 // Kernel is the file for QEMU's -kernel: the uncompressed vmlinux, which QEMU starts at its PVH entry, so that no
@@ -39,7 +41,11 @@ func (d Deps) Kernel() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", image, err)
 	}
-	return path, writeAtomic(path, elf)
+	// Two processes may make the same one.
+	return path, whole.File(path, 0o644, func(f *os.File) error {
+		_, err := f.Write(elf)
+		return err
+	})
 }
 
 // Vmlinuz is the kernel as its package has it: what UEFI starts.
@@ -83,24 +89,4 @@ func unpackKernel(image []byte) ([]byte, error) {
 		return nil, fmt.Errorf("unpacked to %d bytes instead of %d", len(elf), want)
 	}
 	return elf, nil
-}
-
-// writeAtomic leaves the whole file or none, also when two processes make the same one.
-func writeAtomic(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // gone when all went well
-	if _, err := f.Write(b); err != nil {
-		_ = f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Chmod(f.Name(), 0o644); err != nil { //nolint:gosec // an image, for other users too
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
