@@ -14,7 +14,7 @@ import (
 // tell says an event on the console, if it changes what an operator should know. The kernel takes ten lines in five
 // seconds from us: what goes well in between is left out.
 func tell(console *kmsg.Console, e identity.Event) {
-	e.Try = 0 // the how manieth try it was: the same line is folded, and another one is worth saying
+	e.Try = 0 // with its number each try would be a line of its own; without, what repeats itself is folded
 	if level, worth := levelOf(e); worth {
 		console.Say(level, e.Sentence()+remedy.Of(e.Err).See())
 	}

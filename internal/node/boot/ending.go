@@ -32,7 +32,7 @@ const (
 	endStay                  // keep the machine where it is
 )
 
-// countdown stands before a reboot, power-off or halt for which the wait has not counted down already.
+// countdown is how long a reboot, power-off or halt is announced, where the wait has not counted down already.
 var countdown = 3 * time.Second // a test has none
 
 // givenUp is the ending for what went wrong before the time was up.

@@ -63,8 +63,8 @@ func (b *boot) deafen() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR)
 }
 
-// guarded carries out what run comes to, and if anything panics, the policy: with all that belongs to it, and if that
-// panics too, without. It does not return.
+// guarded ends the boot as run says. If anything panics on the way, it carries the policy out, with words and countdown;
+// if that panics too, by system calls alone. It does not return.
 func (b *boot) guarded(run func() ending) {
 	err := safely.Do("the first process", func() error { b.end(run()); return nil })
 	err = safely.Do("giving up", func() error {
@@ -77,7 +77,7 @@ func (b *boot) guarded(run func() ending) {
 	b.lastResort()
 }
 
-// report says on the console what we have to be told of.
+// report says on the console that nametag has a bug, with the lines by which it is found.
 func report(console *kmsg.Console, err error) {
 	console.Errorf("%v: this is a bug in nametag, please report it with these lines%s", err, remedy.Bug.See())
 	var p *safely.PanicError

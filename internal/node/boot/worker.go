@@ -104,10 +104,10 @@ type worker struct {
 	search   memory.Search
 	loader   *kmod.Loader
 	named    func()      // ends what goes on until there is a name
-	disks    atomic.Bool // something that has disks has its driver
+	disks    atomic.Bool // a controller of disks has its driver
 }
 
-// answer is work, of which a panic is a result without a name.
+// answer does the work. A panic is a result without a name.
 func (w *worker) answer(ctx context.Context) (r result) {
 	err := safely.Do("the worker", func() error {
 		r = w.work(ctx)
@@ -120,7 +120,7 @@ func (w *worker) answer(ctx context.Context) (r result) {
 	return r
 }
 
-// repair puts links back as a worker has found them that died, and says what it does.
+// repair puts the links back as they were before another worker used them, which has died.
 func (w *worker) repair(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, repairTime)
 	defer cancel()
@@ -130,7 +130,7 @@ func (w *worker) repair(ctx context.Context) {
 	}
 }
 
-// beside runs what goes on beside the search, which a panic of it does not end.
+// beside starts what goes on beside the search. Its panic is reported, and ends nothing else.
 func (w *worker) beside(g *safely.Group, doing string, fn func()) {
 	g.Go(doing, fn, func(err error) { report(w.console, err) })
 }
@@ -163,7 +163,7 @@ func (w *worker) work(ctx context.Context) result {
 	return result{Why: "the worker has done all and found nothing"} // the last one has a result
 }
 
-// undo ends what goes on beside, the last begun first; each, whatever becomes of another.
+// undo ends what goes on beside the search, the last begun first. A panic in one end does not keep the others from theirs.
 func (w *worker) undo() {
 	for _, end := range w.ends {
 		defer end()
@@ -222,7 +222,7 @@ func (w *worker) recall(ctx context.Context) *result {
 	return nil
 }
 
-// resolve asks the service, and the memory if it was begun to be looked into.
+// resolve asks the service, and counts what the memory says, where recall looks into one.
 func (w *worker) resolve(ctx context.Context) *result {
 	path, up := make(chan struct{}), new(sync.Once)
 	w.resolver.OnEvent = func(e identity.Event) {

@@ -84,7 +84,7 @@ func (k *keeper) patient(limit time.Duration, pids ...int) *patience {
 	return newPatience(k.own, limit, k.role.stops(), pids...)
 }
 
-// note takes a report, or the end of them, to the books.
+// note takes into account what a report says, or that there will be no more.
 func (k *keeper) note(r report, ok bool) {
 	if !ok {
 		k.reports = nil

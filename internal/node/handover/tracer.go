@@ -214,7 +214,7 @@ func (t *tracer) mounted(tid int) (bool, error) {
 	return info.succeeded() && (nr == unix.SYS_MOUNT || nr == unix.SYS_MOVE_MOUNT || nr == unknown), nil
 }
 
-// release lets go of every thread, of the one that stands still at last, so that
+// release lets go of every thread, and of the one that stands still last, so that
 // it cannot run on, towards an exec that a security policy would refuse to a traced
 // process, while others are still held. It then makes sure that nobody is traced.
 func (t *tracer) release(last int) error {

@@ -14,8 +14,8 @@
 // mount point to make or to leave behind, and the kernel drops mount and loop
 // device by itself should the process end half-way.
 //
-// Where the caller asks for it, the same is done for what disks are behind, after the
-// network devices, and for its file system: a node keeps its name on a disk.
+// Where the caller asks for it, the same is done for the controllers of disks, after the
+// network devices, and for the disks' file system: a node keeps its name on a disk.
 //
 // Only these drivers are loaded, what they depend on, and, where the image has
 // to be mounted and these are modules in the initramfs, loop and squashfs.
@@ -95,7 +95,7 @@ type Loader struct {
 // Report is what a Load found and did.
 type Report struct {
 	// Devices are the network devices on the PCI and virtio buses, as they were
-	// at the end, and with Config.Disks what disks are behind.
+	// at the end, and with Config.Disks the controllers of disks.
 	Devices []Device
 	// Loaded are the modules that were loaded, in order. Those that were there
 	// before are not among them.
