@@ -219,20 +219,7 @@ func (d *document) value(text string, indent int) {
 		}
 		d.block = indent + 1
 	case '"', '\'':
-		value, rest, ok := unquote(text)
-		if !ok {
-			// It goes on over lines, which no value that is looked for does.
-			if d.failed = d.isWanted(); !d.failed {
-				d.quote = text[0]
-				d.closeQuote(text[1:])
-			}
-			return
-		}
-		if withoutComment(rest) != "" {
-			d.failed = true
-			return
-		}
-		d.keep(value)
+		d.quoted(text)
 	case '{', '[':
 		// Empty, or closed on its line with nothing in it that needs more than counting, where nothing is looked for.
 		rest := withoutComment(text)
@@ -242,21 +229,40 @@ func (d *document) value(text string, indent int) {
 	case '&', '*', '!', '@', '`', '%', '}', ']', ',', '\t':
 		d.failed = true
 	default:
-		if (text[0] == '?' || text[0] == ':' || text[0] == '-') && (len(text) == 1 || text[1] == ' ') {
-			d.failed = true
-			return
+		d.plain(text)
+	}
+}
+
+// quoted takes a value in quotes.
+func (d *document) quoted(text string) {
+	value, rest, ok := unquote(text)
+	switch {
+	case !ok:
+		// It goes on over lines, which no value that is looked for does.
+		if d.failed = d.isWanted(); !d.failed {
+			d.quote = text[0]
+			d.closeQuote(text[1:])
 		}
-		value := withoutComment(text)
-		if strings.Contains(value, ": ") || strings.HasSuffix(value, ":") || strings.Contains(value, "\t") {
-			d.failed = true
-			return
-		}
-		l.plain = true
-		if isNull(value) {
-			value = ""
-		}
+	case withoutComment(rest) != "":
+		d.failed = true
+	default:
 		d.keep(value)
 	}
+}
+
+// plain takes a value that stands as it is.
+func (d *document) plain(text string) {
+	indicator := strings.IndexByte("?:-", text[0]) >= 0 && (len(text) == 1 || text[1] == ' ')
+	value := withoutComment(text)
+	if indicator || strings.Contains(value, ": ") || strings.HasSuffix(value, ":") || strings.Contains(value, "\t") {
+		d.failed = true
+		return
+	}
+	d.levels[len(d.levels)-1].plain = true
+	if isNull(value) {
+		value = ""
+	}
+	d.keep(value)
 }
 
 // keep keeps the value of the innermost key, if it is one that is wanted.
