@@ -17,7 +17,10 @@ import (
 // the guardian is gone, it keeps the order.
 type standby struct {
 	*keeper
-	count atomic.Uint64 // how often the tracer has stopped the first process
+	count    atomic.Uint64 // how often the tracer has stopped the first process
+	out      *os.File      // to the guardian
+	guardian int           // its process; when it is gone, ours has another parent, who takes in orphans
+	adopted  func()        // lets the tracer go on, which holds the first process until the mount has an owner
 }
 
 func newStandby(k *keeper) *standby {
@@ -66,7 +69,7 @@ const adoption = time.Second
 // in case that the guardian is not.
 func (k *standby) run(orders <-chan message, out *os.File, life <-chan message) int {
 	reached(stageStands)
-	guardian := os.Getppid() // later it may be another, who takes in orphans
+	k.out, k.guardian = out, os.Getppid()
 	select {
 	case m := <-orders:
 		if !k.accept(m) {
@@ -75,54 +78,21 @@ func (k *standby) run(orders <-chan message, out *os.File, life <-chan message) 
 	case <-life:
 		return 0
 	}
-	reports := make(chan report, 16)
-	k.reports = reports
 	adopted := make(chan struct{})
-	adopt := sync.OnceFunc(func() { close(adopted) })
-	if k.Way == Strict {
-		k.start("tracing", func() {
-			runtime.LockOSThread() // and never unlocked: the thread ends with it
-			t := tracer{own: k.own, tree: k.tree, text: string(k.Text), stops: &k.count, say: func(r report) { reports <- r }}
-			// A guardian that stands still, for whatever reason, must not keep the first process. It finds the new /proc later
-			// by ours.
-			t.adopted = func() { await(adopted, newPatience(k.own, adoption, 0, guardian)) }
-			t.run()
-		})
-	}
-	pass := func(r report) {
-		k.note(r, true)
-		tell(out, r)
-	}
+	k.adopted = sync.OnceFunc(func() { close(adopted) })
+	k.trace(adopted)
 	tell(out, report{kind: msgStanding, proc: -1})
 	for guarded := true; guarded || !k.execed; {
 		select {
-		case r := <-reports:
-			pass(r)
+		case r := <-k.reports:
+			k.pass(r)
 		case m, ok := <-orders:
-			if !ok {
+			switch {
+			case !ok:
 				guarded, orders = false, nil
-				adopt()
-				break
-			}
-			switch m := m.(type) {
-			case report: // of what the guardian has mounted itself
-				k.adopt(m, guardian)
-				k.proven = m.text == inTime
-			case word:
-				switch m {
-				case wordHave:
-					adopt()
-				case wordDone:
-					return 0
-				case wordGo, wordPing, wordSync:
-					if m == wordGo {
-						k.commit()
-					}
-					for len(reports) > 0 { // the answer comes after what was to be told
-						pass(<-reports)
-					}
-					tell(out, report{kind: msgAlive, proc: -1, stops: k.stops(), text: string(m)})
-				}
+				k.adopted()
+			case k.heed(m):
+				return 0
 			}
 		case _, ok := <-life:
 			if ok { // stop, the only word there is
@@ -143,4 +113,52 @@ func (k *standby) run(orders <-chan message, out *os.File, life <-chan message) 
 	k.console = kmsg.New(os.Stderr, k.Console)
 	k.console.Warnf("handover: the guardian has ended before its time; the tracer does the rest")
 	return k.keep()
+}
+
+// trace starts the thread that traces, where that is the way.
+func (k *standby) trace(adopted <-chan struct{}) {
+	reports := make(chan report, 16)
+	k.reports = reports
+	if k.Way != Strict {
+		return
+	}
+	k.start("tracing", func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with it
+		t := tracer{own: k.own, tree: k.tree, text: string(k.Text), stops: &k.count, say: func(r report) { reports <- r }}
+		// A guardian that stands still, for whatever reason, must not keep the first process. It finds the new /proc later
+		// by ours.
+		t.adopted = func() { await(adopted, newPatience(k.own, adoption, 0, k.guardian)) }
+		t.run()
+	})
+}
+
+// pass notes a report of the thread, and passes it on.
+func (k *standby) pass(r report) {
+	k.note(r, true)
+	tell(k.out, r)
+}
+
+// heed does what the guardian says, and reports whether that is to leave.
+func (k *standby) heed(m message) (leave bool) {
+	switch m := m.(type) {
+	case report: // of what the guardian has mounted itself
+		k.adopt(m, k.guardian)
+		k.proven = m.text == inTime
+	case word:
+		switch m {
+		case wordDone:
+			return true
+		case wordHave:
+			k.adopted()
+		case wordGo, wordPing, wordSync:
+			if m == wordGo {
+				k.commit()
+			}
+			for len(k.reports) > 0 { // the answer comes after what was to be told
+				k.pass(<-k.reports)
+			}
+			tell(k.out, report{kind: msgAlive, proc: -1, stops: k.stops(), text: string(m)})
+		}
+	}
+	return false
 }
