@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ func TestResolveByRights(t *testing.T) {
 		netns.Missing(t, "setpriv is not installed; apt-get install util-linux")
 	}
 	const links, serial = "net_admin,net_raw", "net_admin,net_raw,dac_read_search"
+	host := slices.Clip([]string{"--host-network"})
 	for _, c := range []struct {
 		about string
 		caps  string
@@ -37,11 +39,21 @@ func TestResolveByRights(t *testing.T) {
 		{"for links, another id given", links, []string{"--expect-id", "43", "--wait", "500ms"}, exitTimedOut, `the answer is for instance "42"`},
 		{"for links, any id allowed", links, []string{"--id", "unproven"}, exitOK, "nothing proves"},
 		{"for links and the serial number", serial, nil, exitOK, ""},
+		{"over the system's network, without any", "", host, exitFailed, "can be read by root only"},
+		{"over the system's network, the id given", "", append(host, "--expect-id", "42"), exitOK, ""},
+		{"over the system's network, another id given", "", append(host, "--expect-id", "43", "--wait", "500ms"), exitTimedOut, `the answer is for instance "42"`},
+		{"over the system's network, any id allowed", "", append(host, "--id", "unproven"), exitOK, "nothing proves"},
+		{"over the system's network, for the serial number", "dac_read_search", host, exitOK, ""},
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: "web-1"}})
 			program, facts := forNobody(t, lab)
-			args := append(nobody(c.caps), program, "resolve", "--nic", "eth0", "--log", "plain", "--dmi", facts)
+			args := append(nobody(c.caps), program, "resolve", "--log", "plain", "--dmi", facts)
+			if len(c.args) > 0 && c.args[0] == host[0] {
+				defer ownNetwork(t, lab)()
+			} else {
+				args = append(args, "--nic", "eth0")
+			}
 			cmd := lab.Command("setpriv", append(args, c.args...)...)
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -53,6 +65,18 @@ func TestResolveByRights(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ownNetwork gives the system a network, and returns what takes it away.
+func ownNetwork(t *testing.T, lab *testvm.Lab) func() {
+	t.Helper()
+	sh := func(script string) {
+		if out, err := lab.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	sh("ip link set eth0 up; ip addr add 169.254.10.10/16 dev eth0")
+	return func() { sh("ip addr flush dev eth0; ip link set eth0 down; ip neigh flush dev eth0") }
 }
 
 // forNobody makes the command and the machine's facts such as another user finds them on a server: the serial number is root's.
@@ -92,6 +116,13 @@ func TestTheOtherCommandsByRights(t *testing.T) {
 		netns.Missing(t, "setpriv is not installed; apt-get install util-linux")
 	}
 	const resolves = "net_admin,net_raw,dac_read_search"
+	without := commandsOfTheUsage(t) // each is here, and resolve above
+	without = slices.DeleteFunc(without, func(command string) bool { return command == "resolve" })
+	defer func() {
+		if len(without) > 0 {
+			t.Errorf("no row is about %q", without)
+		}
+	}()
 	const apply, named, unnamed = "apply --wait 30s,nic=eth0 --dmi FACTS --root ROOT", "web-2", ""
 	for _, c := range []struct {
 		about, caps, command string
@@ -108,8 +139,11 @@ func TestTheOtherCommandsByRights(t *testing.T) {
 		{"pin of an operator's name", "", "pin --root ROOT", named, exitOK, "", named},
 		{"pin --undo", "", "pin --undo --root ROOT", named, exitFailed, "permission denied", named},
 		{"pin --undo that may write", "dac_override", "pin --undo --root ROOT", named, exitOK, "", named},
+		{"pin where there is no name", "", "pin --root ROOT", unnamed, exitFailed, "nametag: ", unnamed},
+		{"init", resolves, "init", unnamed, exitUsage, "the first process", unnamed},
 		{"version", "", "version", unnamed, exitOK, "", unnamed},
 	} {
+		without = slices.DeleteFunc(without, func(command string) bool { return strings.Fields(c.command)[0] == command })
 		t.Run(c.about, func(t *testing.T) {
 			lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: "web-1"}})
 			program, facts := forNobody(t, lab)
