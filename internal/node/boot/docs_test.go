@@ -17,35 +17,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The lines that docs/boot.md explains are lines that nametag says.
-func TestTheConsolesLinesAreThoseOfTheDocumentation(t *testing.T) {
-	const top = "../../.."
-	page, err := os.ReadFile(filepath.Join(top, "docs/boot.md"))
+const top = "../../.."
+
+// spoken are all strings of what runs on a node, and what the kernel says, by us and by itself.
+func spoken(t *testing.T) []string {
+	t.Helper()
+	return append(literals(t, top), unix.ECONNREFUSED.Error(), unix.EPERM.Error(), unix.EKEYREJECTED.Error(), "Mounting V%d filesystem in no-recovery mode")
+}
+
+// section is what stands in a page between two texts.
+func section(t *testing.T, page, from, to string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(top, page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(page), "## Troubleshooting")
-	table, _, _ = strings.Cut(table, "\n## ")
-	code := literals(t, top)
-	// And what the kernel says, by us and by itself.
-	code = append(code, unix.ECONNREFUSED.Error(), unix.EPERM.Error(), unix.EKEYREJECTED.Error(), "Mounting V%d filesystem in no-recovery mode")
-	quoted, split := regexp.MustCompile("`([^`]+)`"), regexp.MustCompile(`…|"|[0-9]+[a-z]*|\bN\b|: | \(| names |\b(reboot|after|says|platform) |=\w+`)
-	found := 0
-	for line := range strings.Lines(table) {
-		cells := strings.Split(line, "|")
-		if len(cells) < 4 {
-			continue
-		}
-		for _, q := range quoted.FindAllStringSubmatch(cells[1], -1) {
-			found++
-			for _, part := range split.Split(q[1], -1) {
-				if part = strings.Trim(part, " ():,;?="); len(part) > 3 && !said(code, part) {
-					t.Errorf("%q: nothing says %q", q[1], part)
+	_, rest, found := strings.Cut(string(text), from)
+	part, _, ended := strings.Cut(rest, to)
+	if !found || !ended {
+		t.Fatalf("%s has nothing from %q to %q", page, from, to)
+	}
+	return part
+}
+
+// The lines that the pages explain are lines that nametag says.
+func TestTheConsolesLinesAreThoseOfTheDocumentation(t *testing.T) {
+	code := spoken(t)
+	quoted, split := regexp.MustCompile("`([^`]+)`"), regexp.MustCompile(`…|"|[0-9]+[a-z]*|\bN\b|: | \(| names |\b(reboot|after|says|platform) |=\w+|, on lo|MAC\)`)
+	for page, where := range map[string]struct {
+		from, to string
+		least    int
+	}{
+		"docs/boot.md":    {"## Troubleshooting", "\n## ", 20},
+		"docs/network.md": {"## When nobody answers", "\n| `wait for the link", 6},
+	} {
+		found := 0
+		for line := range strings.Lines(section(t, page, where.from, where.to)) {
+			cells := strings.Split(line, "|")
+			if len(cells) < 4 {
+				continue
+			}
+			for _, q := range quoted.FindAllStringSubmatch(cells[1], -1) {
+				found++
+				for _, part := range split.Split(q[1], -1) {
+					if part = strings.Trim(part, " ():,;?="); len(part) > 3 && !said(code, part) {
+						t.Errorf("%s: %q: nothing says %q", page, q[1], part)
+					}
 				}
 			}
 		}
+		if found < where.least {
+			t.Errorf("%s has %d lines", page, found)
+		}
 	}
-	if found < 20 {
+}
+
+// A boot that goes well says what the page shows, in the page's order: each line is of the code's words, between what
+// differs from boot to boot.
+func TestTheLinesOfABootThatGoesWellAreThoseOfTheCode(t *testing.T) {
+	code := spoken(t)
+	differs := regexp.MustCompile(`[0-9.]+ ?m?s\b|[0-9a-f]{2}(?::[0-9a-f]{2}){5}|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|example-\S*[a-z0-9]|\b[0-9]+\b|\beth0\S*|virtio\S*|\w*failover,?|: | \(|\)|, |\bgoes |talos\.hostname\.wait=\S+`)
+	found := 0
+	for line := range strings.Lines(section(t, "docs/boot.md", "## A boot that goes well\n\n```\n", "```")) {
+		line, ours := strings.CutPrefix(strings.TrimSpace(line), "nametag: ")
+		if !ours {
+			continue // the kernel's
+		}
+		found++
+		for _, part := range differs.Split(line, -1) {
+			if part = strings.Trim(part, " :,;"); len(part) > 3 && !said(code, part) {
+				t.Errorf("%q: nothing says %q", line, part)
+			}
+		}
+	}
+	if found < 7 {
 		t.Errorf("the page has %d lines", found)
 	}
 }
