@@ -24,11 +24,14 @@ type Config struct {
 	// Alone says that no other program configures links meanwhile, as in the
 	// first process of an initramfs. Without it a link that was set up stays up
 	// where others may have begun to use it, sockets that are bound to it
-	// included, and in doubt.
+	// included, and in doubt; and one that udev has not finished with is not set
+	// up, for half a minute.
 	Alone bool
 
 	// Proc is where procfs is mounted; empty: /proc. Without it settings of links are left as they are.
 	Proc string
+
+	udev string // where udev's files are, in tests; empty: where they are, if there is an udev
 
 	// Observer is told what happens, if it is not nil. It is called from one
 	// goroutine at a time, must not block, and must not call the Network.

@@ -70,7 +70,7 @@ const (
 	LinkLeftUp                          // the link was down before and is left up; Detail: why
 	NextHop                             // several hosts claim to be the next on the way; Detail: which one is tried
 	NetlinkOverrun                      // notifications were lost; everything was read anew
-	LinkBusy                            // another Network uses the link, of this process or another; Err: which
+	LinkBusy                            // another Network uses the link, of this process or another, or udev does; Err: which
 	LinkSetDown                         // somebody else has set the link down; Detail: what follows
 	TakenOver                           // what a process had left that was killed is gone, or ours; Detail: what
 	SettingFailed                       // a setting of the link could not be changed for our time; Detail: which

@@ -46,6 +46,7 @@ const (
 type Network struct {
 	cfg       Config
 	proc      string // where procfs is
+	udev      string // udev's folder; empty: there is no udev for our links
 	selection selection
 	methods   []Method
 
@@ -161,6 +162,7 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, &Error{Op: "open a netlink socket", Err: permission(err)}
 	}
+	n.udev = cmp.Or(cfg.udev, udevDir(n.proc))
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	return n, nil
 }

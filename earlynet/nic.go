@@ -38,9 +38,10 @@ type nic struct {
 	prepared bool
 	before   before
 	ledger   ledger
-	shielded bool                // from router advertisements
-	managed  bool                // left to a program that hears routers itself
-	fallen   int                 // falls that were acted upon
+	shielded bool // from router advertisements
+	managed  bool // left to a program that hears routers itself
+	fallen   int  // falls that were acted upon
+	udev     waitForUdev
 	known    map[netip.Addr]bool // its neighbours before us
 }
 
@@ -158,7 +159,7 @@ func (c *nic) follow() {
 			c.net.failed(&Error{Op: "carrier lost", Interface: l.name})
 			continue // the state may be another by now
 		case !l.up() && !c.raised() && again == nil:
-			if !c.raise(l) {
+			if again = c.awaitUdev(); again == nil && !c.raise(l) {
 				// Some drivers are not ready when their NIC shows, and nothing tells when they are.
 				again = time.After(patience)
 				patience = min(2*patience, lastRaise)

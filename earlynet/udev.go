@@ -1,0 +1,89 @@
+//go:build linux
+
+package earlynet
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// On a system that runs, udev gives a link its name and its settings (systemd.link(5)) once the driver has made it. A link
+// that is up cannot be renamed before Linux 6.2: udev gives up on it then, and systemd-networkd and NetworkManager, which
+// wait until udev has finished with a link, never configure it. So one that is down stays down until then.
+const (
+	// udevPatience is how long that is waited for. A link with which udev has not finished by then is nobody's to wait for:
+	// the name still counts.
+	udevPatience = 30 * time.Second
+	// udevQuiet is how long nobody is told: a link that has just come takes udev a moment.
+	udevQuiet = 2 * time.Second
+	// udevPause is how long to wait before the next look.
+	udevPause = 20 * time.Millisecond
+)
+
+// errUdev is why a link is left alone, and errUdevSilent why no longer.
+var (
+	errUdev       = errors.New("udev has not finished with it")
+	errUdevSilent = fmt.Errorf("udev has not finished with it in %v: going on without", udevPatience)
+)
+
+// udevDir is udev's folder where udev sees to our links: those of the first process' network namespace. Else it is empty.
+func udevDir(proc string) string {
+	ours, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
+	first, ferr := os.Readlink(filepath.Join(proc, "1/ns/net"))
+	if err != nil || ferr != nil || ours != first {
+		return ""
+	}
+	return "/run/udev"
+}
+
+// inUdev reports whether udev has something to do to a link yet, by the signs that systemd's programs go by
+// (sd_device_get_is_initialized, and device_is_renaming in src/shared/udev-util.c).
+func inUdev(dir string, index int) bool {
+	if dir == "" {
+		return false
+	}
+	if _, err := os.Stat(filepath.Join(dir, "control")); err != nil {
+		return false // there is none
+	}
+	properties, err := os.ReadFile(filepath.Join(dir, "data", fmt.Sprintf("n%d", index)))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return slices.Contains(strings.Split(string(properties), "\n"), "E:ID_RENAMING=1")
+}
+
+// A waitForUdev is how far a link's wait for udev has come.
+type waitForUdev struct {
+	since time.Time // zero: it has not begun
+	said  string    // the link's name when somebody was told; empty: nobody was
+	over  bool
+}
+
+// awaitUdev returns when to look again; nil: udev needs to be waited for no more.
+func (c *nic) awaitUdev() <-chan time.Time {
+	if c.udev.over || c.net.cfg.Alone || !inUdev(c.net.udev, c.index) {
+		c.udev.over = true
+		c.net.succeeded(c.udev.said, 0)
+		return nil
+	}
+	if c.udev.since.IsZero() {
+		c.udev.since = time.Now()
+	}
+	switch waited := time.Since(c.udev.since); {
+	case waited >= udevPatience:
+		c.udev.over = true
+		c.net.succeeded(c.udev.said, 0)
+		c.event(0, LinkBusy, "", errUdevSilent)
+		return nil
+	case waited >= udevQuiet && c.udev.said == "":
+		c.udev.said = c.name()
+		c.fail(LinkBusy, &Error{Op: "wait for the link", Err: errUdev})
+	}
+	return time.After(udevPause)
+}

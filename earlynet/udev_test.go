@@ -1,0 +1,108 @@
+//go:build linux
+
+package earlynet
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fakeUdev is a folder of udev's.
+type fakeUdev string
+
+func newFakeUdev(t *testing.T) fakeUdev {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "control"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fakeUdev(dir)
+}
+
+// knows has udev write down a link, whole at once as udev does.
+func (u fakeUdev) knows(t *testing.T, index int, properties ...string) {
+	t.Helper()
+	path := filepath.Join(string(u), "data", fmt.Sprintf("n%d", index))
+	text := "I:5000000\n" + strings.Join(append(properties, "E:ID_BUS=pci", "G:systemd", "V:1"), "\n") + "\n"
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestALinkIsLeftDownUntilUdevHasFinishedWithIt(t *testing.T) {
+	serving(t)
+	udev := newFakeUdev(t)
+	index := eth0(t).Index
+	n := open(context.Background(), t, Config{Methods: []Method{LinkLocal}, udev: string(udev)})
+	eventually(t, "somebody to be told", func() bool { return n.saw(LinkBusy, "udev has not finished with it") })
+	down := func(when string) {
+		t.Helper()
+		if l := run(t, "ip -o link show dev eth0"); strings.Contains(l, ",UP") || n.saw(LinkUp, "") {
+			t.Errorf("%s the link is up: %s", when, l)
+		}
+	}
+	down("before udev has seen it")
+	// So udev tells that it renames a link: it could not, if the link were up.
+	udev.knows(t, index, "E:ID_RENAMING=1")
+	down("while it is renamed")
+	run(t, "ip link set eth0 name ens3")
+	t.Cleanup(func() { run(t, "ip link del ens3") })
+	udev.knows(t, index)
+	p := next(t, n)
+	reaches(t, p)
+	if p.Interface != "ens3" {
+		t.Errorf("the path is %v", p)
+	}
+	if st := n.Status(); len(st) != 0 {
+		t.Errorf("status: %v", st)
+	}
+}
+
+func TestWhereThereIsNoUdevNobodyWaitsForIt(t *testing.T) {
+	dir := newFakeUdev(t)
+	if !inUdev(string(dir), 7) {
+		t.Error("a link that udev does not know is none that it has to do with")
+	}
+	dir.knows(t, 7, "E:ID_NET_NAME=ens3", "E:ID_RENAMING=1")
+	if !inUdev(string(dir), 7) {
+		t.Error("a link that is being renamed is finished")
+	}
+	dir.knows(t, 7, "E:ID_NET_NAME=ens3")
+	if inUdev(string(dir), 7) {
+		t.Error("a link that udev knows is not finished")
+	}
+	if inUdev("", 8) || inUdev(t.TempDir(), 8) {
+		t.Error("there is no udev, and a link waits for it")
+	}
+	for _, tt := range []struct{ ours, first, want string }{
+		{"net:[1]", "net:[1]", "/run/udev"},
+		{"net:[2]", "net:[1]", ""}, // a container's: udev knows nothing of its links
+		{"net:[1]", "", ""},        // not for us to see
+	} {
+		proc := t.TempDir()
+		for place, namespace := range map[string]string{"thread-self": tt.ours, "1": tt.first} {
+			if namespace == "" {
+				continue
+			}
+			if err := os.MkdirAll(filepath.Join(proc, place, "ns"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(namespace, filepath.Join(proc, place, "ns/net")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := udevDir(proc); got != tt.want {
+			t.Errorf("in %q, where the first process is in %q: %q, not %q", tt.ours, tt.first, got, tt.want)
+		}
+	}
+}
