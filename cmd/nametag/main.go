@@ -35,7 +35,8 @@ const (
 	exitPermission  = 5 // the capabilities for the network are missing
 	exitInterrupted = 6 // SIGINT, SIGTERM or SIGHUP came first
 	exitUnnamed     = 7 // status: nametag has not named this system in this boot
-	exitRenamed     = 8 // status: another name is in effect
+	exitRenamed     = 8 // status: another name is in effect, and nobody is known to want that
+	exitOperator    = 9 // status: an operator's name is in effect, which nametag leaves alone
 )
 
 const usage = `nametag finds out a server's name before anything else needs it.

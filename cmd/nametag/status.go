@@ -36,7 +36,8 @@ Exit status:
   1  another failure, as printed
   2  bad usage
   7  nametag has not named this system in this boot
-  8  another name is in effect than the one that nametag gave
+  8  another name is in effect than the one that nametag gave, and it is not an operator's
+  9  an operator's name is in effect, by /etc/hostname (nametag pin makes one of nametag's such): nametag leaves it alone
 
 Example:
   nametag status || journalctl -b -u nametag
@@ -114,12 +115,17 @@ func look(run string, root lasting.Root) (situation, error) {
 	s.Pinned = operator != ""
 	path := filepath.Join(run, "nametag/identity.json")
 	r, err := record.Read(path)
+	// It may have come after nametag's: Ignition writes it at the end of the initramfs, hostnamectl at any time.
+	byOperator := &statusError{exitOperator, fmt.Sprintf("the name in effect, %s, is an operator's, by /etc/hostname", s.Hostname)}
+	there := err == nil && r.BootID == thisBoot()
 	switch {
+	case !there && s.Pinned && s.Hostname == operator:
+		return s, byOperator
 	case errors.Is(err, fs.ErrNotExist):
 		return s, &statusError{exitUnnamed, "nametag has not named this system: there is no " + path}
 	case err != nil:
 		return s, err
-	case r.BootID != thisBoot():
+	case !there:
 		return s, &statusError{exitUnnamed, fmt.Sprintf("nametag has not named this system in this boot: %s is of another one", path)}
 	}
 	s.Record = r
@@ -127,7 +133,11 @@ func look(run string, root lasting.Root) (situation, error) {
 		s.Since = st.ModTime().UTC()
 	}
 	s.InEffect = s.Hostname == r.Hostname || len(r.Hostname) > kernelLimit && s.Hostname == r.ShortName
-	if !s.InEffect {
+	switch {
+	case s.InEffect:
+	case s.Hostname == operator:
+		return s, byOperator
+	default:
 		return s, &statusError{exitRenamed, fmt.Sprintf("the name in effect is %s, nametag gave %s", s.Hostname, r.Hostname)}
 	}
 	return s, nil

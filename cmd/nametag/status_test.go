@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,18 +25,36 @@ func TestTheStatusTellsOutcomesApart(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		record *record.Record
+		static string // what /etc/hostname says
+		mark   string // what nametag has written there
 		code   int
 	}{
-		{"no record", nil, exitUnnamed},
-		{"a record of another boot", &record.Record{Identity: identity.Identity{Hostname: here}, BootID: "another"}, exitUnnamed},
-		{"the name is in effect", &record.Record{Identity: identity.Identity{Hostname: here}}, exitOK},
-		{"another name is in effect", &record.Record{Identity: identity.Identity{Hostname: "not-" + here}}, exitRenamed},
+		{"no record", nil, "", "", exitUnnamed},
+		{"a record of another boot", &record.Record{Identity: identity.Identity{Hostname: here}, BootID: "another"}, "", "", exitUnnamed},
+		{"the name is in effect", &record.Record{Identity: identity.Identity{Hostname: here}}, here, here, exitOK},
+		{"the name is in effect, and pinned", &record.Record{Identity: identity.Identity{Hostname: here}}, here, "", exitOK},
+		{"another name is in effect", &record.Record{Identity: identity.Identity{Hostname: "not-" + here}}, "not-" + here, "not-" + here, exitRenamed},
+		{"another one than the operator's and than nametag's", &record.Record{Identity: identity.Identity{Hostname: "not-" + here}}, "by-hand", "", exitRenamed},
+		{"an operator's that came after nametag's", &record.Record{Identity: identity.Identity{Hostname: "not-" + here}}, here, "", exitOperator},
+		{"an operator's that was there before", nil, here, "", exitOperator},
+		{"an operator's, and a record of another boot", &record.Record{Identity: identity.Identity{Hostname: "not-" + here}, BootID: "another"}, here, "", exitOperator},
+		{"an operator's that is not in effect", nil, "by-hand", "", exitUnnamed},
+		{"nametag's, from an earlier boot", nil, here, here, exitUnnamed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, root := t.TempDir(), t.TempDir()
 			if tt.record != nil {
 				tt.record.Schema = record.Schema
 				if err := tt.record.Write(filepath.Join(dir, "nametag/identity.json")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, content := range map[string]string{lasting.File: tt.static, lasting.Mark: tt.mark} {
+				if content == "" {
+					continue
+				}
+				name = filepath.Join(root, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content+"\n"), 0o600)); err != nil {
 					t.Fatal(err)
 				}
 			}
