@@ -59,7 +59,7 @@ test-os: deps ## boots of a Debian with its own systemd, dracut, networkd …; N
 	@for file in $(IMAGE) $(CONFIG); do test -f "$$file" || { echo "test-os: $$file is not there; docs/systems.md says what IMAGE= and CONFIG= are" >&2; exit 2; }; done
 	NAMETAG_TEST_OS='$(if $(IMAGE),,$(or $(N),essential))' \
 	  NAMETAG_TEST_OS_IMAGE='$(if $(IMAGE),$(abspath $(IMAGE)))' NAMETAG_TEST_OS_CONFIG='$(if $(CONFIG),$(abspath $(CONFIG)))' NAMETAG_TEST_OS_UEFI='$(UEFI)' NAMETAG_TEST_OS_KVM='$(KVM)' \
-	  go test -count=$(or $(TIMES),1) -timeout $(if $(IMAGE)$(TIMES),0,60m) -v $(if $(IMAGE),-run '^TestAnImage$$',$(if $(TIMES),-run '^TestRealSystems$$')) ./internal/testvm/systems
+	  go test -count=$(or $(TIMES),1) -timeout $(if $(IMAGE)$(TIMES),0,60m) -v $(if $(IMAGE),-run '^TestAnImage$$',$(if $(TIMES),-run '^Test(RealSystems|ABootableDebian|Ignition)$$')) ./internal/testvm/systems
 
 .PHONY: test-kube
 test-kube: deps ## a control plane of the real etcd, kube-apiserver and kubelet on the fake cloud, as root; they are built from their sources, once

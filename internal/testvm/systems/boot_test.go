@@ -51,6 +51,8 @@ type scenario struct {
 	hostname  string   // what is in /etc/hostname before; "": there is no such file
 	args      []string // beside the policy
 	readOnly  bool     // the root is never made writable
+	// slowUdev has udev take its time before it renames a NIC, whose driver comes in the real root.
+	slowUdev bool
 
 	metadata func() cloud.Behaviour // nil: right
 	second   *second
@@ -110,7 +112,7 @@ func scenarios() []scenario {
 		{name: "dracut/no-name", essential: true, initrd: Dracut, client: networkd, args: []string{"talos.hostname.wait=5s", "nametag.wait=5s"}, metadata: cloud.Refused, end: qemu.Reset},
 		{name: "dracut-without-systemd/dhclient", essential: true, initrd: DracutWithoutSystemd, client: dhclient, want: server},
 		{name: "initramfs-tools/networkd/localhost", essential: true, initrd: InitramfsTools, client: networkd, hostname: "localhost", want: server},
-		{name: "service/networkd/localhost", essential: true, initrd: Plain, client: networkd, hostname: "localhost", metadata: late, want: server},
+		{name: "service/networkd/localhost", essential: true, initrd: Plain, client: networkd, hostname: "localhost", metadata: late, slowUdev: true, want: server},
 		{
 			name: "service/NetworkManager/outage", essential: true, initrd: Plain, client: networkManager, want: server,
 			second: &second{metadata: cloud.Refused, want: server, args: []string{"nametag.wait=4m,known=3s"}},
@@ -126,6 +128,7 @@ func scenarios() []scenario {
 		{name: "initramfs-tools/dhclient", initrd: InitramfsTools, client: dhclient, want: server},
 		{name: "initramfs-tools/NetworkManager/operator", initrd: InitramfsTools, client: networkManager, hostname: byHand, want: byHand},
 		{name: "service/dhclient", initrd: Plain, client: dhclient, want: server},
+		{name: "service/NetworkManager/slow-udev", initrd: Plain, client: networkManager, slowUdev: true, want: server},
 		{name: "service/operator", initrd: Plain, client: networkd, hostname: byHand, want: byHand},
 		{name: "service/no-name", initrd: Plain, client: networkd, args: []string{"nametag.wait=5s,then=poweroff"}, metadata: cloud.Refused, end: qemu.PoweredOff},
 		// Not with networkd, which takes a lease's name over one from the command line, with nametag or without.
@@ -261,31 +264,40 @@ func (s scenario) run(t *testing.T, made Image) {
 	if s.hostname != "" {
 		put(t, disk, "etc/hostname", s.hostname+"\n")
 	}
+	if s.slowUdev {
+		put(t, disk, "etc/udev/rules.d/10-slow.rules", `ACTION=="add", SUBSYSTEM=="net", KERNEL!="lo", PROGRAM="/bin/sleep 5"`+"\n")
+	}
 	if s.readOnly {
 		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 0\n")
 	}
 	name := server
-	v := s.boot(t, made, disk, name, "", s.metadata, s.args)
-	s.judge(t, v, s.want, name)
+	tally.boot(t, func() *qemu.Verdict {
+		v := s.boot(t, made, disk, name, "", s.metadata, s.args)
+		s.judge(t, v, s.want, name)
+		return v
+	})
 	if s.second == nil || t.Failed() {
 		return
 	}
 	if s.second.server != "" {
 		name = s.second.server
 	}
-	v = s.boot(t, made, disk, name, s.second.serial, s.second.metadata, s.second.args)
-	if s.second.on {
-		s.judgeUnnamed(t, v)
-		return
-	}
-	s.static, s.end = "", s.second.end
-	s.judge(t, v, s.second.want, name)
-	if s.second.want != "" {
-		return
-	}
-	if kept := read(t, disk, "etc/hostname"); kept != server+"\n" {
-		t.Errorf("a boot without a name left %q in /etc/hostname", kept)
-	}
+	tally.boot(t, func() *qemu.Verdict {
+		v := s.boot(t, made, disk, name, s.second.serial, s.second.metadata, s.second.args)
+		if s.second.on {
+			s.judgeUnnamed(t, v)
+			return v
+		}
+		s.static, s.end = "", s.second.end
+		s.judge(t, v, s.second.want, name)
+		if s.second.want != "" {
+			return v
+		}
+		if kept := read(t, disk, "etc/hostname"); kept != server+"\n" {
+			t.Errorf("a boot without a name left %q in /etc/hostname", kept)
+		}
+		return v
+	})
 }
 
 func (s scenario) boot(t *testing.T, made Image, disk, name, serial string, metadata func() cloud.Behaviour, args []string) *qemu.Verdict {
@@ -296,13 +308,17 @@ func (s scenario) boot(t *testing.T, made Image, disk, name, serial string, meta
 	if id == "" {
 		id = "42"
 	}
+	driver := ""
+	if s.slowUdev {
+		driver = "blacklist=virtio_net" // in the initramfs of initramfs-tools alone
+	}
 	c := cloud.Config{Server: cloud.Server{Hostname: name, InstanceID: id}}
 	if metadata != nil {
 		c.Metadata = []cloud.Phase{{Until: 24 * time.Hour, Answer: metadata()}}
 	}
 	return qemu.Boot(t, qemu.Scenario{
 		OS: debian{made, s.initrd, slices.Concat([]string{
-			"root=/dev/vda", "ro", "rootfstype=ext4", "systemd.wants=" + string(s.client), "systemd.show_status=no", "rd.systemd.show_status=no", "apparmor=0", "audit=0",
+			"root=/dev/vda", "ro", "rootfstype=ext4", "systemd.wants=" + string(s.client), driver, "systemd.show_status=no", "rd.systemd.show_status=no", "apparmor=0", "audit=0",
 		}, args)},
 		Cloud: c, Serial: id, Disk: disk, Memory: 512,
 		NICs:    []qemu.NIC{{NIC: cloud.NIC{DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{12: []byte(fromLease)}}}}}},

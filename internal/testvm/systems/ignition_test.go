@@ -21,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/patience"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
+	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 )
 
 //go:embed ignition.sh
@@ -32,9 +33,10 @@ const (
 	ignitionAlone      Initrd = "ignition-alone"
 )
 
-// TestIgnition is the first boot of a Debian whose initrd has the real Ignition, which gets our examples for Flatcar from the metadata
+// TestIgnition is the first boot, and later ones, of a Debian whose initrd has the real Ignition, which gets our examples for Flatcar from the metadata
 // service: as an image is published, where the configuration brings nametag along, as a program or as a system extension,
-// and with nametag's dracut module in the initrd, where it is there before Ignition fetches.
+// and with nametag's dracut module in the initrd, where it is there before Ignition fetches. Later boots are without Ignition:
+// one with the service there, and one in an outage.
 func TestIgnition(t *testing.T) {
 	if !slices.ContainsFunc(strings.Fields(os.Getenv(wanted)), func(word string) bool { return word == "all" || word == "ignition" }) {
 		t.Skip("this builds Ignition, for some minutes: make test-os N=ignition")
@@ -61,23 +63,53 @@ func TestIgnition(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			disk := copied(t, made.Disk)
-			args := []string{
-				"root=/dev/vda", "ro", "rootfstype=ext4", "systemd.wants=" + string(networkd), policy, "apparmor=0", "audit=0",
-				"ignition.platform.id=hetzner", "ignition.firstboot=1",
+			boot := func(metadata []cloud.Phase, args ...string) *qemu.Verdict {
+				return qemu.Boot(t, qemu.Scenario{
+					OS: debian{made, tt.initrd, append([]string{
+						"root=/dev/vda", "ro", "rootfstype=ext4", "systemd.wants=" + string(networkd), "apparmor=0", "audit=0", "ignition.platform.id=hetzner",
+					}, args...)},
+					Disk: disk, Memory: 1024,
+					Cloud:   cloud.Config{Server: cloud.Server{Hostname: server, InstanceID: "42", UserData: userData}, Metadata: metadata},
+					NICs:    []qemu.NIC{{NIC: cloud.NIC{DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{12: []byte(fromLease)}}}}}},
+					Timeout: patience.Bound(time.Minute),
+				})
 			}
-			v := qemu.Boot(t, qemu.Scenario{
-				OS: debian{made, tt.initrd, args}, Disk: disk, Memory: 1024,
-				Cloud:   cloud.Config{Server: cloud.Server{Hostname: server, InstanceID: "42", UserData: userData}},
-				NICs:    []qemu.NIC{{NIC: cloud.NIC{DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{12: []byte(fromLease)}}}}}},
-				Timeout: patience.Bound(time.Minute),
+			status := "status=0 "
+			if tt.hostname != "" {
+				status = "status=9 " // an operator's
+			}
+			tally.boot(t, func() *qemu.Verdict {
+				v := boot(nil, policy, "ignition.firstboot=1")
+				services := []string{"ordinary", "later"}
+				if tt.initrd == ignitionAndNametag {
+					services = append(services, "first")
+				}
+				settled(t, v, services, want, status)
+				before(t, v, tt.initrd == ignitionAndNametag)
+				return v
 			})
-			services := []string{"ordinary", "later"}
-			if tt.initrd == ignitionAndNametag {
-				services = append(services, "first")
+			for _, metadata := range [][]cloud.Phase{nil, {{Until: 24 * time.Hour, Answer: cloud.Refused()}}} {
+				if t.Failed() {
+					return
+				}
+				tally.boot(t, func() *qemu.Verdict {
+					v := boot(metadata, "nametag.wait=4m,known=3s")
+					settled(t, v, []string{"first", "ordinary", "later"}, want, status)
+					return v
+				})
 			}
-			saw(t, v, services, want)
-			before(t, v, tt.initrd == ignitionAndNametag)
 		})
+	}
+}
+
+// settled is saw, of a machine that has its lease too, and of whose name `nametag status` says that in the end.
+func settled(t *testing.T, v *qemu.Verdict, services []string, want, status string) {
+	t.Helper()
+	saw(t, v, services, want)
+	for _, e := range v.All(report.Service) {
+		if e.From == "later" && (!strings.Contains(e.Text, status) || !strings.Contains(e.Text, "lease=203.0.113.17")) {
+			t.Errorf("no %sor no lease: %s", status, e.Text)
+		}
 	}
 }
 

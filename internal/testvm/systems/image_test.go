@@ -74,20 +74,23 @@ func asked(t *testing.T, deps qemu.Deps, image string) brought {
 func (b brought) run(t *testing.T) {
 	t.Helper()
 	for _, boot := range []string{"the first boot", "the second boot"} {
-		v := qemu.Boot(t, qemu.Scenario{
-			Disk: b.disk, UEFI: b.uefi, KVM: b.kvm, Full: true, Memory: 2048, Resets: b.resets,
-			Cloud:   cloud.Config{Server: cloud.Server{Hostname: server, InstanceID: "42", UserData: b.userData}},
-			NICs:    []qemu.NIC{{NIC: cloud.NIC{DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{12: []byte(fromLease)}}}}}},
-			Timeout: patience.Bound(3 * time.Minute),
+		tally.boot(t, func() *qemu.Verdict {
+			v := qemu.Boot(t, qemu.Scenario{
+				Disk: b.disk, UEFI: b.uefi, KVM: b.kvm, Full: true, Memory: 2048, Resets: b.resets,
+				Cloud:   cloud.Config{Server: cloud.Server{Hostname: server, InstanceID: "42", UserData: b.userData}},
+				NICs:    []qemu.NIC{{NIC: cloud.NIC{DHCP: []cloud.DHCP{{Extra: map[uint8][]byte{12: []byte(fromLease)}}}}}},
+				Timeout: patience.Bound(3 * time.Minute),
+			})
+			if len(v.All(report.Service)) == 0 {
+				t.Fatalf("%s, %v: no service has reported; docs/systems.md says how they come into an image", boot, v.Outcome)
+			}
+			services := []string{"ordinary", "later"}
+			if b.first {
+				services = append(services, "first")
+			}
+			saw(t, v, services, server)
+			return v
 		})
-		if len(v.All(report.Service)) == 0 {
-			t.Fatalf("%s, %v: no service has reported; docs/systems.md says how they come into an image", boot, v.Outcome)
-		}
-		services := []string{"ordinary", "later"}
-		if b.first {
-			services = append(services, "first")
-		}
-		saw(t, v, services, server)
 		if t.Failed() {
 			return
 		}

@@ -3,6 +3,7 @@
 package systems
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	tally.print(os.Stdout)
 	_ = os.RemoveAll(dist)
 	os.Exit(code)
 }
@@ -127,6 +129,7 @@ func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
 		{"nametag_1.2.3_amd64.deb", []string{"dpkg-deb", "-c"}, []string{"usr/share/zsh/vendor-completions/_nametag", "usr/share/fish/vendor_completions.d/nametag.fish", "usr/share/bash-completion/completions/nametag", "usr/share/initramfs-tools/hooks/nametag", "usr/lib/dracut/modules.d/90nametag/module-setup.sh"}, "initcpio"},
 		{"nametag_1.2.3_x86_64.apk", []string{"tar", "-tzf"}, []string{"usr/share/zsh/site-functions/_nametag", "etc/init.d/nametag", "usr/bin/nametag"}, "initramfs-tools"},
 		{"nametag-1.2.3-x86-64.raw", []string{"unsquashfs", "-ll"}, []string{"usr/lib/extension-release.d/extension-release.nametag", "-rwxr-xr-x root/root", "usr/lib/systemd/system/nametag.service"}, "generator"},
+		{"nametag-1.2.3-1.x86_64.rpm", []string{"rpm", "-qlp", "--nosignature"}, []string{"/usr/bin/nametag", "/usr/lib/dracut/modules.d/90nametag/module-setup.sh", "/usr/lib/systemd/system-generators/nametag-generator"}, "initcpio"},
 		{"nametag-1.2.3-1-x86_64.pkg.tar.zst", []string{"tar", "--zstd", "-tf"}, []string{"usr/share/zsh/site-functions/_nametag", "usr/lib/initcpio/install/nametag", "usr/lib/systemd/system-generators/nametag-generator"}, "initramfs-tools"},
 	} {
 		out, err := exec.Command(tt.list[0], append(tt.list[1:], filepath.Join(made, tt.file))...).Output()
@@ -154,6 +157,53 @@ func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
 	for _, want := range []string{"nametag-1.2.3-1.x86_64.rpm", "nametag-1.2.3-1.aarch64.rpm", "nametagctl_1.2.3_arm64.deb"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no %s among %v", want, names)
+		}
+	}
+}
+
+// By systemd's own reader of images, under the name that the file has on a machine: systemd-sysext takes it, and it has the
+// program and the unit.
+func TestSystemdTakesTheExtension(t *testing.T) {
+	if os.Getenv(wanted) == "" {
+		t.Skip("making packages takes a minute: make test-os runs it")
+	}
+	deps := qemu.Need(t, qemu.AMD64)
+	base(t, deps) // hack/os-deps installs systemd-dissect
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	for arch, file := range map[string]string{"x86-64": "nametag-1.2.3-x86-64.raw", "arm64": "nametag-1.2.3-arm64.raw"} {
+		image := filepath.Join(t.TempDir(), "nametag.raw")
+		if err := copyFile(filepath.Join(made, file), image, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		dissect := func(args ...string) []byte {
+			t.Helper()
+			out, err := exec.CommandContext(t.Context(), "systemd-dissect", args...).Output()
+			if err != nil {
+				t.Fatalf("%s: systemd-dissect %v: %v: %s", file, args, err, stderr(err))
+			}
+			return out
+		}
+		var is struct {
+			ExtensionRelease   []string
+			UseSystemExtension bool
+		}
+		if err := json.Unmarshal(dissect("--json=short", image), &is); err != nil {
+			t.Fatal(err)
+		}
+		if !is.UseSystemExtension || !slices.Equal(is.ExtensionRelease, []string{"ID=_any", "ARCHITECTURE=" + arch}) {
+			t.Errorf("%s is no extension for every system of its architecture: %+v", file, is)
+		}
+		unit, err := os.ReadFile(filepath.Join(deps.Repo, "systems/systemd/nametag.service"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := dissect("--copy-from", image, "usr/lib/systemd/system/nametag.service", "-"); string(got) != string(unit) {
+			t.Errorf("%s has another unit: %s", file, got)
+		}
+		out := filepath.Join(t.TempDir(), "nametag")
+		dissect("--copy-from", image, "usr/bin/nametag", out)
+		if st, err := os.Stat(out); err != nil || st.Mode().Perm() != 0o755 {
+			t.Errorf("%s: the program: %v, %v", file, st, err)
 		}
 	}
 }
