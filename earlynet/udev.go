@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// On a system that runs, udev gives a link its name and its settings (systemd.link(5)) once the driver has made it. A link
-// that is up cannot be renamed before Linux 6.2: udev gives up on it then, and systemd-networkd and NetworkManager, which
-// wait until udev has finished with a link, never configure it. So one that is down stays down until then.
+// On a system that runs, udev gives a link its name and its settings (systemd.link(5)) once the driver has made it. It does
+// not rename one that is up: the kernel refuses that before Linux 6.2, and udev of systemd 252 by itself. Such a link stays
+// as one that is being renamed, and systemd-networkd and NetworkManager, which wait until udev has finished, never configure
+// it. So one that is down stays down until then.
 const (
 	// udevPatience is how long that is waited for. A link with which udev has not finished by then is nobody's to wait for:
 	// the name still counts.

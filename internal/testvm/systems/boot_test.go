@@ -51,7 +51,8 @@ type scenario struct {
 	hostname  string   // what is in /etc/hostname before; "": there is no such file
 	args      []string // beside the policy
 	readOnly  bool     // the root is never made writable
-	// slowUdev has udev take its time before it renames a NIC, whose driver comes in the real root.
+	// slowUdev has udev rename a NIC, whose driver comes in the real root, when somebody has set it up, or after a while:
+	// when it is too late, where somebody does not wait for it.
 	slowUdev bool
 
 	metadata func() cloud.Behaviour // nil: right
@@ -103,6 +104,15 @@ func wrong() cloud.Behaviour {
 func another() cloud.Behaviour {
 	return cloud.Other(cloud.Server{Hostname: "web-9", InstanceID: "43"})
 }
+
+// slow is what udev waits for: the link, to be up, for five seconds.
+const slow = `i=0
+while [ $i -lt 50 ]; do
+  case $(cat /sys/class/net/$1/flags) in *[13579bdf]) exit 0 ;; esac
+  sleep 0.1
+  i=$((i + 1))
+done
+`
 
 func scenarios() []scenario {
 	return []scenario{
@@ -265,7 +275,8 @@ func (s scenario) run(t *testing.T, made Image) {
 		put(t, disk, "etc/hostname", s.hostname+"\n")
 	}
 	if s.slowUdev {
-		put(t, disk, "etc/udev/rules.d/10-slow.rules", `ACTION=="add", SUBSYSTEM=="net", KERNEL!="lo", PROGRAM="/bin/sleep 5"`+"\n")
+		put(t, disk, "etc/udev/slow", slow)
+		put(t, disk, "etc/udev/rules.d/10-slow.rules", `ACTION=="add", SUBSYSTEM=="net", KERNEL!="lo", PROGRAM="/bin/sh /etc/udev/slow %k"`+"\n")
 	}
 	if s.readOnly {
 		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 0\n")
