@@ -4,9 +4,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -42,6 +46,48 @@ func TestThePageListsTheVariables(t *testing.T) {
 	}
 	if err := os.WriteFile(page, []byte(before+begin+rows.String()+end+after), 0o644); err != nil { //nolint:gosec // a page
 		t.Fatal(err)
+	}
+}
+
+// The page lists the members of an entry of the timeline, and nothing else.
+func TestThePageListsTheMembersOfAnEvent(t *testing.T) {
+	var event identity.Event
+	filled := reflect.ValueOf(&event).Elem()
+	for i := range filled.NumField() {
+		switch f := filled.Field(i); f.Kind() {
+		case reflect.Int, reflect.Int64:
+			f.SetInt(2)
+		case reflect.String:
+			f.SetString("x")
+		}
+	}
+	event.Kind, event.Presence, event.Err = identity.EventPlatform, identity.PresenceYes, errors.New("x")
+	event.Path.Interface, event.Path.Method = "eth0", "dhcp"
+	b, err := json.Marshal(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	members := map[string]any{}
+	if err := json.Unmarshal(b, &members); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/output.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(text), "\n## JSON\n")
+	listed := map[string]bool{"at_ms": true, "kind": true} // these stand before the table
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(part, -1) {
+		listed[m[1]] = true
+	}
+	for name := range members {
+		if !listed[name] || !strings.Contains(part, "`"+name+"`") {
+			t.Errorf("the page does not list %s", name)
+		}
+		delete(listed, name)
+	}
+	if len(listed) > 0 {
+		t.Errorf("an event has no %v", listed)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/pages"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 )
 
@@ -98,6 +100,73 @@ func TestTheFileIsSchemaOneInBothDirections(t *testing.T) {
 	want.Proven, want.Timeline = 0, nil
 	if !reflect.DeepEqual(got.Identity, want) {
 		t.Errorf("the identity: %+v\nnot %+v", got.Identity, want)
+	}
+}
+
+// members are the names of all members of a document, those of members within as a.b.
+func members(t *testing.T, document string) (all []string) {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(document), &v); err != nil {
+		t.Fatalf("%v: %s", err, document)
+	}
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, below := range v {
+				all = append(all, at+name)
+				walk(at+name+".", below)
+			}
+		case []any:
+			for _, below := range v {
+				walk(at, below)
+			}
+		}
+	}
+	walk("", v)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// What the page shows of the file is all that it has, but for a member that a known name alone has; and of what resolve prints the page
+// says what is not in the file, and what is in the file alone.
+func TestThePagesShowEveryMember(t *testing.T) {
+	blocks, err := pages.Blocks("../../..", "docs/boot.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(blocks, func(b pages.Block) bool { return b.Language == "json" })
+	if at < 0 {
+		t.Fatal("docs/boot.md shows no record")
+	}
+	shown := append(members(t, blocks[at].Text), "known_since")
+	slices.Sort(shown)
+	if is := members(t, golden); !slices.Equal(shown, is) {
+		t.Errorf("docs/boot.md shows\n%q\nand the record has\n%q", shown, is)
+	}
+	page, err := os.ReadFile("../../../docs/output.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inFile, err := json.Marshal(whole())
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed, err := json.Marshal(example())
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func(name string) bool { return strings.Contains(string(page), "`"+name+"`") }
+	for _, name := range members(t, string(printed)) {
+		if !slices.Contains(members(t, string(inFile)), name) && !strings.Contains(name, ".") && !says(name) {
+			t.Errorf("docs/output.md does not say that resolve prints %s", name)
+		}
+	}
+	for _, name := range members(t, string(inFile)) {
+		if !slices.Contains(members(t, string(printed)), name) && name != "known_since" && !says(name) {
+			t.Errorf("docs/output.md does not say that resolve does not print %s", name)
+		}
 	}
 }
 
