@@ -172,7 +172,7 @@ func (b *boot) run() ending {
 func (b *boot) startWorker(line string) (func() (result, error), error) {
 	ctx, cancel := b.decision.policy.WithDeadline(context.Background(), b.began.Add(workerGrace))
 	worker, complaint, err := b.worker(ctx, request{
-		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.mounts.root, CommandLine: line, OnHetzner: b.decision.onHetzner,
+		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.mounts.root, CommandLine: []byte(line), OnHetzner: b.decision.onHetzner,
 		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
 		Talos:    b.toTalos(),
 	})

@@ -41,10 +41,10 @@ type request struct {
 	Policy      procfs.Policy
 	Elapsed     time.Duration // since the boot's clock began: the policy's bound counts from there
 	Root        string        // of the mounts
-	CommandLine string
-	OnHetzner   bool // the command line says so
-	NameOnly    bool // nobody reads the rest
-	Talos       bool // a Talos boots next, which keeps its name on a partition of its own
+	CommandLine []byte        // it may have any: of those that are no UTF-8, a string of JSON keeps nothing
+	OnHetzner   bool          // the command line says so
+	NameOnly    bool          // nobody reads the rest
+	Talos       bool          // a Talos boots next, which keeps its name on a partition of its own
 	// Repair is for a worker that has died: to put back what it has left, and nothing else.
 	Repair bool
 }
@@ -199,7 +199,7 @@ func (w *worker) look(context.Context) *result {
 func (w *worker) drive(ctx context.Context) *result {
 	beside, stop := context.WithCancel(ctx)
 	w.named = stop
-	w.loader = kmod.New(kmod.Config{Sys: w.mounts.sys(), Dev: w.mounts.dev(), CommandLine: w.request.CommandLine, Disks: w.remembers(), FileSystems: w.fileSystems()})
+	w.loader = kmod.New(kmod.Config{Sys: w.mounts.sys(), Dev: w.mounts.dev(), CommandLine: string(w.request.CommandLine), Disks: w.remembers(), FileSystems: w.fileSystems()})
 	reached(stageWorking)
 	others := new(safely.Group)
 	loaded := make(chan struct{})
@@ -293,7 +293,7 @@ func (w *worker) conclude(outcome memory.Outcome, r result) result {
 // remembers reports whether there may be a memory to look into.
 func (w *worker) remembers() bool {
 	_, counts := w.request.Policy.KnownAfter()
-	return counts && (w.request.Talos || memory.RootNamed(w.request.CommandLine))
+	return counts && (w.request.Talos || memory.RootNamed(string(w.request.CommandLine)))
 }
 
 // fileSystems are those that a node's memory may be on.
@@ -317,7 +317,7 @@ func (w *worker) lookBack(ctx context.Context) (end func()) {
 	if w.request.Talos {
 		looking = memory.Look(ctx, config)
 	} else {
-		looking = memory.LookRoot(ctx, config, w.request.CommandLine)
+		looking = memory.LookRoot(ctx, config, string(w.request.CommandLine))
 	}
 	if looking == nil { // there is no root that can be looked into here
 		return cancel

@@ -4,6 +4,7 @@ package boot
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,27 @@ func TestAWorkerThatFailsIsAnErrorAndNotTheEnd(t *testing.T) {
 				t.Errorf("the console says %q, not %q", console, scenario.console)
 			}
 		})
+	}
+}
+
+func TestAWorkerIsToldTheCommandLineByteForByte(t *testing.T) {
+	const line = "root=LABEL=gr\xfcn talos.hostname.wait=1m\n"
+	asked := filepath.Join(t.TempDir(), "asked")
+	b, _ := standInWorker(t, "cat > "+asked, time.Minute)
+	answer, err := b.startWorker(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := answer(); err == nil {
+		t.Error("it has answered nothing, and that was taken for an answer")
+	}
+	var r request
+	text, err := os.ReadFile(asked)
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil || string(r.CommandLine) != line {
+		t.Errorf("%q, %v", r.CommandLine, err)
 	}
 }
 
