@@ -16,6 +16,7 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/node/record"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/patience"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos"
@@ -232,9 +233,13 @@ func TestASystemThatIsNotTalosGoesOnUnderTheNameInItsRoot(t *testing.T) {
 			t.Parallel()
 			disk := qemu.Disk{Path: talos.Disk(t, talos.Root(server, row.instance)), Bus: row.bus}
 			before := talos.Sum(t, disk.Path)
+			wait := 2 * time.Minute
+			if !row.known { // it is waited for, and is longer than the drivers of a busy machine take to load
+				wait = min(time.Minute, patience.Bound(2*time.Second)).Round(time.Second)
+			}
 			v := boot(t, qemu.Scenario{
 				OS: talos.Plain{Disks: true}, Disks: []qemu.Disk{disk}, Cloud: down,
-				Args: []string{"talos.hostname.wait=20s,then=poweroff,known=2s", "root=" + row.root},
+				Args: []string{fmt.Sprintf("talos.hostname.wait=%v,then=poweroff,known=2s", wait), "root=" + row.root},
 			})
 			if talos.Sum(t, disk.Path) != before {
 				t.Error("the disk was written to")
@@ -270,7 +275,7 @@ func TestHowLongALaterBootTakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const patience = 15 * time.Second
+	const patient = 15 * time.Second
 	known := onDisk(talos.State(remembers, config), talos.Ephemeral())
 	var mu sync.Mutex
 	took := map[string][]time.Duration{}
@@ -314,7 +319,7 @@ func TestHowLongALaterBootTakes(t *testing.T) {
 	for name, all := range took {
 		slices.Sort(all)
 		t.Logf("%s: the first service after %v to %v, median %v, of %d", name, all[0], all[len(all)-1], all[len(all)/2], len(all))
-		if atMost := slowest + patience + 5*time.Second; all[len(all)-1] > atMost {
+		if atMost := slowest + patient + 5*time.Second; all[len(all)-1] > atMost {
 			t.Errorf("%s: it took %v, more than %v", name, all[len(all)-1], atMost)
 		}
 	}
