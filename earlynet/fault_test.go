@@ -53,6 +53,12 @@ func faulty(t testing.TB, kernel *netlink.Conn, fault func(netlink.Message) unix
 // openFaulty is Open over a faulty socket for requests.
 func openFaulty(ctx context.Context, t testing.TB, cfg Config, fault func(netlink.Message) unix.Errno) *Network {
 	t.Helper()
+	return openOver(ctx, t, cfg, func(kernel *netlink.Conn) rtnl { return faulty(t, kernel, fault) })
+}
+
+// openOver is Open over another socket for requests, which is made of the kernel's.
+func openOver(ctx context.Context, t testing.TB, cfg Config, other func(kernel *netlink.Conn) rtnl) *Network {
+	t.Helper()
 	if len(cfg.Destinations) == 0 {
 		cfg.Destinations = append(cfg.Destinations, metadata)
 	}
@@ -63,7 +69,7 @@ func openFaulty(ctx context.Context, t testing.TB, cfg Config, fault func(netlin
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.rtnl = faulty(t, n.rtnl.c, fault)
+	n.rtnl = other(n.rtnl.c)
 	if err := errors.Join(n.subscribe(), n.refresh()); err != nil {
 		t.Fatal(err)
 	}

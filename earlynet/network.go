@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,8 +19,8 @@ import (
 )
 
 const (
-	// undoTime bounds what Close takes back, whatever became of the context.
-	undoTime = 3 * time.Second
+	// undoTime bounds how long Close waits for the kernel to take one more thing back, whatever became of the context.
+	undoTime = 5 * time.Second
 	// closeTime bounds how long Close waits for sockets to be closed.
 	closeTime = 250 * time.Millisecond
 )
@@ -64,6 +65,10 @@ type Network struct {
 	host *Path // of Host; else nil
 
 	lacks lacking // Open's, then watch's
+
+	// Close's alone, when all the tasks have ended.
+	undoing bool // it takes back what is left
+	overdue bool // the kernel was too slow for one thing
 
 	// observe serialises Observer. Things happen in many goroutines, and what happened must have been told when Close returns:
 	// a goroutine that tells would have to be waited for by each of them.
@@ -324,6 +329,7 @@ func (n *Network) close() error {
 
 	// No other goroutine works on these now. Some attempts may have been made
 	// since.
+	n.undoing = true
 	var errs []error
 	for _, a := range slices.Backward(n.attempts) {
 		a.end(closed)
@@ -340,6 +346,21 @@ func (n *Network) close() error {
 		c.disclaim() // last: an open socket of ours would be somebody else's for the next owner
 	}
 	return errors.Join(errs...)
+}
+
+// moreTime gives the kernel undoTime for the next thing that Close takes back, as long as it was not too slow for one. On a
+// slow machine all of them together may take longer than that, and what is not taken back stays.
+func (n *Network) moreTime() {
+	if n.undoing && !n.overdue {
+		n.rtnl.bound(undoTime)
+	}
+}
+
+// tooSlow notes that the kernel did not take something back in that time.
+func (n *Network) tooSlow(err error) {
+	if n.undoing && errors.Is(err, os.ErrDeadlineExceeded) {
+		n.overdue = true
+	}
 }
 
 // awaitClosers waits for the end of the packet sockets, within a bound: it is the kernel's work, which is as slow as the

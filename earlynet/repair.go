@@ -20,6 +20,7 @@ func Repair(ctx context.Context, cfg Config) error {
 	}
 	defer n.cancel()
 	defer func() { _ = n.rtnl.close() }()
+	n.undoing = true
 	n.rtnl.bound(undoTime)
 	if err := n.rtnl.permitted(); err != nil {
 		return &Error{Op: "configure links", Err: err}

@@ -26,6 +26,7 @@ func (l *ledger) add(name string, undo func() error) { *l = append(*l, change{na
 func (l *ledger) undo(c *nic, m Method) []error {
 	var errs []error
 	for _, made := range slices.Backward(*l) {
+		c.net.moreTime()
 		err := safely.Do("taking back "+made.name, made.undo)
 		if errors.Is(err, errLeft) {
 			continue
@@ -34,6 +35,7 @@ func (l *ledger) undo(c *nic, m Method) []error {
 			c.event(m, Undone, made.name, nil)
 			continue
 		}
+		c.net.tooSlow(err)
 		err = &UndoError{Interface: c.name(), What: made.name, Err: permission(err)}
 		c.event(m, UndoFailed, made.name, err)
 		errs = append(errs, err)

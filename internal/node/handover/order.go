@@ -32,8 +32,8 @@ func (w Way) String() string {
 }
 
 // Limits bounds the waits. A field that is zero stands for its default. What is waited for is the work of other
-// processes, and a slow machine gives them little time to do it: so the limits are for time in which they do nothing, or for
-// processor time of theirs, and not for the clock (see patience).
+// processes, and a slow machine gives them little time to do it: so the limits are for time in which they do nothing, and
+// not for the clock (see patience).
 type Limits struct {
 	Seize     time.Duration // until every thread is traced, and for each answer: 5 s
 	Silence   time.Duration // without a sign of life, until the tracer is ended: 5 s

@@ -14,8 +14,9 @@ import (
 
 // A patience is how long something is waited for that other processes have to do. The clock is no measure of that: on a
 // slow or busy machine it runs on while nobody gets to anything. What counts is what they do. A beat in which they did
-// nothing, though nobody kept them from it, counts against the limit; so does processor time of their own. A beat in which
-// one of them worked, or waited for a processor, or was stopped once more by our tracer, does not.
+// nothing, though nobody kept them from it, counts against the limit. A beat in which one of them worked, or waited for a
+// processor, or was stopped once more by our tracer, does not. Processor time of their own counts against eight times the
+// limit: where the machine's own processor is taken away from it, by a busy host, that is counted as theirs.
 type patience struct {
 	proc  procRoot
 	pids  []int
@@ -33,6 +34,9 @@ type work struct {
 	ready bool // one of their threads runs, or waits for a processor
 	gone  bool // not one of them is there
 }
+
+// stolen is by how much the processor time that a machine counts may be more than what it had.
+const stolen = 8
 
 // heartbeat is how often a patience is asked, and how often the guardian asks whether the tracer is there.
 const heartbeat = 500 * time.Millisecond
@@ -63,8 +67,11 @@ func (p *patience) beat(stops uint64) bool {
 		p.idle += heartbeat
 	}
 	p.last = now
-	return p.idle >= p.limit || now.cpu-p.began.cpu >= p.limit
+	return p.idle >= p.limit || p.spent(now)
 }
+
+// spent reports whether they have had too much of the processor's time.
+func (p *patience) spent(now work) bool { return now.cpu-p.began.cpu >= stolen*p.limit }
 
 func (p *patience) look(stops uint64) work {
 	w := work{stops: stops, gone: true}
