@@ -33,11 +33,20 @@ var (
 	errUdevSilent = fmt.Errorf("udev has not finished with it in %v: going on without", udevPatience)
 )
 
-// udevDir is udev's folder where udev sees to our links: those of the first process' network namespace. Else it is empty.
+// firstPIDs is the namespace of processes that the kernel has begun with (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+const firstPIDs = "pid:[4026531836]"
+
+// udevDir is udev's folder where udev sees to our links: those of the network namespace that the machine's first process is
+// in. Else it is empty: it knows nothing of a container's, though the container may see the folder.
 func udevDir(proc string) string {
-	ours, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
-	first, ferr := os.Readlink(filepath.Join(proc, "1/ns/net"))
-	if err != nil || ferr != nil || ours != first {
+	read := func(name string) string {
+		namespace, _ := os.Readlink(filepath.Join(proc, name)) // not there, or not for us to see: empty
+		return namespace
+	}
+	if pids := read("thread-self/ns/pid"); pids != firstPIDs && pids != "" {
+		return ""
+	}
+	if ours := read("thread-self/ns/net"); ours == "" || ours != read("1/ns/net") {
 		return ""
 	}
 	return "/run/udev"

@@ -4,6 +4,7 @@ package earlynet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,25 +85,25 @@ func TestWhereThereIsNoUdevNobodyWaitsForIt(t *testing.T) {
 	if inUdev("", 8) || inUdev(t.TempDir(), 8) {
 		t.Error("there is no udev, and a link waits for it")
 	}
-	for _, tt := range []struct{ ours, first, want string }{
-		{"net:[1]", "net:[1]", "/run/udev"},
-		{"net:[2]", "net:[1]", ""}, // a container's: udev knows nothing of its links
-		{"net:[1]", "", ""},        // not for us to see
+	for _, tt := range []struct{ pids, ours, first, want string }{
+		{"pid:[4026531836]", "net:[1]", "net:[1]", "/run/udev"},
+		{"", "net:[1]", "net:[1]", "/run/udev"},        // a kernel without such namespaces
+		{"pid:[4026531836]", "net:[2]", "net:[1]", ""}, // udev knows nothing of its links
+		{"pid:[4026532200]", "net:[2]", "net:[2]", ""}, // a container's, whose first process is its own
+		{"pid:[4026531836]", "net:[1]", "", ""},        // not for us to see
 	} {
 		proc := t.TempDir()
-		for place, namespace := range map[string]string{"thread-self": tt.ours, "1": tt.first} {
+		for name, namespace := range map[string]string{"thread-self/ns/pid": tt.pids, "thread-self/ns/net": tt.ours, "1/ns/net": tt.first} {
 			if namespace == "" {
 				continue
 			}
-			if err := os.MkdirAll(filepath.Join(proc, place, "ns"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(namespace, filepath.Join(proc, place, "ns/net")); err != nil {
+			name = filepath.Join(proc, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.Symlink(namespace, name)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if got := udevDir(proc); got != tt.want {
-			t.Errorf("in %q, where the first process is in %q: %q, not %q", tt.ours, tt.first, got, tt.want)
+			t.Errorf("in %q and %q, where the first process is in %q: %q, not %q", tt.pids, tt.ours, tt.first, got, tt.want)
 		}
 	}
 }

@@ -389,6 +389,9 @@ func (s scenario) judge(t *testing.T, v *qemu.Verdict, want, served string) {
 	if named := want == served; named && (!strings.Contains(later, "status=0 ") || strings.Contains(later, "journal=0 ")) {
 		t.Errorf("nametag status or the journal do not tell of it: %s", later)
 	}
+	if operators := s.hostname == want && want != served; operators && !strings.Contains(later, "status=9 ") {
+		t.Errorf("nametag status does not tell that it is an operator's: %s", later)
+	}
 	t.Logf("%v: %s", v.Took.Round(time.Second), later)
 }
 
