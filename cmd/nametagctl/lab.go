@@ -18,7 +18,7 @@ const labLong = `Run a command in a fresh network namespace whose NIC eth0 is do
 The cloud has a DHCP server and the metadata service with its whole document tree, as Hetzner Cloud shows them to a
 server. The command finds the server's DMI facts, its serial number among them, in the folder $NAMETAG_DMI, where
 nametag looks. Nothing leaves the machine. It runs as root, and without root where the system allows user namespaces; on
-Linux only.
+Linux only. What the command leaves running in the background ends with it.
 
 The exit status is the command's; 125 when the lab itself fails, 126 when the command cannot be run, 127 when it is not
 found, and 2 when the command line is not understood.`

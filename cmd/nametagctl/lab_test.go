@@ -51,3 +51,27 @@ func TestTheLabPassesSignalsOn(t *testing.T) {
 		})
 	}
 }
+
+// A DHCP client that goes into the background would stay for ever, in a network that is no more.
+func TestWhatTheCommandOfTheLabLeavesRunningEndsWithIt(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "lab", "--", "sh", "-c", `(setsid sh -c 'exec 2>/dev/null; sleep 1000 >/dev/null & echo $$ $!; exec >/dev/null; wait' & ); sleep 0.5`)
+	cmd.Env = append(os.Environ(), actAs+"=1")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		if strings.Contains(stderr.String(), "netns: no namespaces here") {
+			netns.Missing(t, stderr.String())
+		}
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	pids := strings.Fields(string(out))
+	if len(pids) != 2 {
+		t.Fatalf("it says %q", out)
+	}
+	for _, pid := range pids {
+		if text, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil {
+			t.Errorf("process %s is still there: %q", pid, text)
+		}
+	}
+}

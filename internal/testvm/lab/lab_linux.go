@@ -1,12 +1,15 @@
 package lab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -188,6 +191,12 @@ func (l *lab) run(cmd *exec.Cmd) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 
+	// What the command leaves running, as a DHCP client that goes into the background, becomes this process' to end: its
+	// network ends now.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return &ExitError{StatusFailed, os.NewSyscallError("prctl", err)}
+	}
+	defer endChildren()
 	if err := l.node.Start(cmd); err != nil {
 		switch {
 		case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
@@ -224,4 +233,40 @@ func (l *lab) run(cmd *exec.Cmd) error {
 		return &ExitError{statusOfSignal + int(ws.Signal()), nil}
 	}
 	return &ExitError{exit.ExitCode(), nil}
+}
+
+// endChildren ends all children of this process, and theirs, which come to it when theirs ends.
+func endChildren() {
+	for {
+		all := children()
+		if len(all) == 0 {
+			return
+		}
+		for _, child := range all {
+			_ = unix.Kill(child, unix.SIGKILL)
+			_, _ = unix.Wait4(child, nil, 0, nil)
+		}
+	}
+}
+
+// children are the children of this process now.
+func children() []int {
+	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil
+	}
+	var all []int
+	for _, stat := range dirs {
+		text, err := os.ReadFile(stat)
+		if err != nil {
+			continue // it has ended
+		}
+		// "PID (NAME) STATE PARENT …", where the name may have any bytes in it.
+		pid, _, _ := strings.Cut(string(text), " ")
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if n, err := strconv.Atoi(pid); err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) {
+			all = append(all, n)
+		}
+	}
+	return all
 }
