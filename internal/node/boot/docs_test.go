@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,9 +21,13 @@ import (
 const top = "../../.."
 
 // spoken are all strings of what runs on a node, and what the kernel says, by us and by itself.
-func spoken(t *testing.T) []string {
+func spoken(t *testing.T) (all []saying) {
 	t.Helper()
-	return append(literals(t, top), unix.ECONNREFUSED.Error(), unix.EPERM.Error(), unix.EKEYREJECTED.Error(), "Mounting V%d filesystem in no-recovery mode")
+	kernel := []string{unix.ECONNREFUSED.Error(), unix.EPERM.Error(), unix.EKEYREJECTED.Error(), "Mounting V%d filesystem in no-recovery mode"}
+	for _, literal := range append(literals(t, top), kernel...) {
+		all = append(all, sayingOf(literal))
+	}
+	return all
 }
 
 // section is what stands in a page between two texts.
@@ -95,26 +100,32 @@ func TestTheLinesOfABootThatGoesWellAreThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// said reports whether a literal contains the text; what a literal leaves to its arguments may be anything.
-func said(code []string, text string) bool {
-	verb := regexp.MustCompile(`%[-+#0-9.]*[a-zA-Z]`)
-	for _, literal := range code {
-		if strings.Contains(literal, text) {
-			return true
-		}
-		parts := verb.Split(literal, -1)
-		if len(parts) < 2 {
-			continue
-		}
-		for i := range parts {
-			parts[i] = regexp.QuoteMeta(parts[i])
-		}
-		whole := strings.Join(parts, `.+`)
-		if re, err := regexp.Compile("^" + whole + "$"); err == nil && len(strings.Trim(whole, ".+ :;,()\\")) > 3 && re.MatchString(text) {
-			return true
-		}
+// A saying is a string of the code: what it leaves to its arguments may be anything.
+type saying struct {
+	text  string
+	whole *regexp.Regexp // nil: it leaves nothing, or everything
+}
+
+// said reports whether a saying contains the text.
+func said(code []saying, text string) bool {
+	return slices.ContainsFunc(code, func(s saying) bool {
+		return strings.Contains(s.text, text) || s.whole != nil && s.whole.MatchString(text)
+	})
+}
+
+var verb = regexp.MustCompile(`%[-+#0-9.]*[a-zA-Z]`)
+
+func sayingOf(literal string) saying {
+	parts := verb.Split(literal, -1)
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
 	}
-	return false
+	whole := strings.Join(parts, `.+`)
+	if len(parts) < 2 || len(strings.Trim(whole, ".+ :;,()\\")) <= 3 {
+		return saying{text: literal}
+	}
+	re, _ := regexp.Compile("^" + whole + "$") //nolint:errcheck // of what is quoted
+	return saying{literal, re}
 }
 
 // literals are the strings of all that runs on a node, tests left out.
