@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/siderolabs/go-procfs/procfs"
@@ -38,7 +39,37 @@ type CommandLine struct {
 // Parse reads a command line. If talos.hostname.wait= is malformed, or says
 // something else than nametag.wait= beside it, the error is an [*Error], and the
 // CommandLine is complete and its Policy that of [Default]. A nil c is an empty line.
-func Parse(c *procfs.Cmdline) (CommandLine, error) {
+func Parse(c *procfs.Cmdline) (CommandLine, error) { return Parser{}.Parse(c) }
+
+// ParseString reads a command line from a string. See [Parse].
+func ParseString(s string) (CommandLine, error) { return Parser{}.ParseString(s) }
+
+// Read reads /proc/cmdline, afresh at each call. See [Parse]. Where the file
+// cannot be read, the error wraps the cause and the CommandLine is zero: nobody
+// asked for waiting as far as one can tell.
+func Read() (CommandLine, error) { return Parser{}.Read() }
+
+// A Parser reads an argument of another name, for a distribution that has a prefix
+// of its own: the same grammar, the same protection from slips, and errors that name
+// that argument. The zero Parser reads [Parameter] and its [Alias], as the functions
+// of the package do.
+type Parser struct {
+	// Parameter is the argument's name, "myos.hostname.wait" for instance, in lower
+	// case. Neither Parameter nor Alias of the package counts then. (A [Policy] is
+	// still printed as the package's argument; its Value is what stands behind the "=".)
+	Parameter string
+}
+
+// names are those that the argument goes by, the first one first.
+func (p Parser) names() []string {
+	if p.Parameter != "" {
+		return []string{p.Parameter}
+	}
+	return []string{Parameter, Alias}
+}
+
+// Parse is [Parse] for this argument.
+func (p Parser) Parse(c *procfs.Cmdline) (CommandLine, error) {
 	if c == nil {
 		return CommandLine{}, nil
 	}
@@ -52,13 +83,11 @@ func Parse(c *procfs.Cmdline) (CommandLine, error) {
 	} else if name := first(c, paramDracut); name != "" {
 		line.Hostname, line.HostnameFrom = name, paramDracut+"="
 	}
-	if value, alias := c.Get(Parameter).First(), c.Get(Alias).First(); value != nil || alias != nil {
-		var err error
-		line.Present = true
-		line.Policy, err = eitherPolicy(value, alias)
+	var err error
+	if line.Policy, line.Present, err = p.argument(c); line.Present {
 		return line, err
 	}
-	if err := misspelt(c); err != nil {
+	if err := p.misspelt(c); err != nil {
 		line.Present = true
 		line.Policy = Default()
 		return line, err
@@ -66,43 +95,43 @@ func Parse(c *procfs.Cmdline) (CommandLine, error) {
 	return line, nil
 }
 
-// ParseString reads a command line from a string. See [Parse].
-func ParseString(s string) (CommandLine, error) {
-	return Parse(procfs.NewCmdline(s))
-}
+// ParseString is [ParseString] for this argument.
+func (p Parser) ParseString(s string) (CommandLine, error) { return p.Parse(procfs.NewCmdline(s)) }
 
-// Read reads /proc/cmdline, afresh at each call. See [Parse]. Where the file
-// cannot be read, the error wraps the cause and the CommandLine is zero: nobody
-// asked for waiting as far as one can tell.
-func Read() (CommandLine, error) { return readFile("/proc/cmdline") }
+// Read is [Read] for this argument.
+func (p Parser) Read() (CommandLine, error) { return p.readFile("/proc/cmdline") }
 
-func readFile(name string) (CommandLine, error) {
+func (p Parser) readFile(name string) (CommandLine, error) {
 	// Not procfs.ProcCmdline, which panics without /proc and reads only once.
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return CommandLine{}, fmt.Errorf("procfs: reading the kernel command line: %w", err)
 	}
-	return ParseString(string(text))
+	return p.ParseString(string(text))
 }
 
-// eitherPolicy reads the argument by both of its names; nil is one that is not
-// there, and one of them is. Where they differ there is no telling which was meant.
-func eitherPolicy(value, alias *string) (Policy, error) {
-	if alias == nil {
-		return parseArgument(Parameter, *value)
-	}
-	p, err := parseArgument(Alias, *alias)
-	if value == nil || err != nil {
-		return p, err
-	}
-	q, err := parseArgument(Parameter, *value)
-	if err == nil && !reflect.DeepEqual(p, q) {
-		return Default(), &Error{
-			Argument: Alias + "=" + *alias, Part: *alias, Reason: "contradicts " + Parameter + "=" + *value + " beside it",
-			Suggestion: *value,
+// argument reads the argument by whichever of its names is there, and reports
+// whether one is. Where two differ there is no telling which was meant.
+func (p Parser) argument(c *procfs.Cmdline) (policy Policy, present bool, err error) {
+	var name, value string // of the one before
+	for _, other := range slices.Backward(p.names()) {
+		text := c.Get(other).First()
+		if text == nil {
+			continue
 		}
+		before := policy
+		if policy, err = p.parse(other, *text); err != nil {
+			return policy, true, err
+		}
+		if present && !reflect.DeepEqual(policy, before) {
+			return Default(), true, &Error{
+				Argument: name + "=" + value, Part: value, Reason: "contradicts " + other + "=" + *text + " beside it",
+				Suggestion: *text,
+			}
+		}
+		name, value, present = other, *text, true
 	}
-	return q, err
+	return policy, present, nil
 }
 
 // last returns the last value of an argument, or "".
@@ -172,38 +201,38 @@ func splitIP(s string) []string {
 	return fields
 }
 
-// misspelt finds an argument that was meant to be Parameter or Alias: other case,
-// in quotes, or two letters wrong at most, one of the short Alias (nametag.init is
-// another argument). The first letter must be right, so that the imager's
-// -talos.hostname.wait, which takes an argument away, is not one.
-func misspelt(c *procfs.Cmdline) error {
+// misspelt finds an argument that was meant to be this one: other case, in quotes, or
+// two letters wrong at most, one of a short name (nametag.init is another argument than
+// [Alias]). The first letter must be right, so that the imager's -talos.hostname.wait,
+// which takes an argument away, is not one.
+func (p Parser) misspelt(c *procfs.Cmdline) error {
 	c.Lock()
 	defer c.Unlock()
-	for _, p := range c.Parameters {
-		value := p.First()
+	for _, param := range c.Parameters {
+		value := param.First()
 		if value == nil {
 			continue
 		}
-		key := strings.ToLower(strings.TrimLeft(p.Key(), `"'`))
-		var meant string
-		switch {
-		case slip(key, Parameter, 2):
-			meant = Parameter
-		case slip(key, Alias, 1):
-			meant = Alias
-		default:
+		key := strings.ToLower(strings.TrimLeft(param.Key(), `"'`))
+		names := p.names()
+		meant := slices.IndexFunc(names, func(name string) bool { return slip(key, name) })
+		if meant < 0 {
 			continue
 		}
-		argument := p.Key()
+		argument := param.Key()
 		if *value != "" {
 			argument += "=" + *value
 		}
-		return &Error{Argument: argument, Part: p.Key(), Reason: "is no argument of this name", Suggestion: meant}
+		return &Error{Argument: argument, Part: param.Key(), Reason: "is no argument of this name", Suggestion: names[meant]}
 	}
 	return nil
 }
 
-// slip reports whether key is name, with so many letters wrong at most.
-func slip(key, name string, wrong int) bool {
+// slip reports whether key was meant to be name.
+func slip(key, name string) bool {
+	wrong := 2
+	if len(name) < 16 {
+		wrong = 1
+	}
 	return len(key) <= len(name)+wrong && strings.HasPrefix(key, name[:1]) && distance(key, name) <= wrong
 }

@@ -123,7 +123,7 @@ func TestANilOrZeroCmdlineIsAnEmptyLine(t *testing.T) {
 
 func TestWhereTheFileCannotBeReadTheErrorSaysWhyAndTheCommandLineIsZero(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "cmdline")
-	if got, err := readFile(name); !errors.Is(err, fs.ErrNotExist) || !reflect.DeepEqual(got, CommandLine{}) {
+	if got, err := (Parser{}).readFile(name); !errors.Is(err, fs.ErrNotExist) || !reflect.DeepEqual(got, CommandLine{}) {
 		t.Errorf("no file: %+v, %v", got, err)
 	}
 }
@@ -135,7 +135,7 @@ func TestTheFileIsReadAfreshAtEachCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The second time too: machined is given another line than the first.
-		if got, err := readFile(name); err != nil || got.Policy.String()+"\n" != text {
+		if got, err := (Parser{}).readFile(name); err != nil || got.Policy.String()+"\n" != text {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}

@@ -52,6 +52,17 @@ func ExampleParsePolicy() {
 	// 90s
 }
 
+// A distribution with a prefix of its own.
+func ExampleParser() {
+	argument := procfs.Parser{Parameter: "myos.hostname.wait"}
+	line, err := argument.ParseString("quiet myos.hostname.wait=90")
+	fmt.Println(err)
+	fmt.Println(line.Policy.Wait, line.Decide("hcloud"))
+	// Output:
+	// procfs: myos.hostname.wait=90: "90" has no unit (did you mean 90s?)
+	// 5m0s wait
+}
+
 func ExamplePolicy_String() {
 	fmt.Println(procfs.Policy{
 		Mode: procfs.Bounded,

@@ -13,19 +13,22 @@ const longestValue = 4096
 // ParsePolicy reads what stands behind the "=" of talos.hostname.wait=. If it is
 // malformed, the error is an [*Error] and the policy is that of [Default], with
 // nothing of the argument in it: half of an argument may be worse than none.
-func ParsePolicy(value string) (Policy, error) { return parseArgument(Parameter, value) }
+func ParsePolicy(value string) (Policy, error) { return Parser{}.ParsePolicy(value) }
 
-// parseArgument is [ParsePolicy] for the argument by either of its names.
-func parseArgument(name, value string) (Policy, error) {
-	p, err := parsePolicy(value)
+// ParsePolicy is [ParsePolicy] for this argument.
+func (p Parser) ParsePolicy(value string) (Policy, error) { return p.parse(p.names()[0], value) }
+
+// parse is ParsePolicy for the argument by that of its names.
+func (p Parser) parse(name, value string) (Policy, error) {
+	policy, err := p.parsePolicy(value)
 	if err != nil {
 		err.Argument = name + "=" + value
 		return Default(), err
 	}
-	return p, nil
+	return policy, nil
 }
 
-func parsePolicy(value string) (Policy, *Error) {
+func (p Parser) parsePolicy(value string) (Policy, *Error) {
 	if len(value) > longestValue {
 		return Policy{}, &Error{Part: value, Reason: "is longer than any kernel command line"}
 	}
@@ -36,21 +39,21 @@ func parsePolicy(value string) (Policy, *Error) {
 			Suggestion: strings.Trim(value, `"'`),
 		}
 	}
-	p, err := parseItems(value)
+	policy, err := p.parseItems(value)
 	if err != nil {
 		// A card's name may have a semicolon in it; so this is looked at only where something is wrong.
 		meant := strings.ReplaceAll(value, ";", ",")
-		if _, still := parseItems(meant); meant != value && still == nil {
+		if _, still := p.parseItems(meant); meant != value && still == nil {
 			return Policy{}, &Error{Part: value, Reason: "is parted by semicolons, where commas belong", Suggestion: meant}
 		}
 	}
-	return p, err
+	return policy, err
 }
 
 // parseItems reads VALUE[,KEY=VALUE…].
-func parseItems(value string) (Policy, *Error) {
+func (p Parser) parseItems(value string) (Policy, *Error) {
 	head, rest, more := strings.Cut(value, ",")
-	p, err := parseWait(head)
+	policy, err := p.parseWait(head)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -58,19 +61,19 @@ func parseItems(value string) (Policy, *Error) {
 	for more {
 		var item string
 		item, rest, more = strings.Cut(rest, ",")
-		if err := p.set(item, said); err != nil {
+		if err := policy.set(item, said); err != nil {
 			return Policy{}, err
 		}
 	}
-	return p, nil
+	return policy, nil
 }
 
 // parseWait reads VALUE.
-func parseWait(s string) (Policy, *Error) {
-	p := Default()
+func (p Parser) parseWait(s string) (Policy, *Error) {
+	policy := Default()
 	switch s {
 	case "", "1", "on", "true", "yes":
-		return p, nil
+		return policy, nil
 	case "0", "off", "false", "no":
 		return Policy{Mode: Off}, nil
 	case "forever":
@@ -78,18 +81,18 @@ func parseWait(s string) (Policy, *Error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err == nil && d >= shortestWait && d <= longestWait {
-		p.Wait = d
-		return p, nil
+		policy.Wait = d
+		return policy, nil
 	}
 	e := &Error{Part: s}
 	secs, guess, numeric := guessWait(s)
 	switch {
-	case strings.HasPrefix(s, Parameter+"="), strings.HasPrefix(s, Alias+"="):
+	case slices.ContainsFunc(p.names(), func(name string) bool { return strings.HasPrefix(s, name+"=") }):
 		e.Reason = "names the argument once more"
 		_, e.Suggestion, _ = strings.Cut(s, "=")
 	case strings.Contains(s, "="):
 		e.Reason = "stands where the time belongs"
-		if _, err := parseItems("1," + s); err == nil {
+		if _, err := p.parseItems("1," + s); err == nil {
 			e.Suggestion = "1," + s
 		}
 	case err == nil && d < 0, numeric && s[0] == '-':

@@ -15,8 +15,13 @@ const (
 	Alias     = "nametag.wait"
 )
 
-// DefaultWait is how long the default policy waits.
-const DefaultWait = 5 * time.Minute
+// What an argument means that does not say how long.
+const (
+	// DefaultWait is how long the default policy waits.
+	DefaultWait = 5 * time.Minute
+	// DefaultPatience is how long the service is asked where the name is known.
+	DefaultPatience = 15 * time.Second
+)
 
 // The waits that an argument may ask for. What is shorter cannot hold a single
 // exchange with any network, what is longer is meant to be forever: either is
@@ -203,10 +208,6 @@ type Policy struct {
 	ID ID
 }
 
-// DefaultPatience is how long the service is asked where the name is known, if
-// the argument does not say.
-const DefaultPatience = 15 * time.Second
-
 // AtOnce is the Patience of known=0s: a known name counts before the service was
 // asked.
 const AtOnce time.Duration = -1
@@ -327,6 +328,6 @@ func (p *Policy) UnmarshalText(text []byte) error {
 		name, value = Parameter, string(text)
 	}
 	var err error
-	*p, err = parseArgument(name, value)
+	*p, err = Parser{}.parse(name, value)
 	return err
 }
