@@ -520,3 +520,16 @@ func TestResetResetsATCPConnectionAndClosesAnyOther(t *testing.T) {
 		t.Errorf("the other end of a pipe has %v", err)
 	}
 }
+
+func TestAPathOfNewPathWithoutADialerDialsAsAnyProgramDoes(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := NewPath(t.Context(), "eth0", DHCP, nil).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}

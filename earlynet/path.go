@@ -36,9 +36,12 @@ type Path struct {
 // A DialFunc opens a connection, as (*net.Dialer).DialContext does.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// NewPath returns a path over any dialer. It is meant for tests and for
-// sources of one's own. The path lasts until ctx ends.
+// NewPath returns a path over any dialer; nil: one like (*net.Dialer).DialContext. It is
+// meant for tests and for sources of one's own. The path lasts until ctx ends.
 func NewPath(ctx context.Context, ifname string, method Method, dial DialFunc) *Path {
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
 	p := &Path{Interface: ifname, Method: method}
 	p.init(ctx, dial)
 	context.AfterFunc(p.ctx, func() { p.end(context.Cause(p.ctx)) })
