@@ -183,10 +183,11 @@ func (h *Handover) prepare(ctx context.Context, name string) (err error) {
 		return err
 	}
 	// From a goroutine: a command line may be longer than a pipe is deep, and the
-	// guardian may be dead. The end of the pipe ends it.
+	// guardian may be dead. The end of the pipe ends it, which may be Close's: the field is not the goroutine's to read.
+	in := h.in
 	safely.Go("telling the guardian", func() {
 		reached(stageTelling)
-		tell(h.in, o)
+		tell(in, o)
 	}, func(error) {}) // the guardian says nothing then, and that is noticed
 	return h.await(ctx, 2*o.Limits.Seize)
 }
