@@ -56,6 +56,7 @@ func labCommand() *cobra.Command {
 	flags.SetInterspersed(false) // the command's own flags are its own, also without --
 	flags.StringVar(&o.Hostname, "hostname", o.Hostname, "the server's name")
 	flags.StringVar(&o.InstanceID, "instance-id", o.InstanceID, "the server's instance id")
+	flags.StringVar(&o.Tree, "tree", "", "a folder whose files the metadata service serves in place of Hetzner's documents: another cloud's")
 	flags.DurationVar(&o.RTT, "rtt", 0, "round-trip time between the node and the cloud")
 	flags.Float64Var(&o.Loss, "loss", 0, "share of frames that are lost, in each direction: 0.2 is a fifth")
 	flags.Float64Var(&o.Duplicate, "duplicate", 0, "share of frames that arrive twice")

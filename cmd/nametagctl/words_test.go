@@ -44,7 +44,7 @@ func each(root *cobra.Command, do func(*cobra.Command)) {
 // that is not understood, and print nothing on standard output.
 func TestABadValueOfAnyFlagIsACommandLineThatIsNotUnderstood(t *testing.T) {
 	// What a flag of that name takes as it is: names of files and images, kernel arguments, names of servers.
-	free := []string{"append", "archive", "cmdline", "helper", "helper-amd64", "helper-arm64", "hostname", "image", "initrd", "instance-id", "oci", "out", "pcap", "remove", "replace", "tarball"}
+	free := []string{"append", "archive", "cmdline", "helper", "helper-amd64", "helper-arm64", "hostname", "image", "initrd", "instance-id", "oci", "out", "pcap", "remove", "replace", "tarball", "tree"}
 	bad := map[string]string{"push": "Not A Reference", "tag": "No Tag", "path": "/two words", "append": `a="b`, "replace": "-- x", "remove": `"`}
 	arguments := map[string][]string{
 		"nametagctl cmdline check": {"talos.hostname.wait=2m"}, "nametagctl initramfs add": {"image"}, "nametagctl initramfs inspect": {"image"},

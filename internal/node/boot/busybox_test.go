@@ -4,14 +4,12 @@ package boot_test
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nametag-boot/nametag/internal/image/initramfs"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
@@ -30,40 +28,9 @@ func (a added) Initramfs(ctx context.Context, d qemu.Deps) (qemu.Initramfs, erro
 	if err != nil {
 		return made, err
 	}
-	src, err := os.Open(made.Archive)
-	if err != nil {
-		return made, err
-	}
-	defer src.Close()
-	image, err := initramfs.Read(ctx, src, size(src), nil, nil)
-	if err != nil {
-		return made, err
-	}
-	program, err := os.Open(a.helper)
-	if err != nil {
-		return made, err
-	}
-	defer program.Close()
-	helper, err := initramfs.NewHelper(program, size(program))
-	if err != nil {
-		return made, err
-	}
+	archive := made.Archive
 	made.Archive = filepath.Join(a.dir, "initramfs")
-	out, err := os.Create(made.Archive)
-	if err != nil {
-		return made, err
-	}
-	defer out.Close()
-	_, err = image.Add(ctx, out, helper, initramfs.Options{})
-	return made, err
-}
-
-func size(f *os.File) int64 {
-	info, err := f.Stat()
-	if err != nil {
-		return 0
-	}
-	return info.Size()
+	return made, helpertest.Add(ctx, archive, made.Archive, a.helper)
 }
 
 // An init that goes by the name it is called is called by its own, by a real kernel and in a real initramfs: with a console, and

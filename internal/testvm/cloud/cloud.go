@@ -31,6 +31,8 @@ type Config struct {
 	// Metadata is the schedule of the service: the first phase that has not ended counts. After the last one, and
 	// with none, the answers are right.
 	Metadata []Phase
+	// Documents are served in place of Hetzner's, where the service answers rightly: another cloud's. nil: Hetzner's.
+	Documents http.Handler
 	// IPv6 serves the metadata on [ServiceIPv6] as well, which Hetzner does not do.
 	IPv6 bool
 	// Seed seeds the decisions about frames. Zero is a seed like any other.

@@ -45,7 +45,13 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // right gives the true answer.
-func (c *Cloud) right(w http.ResponseWriter, r *http.Request) { c.server().ServeHTTP(w, r) }
+func (c *Cloud) right(w http.ResponseWriter, r *http.Request) {
+	if c.cfg.Documents != nil {
+		c.cfg.Documents.ServeHTTP(w, r)
+		return
+	}
+	c.server().ServeHTTP(w, r)
+}
 
 // server is the server as its metadata shows it now: what is not set is filled in, in accord with the NICs it has.
 func (c *Cloud) server() Server {

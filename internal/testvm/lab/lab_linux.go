@@ -91,6 +91,14 @@ func Run(o Options, args []string) (err error) {
 	if err := netns.Enter(); err != nil {
 		return failed(err)
 	}
+	if o.Tree != "" {
+		root, err := os.OpenRoot(o.Tree)
+		if err != nil {
+			return failed(fmt.Errorf("--tree: %w", err))
+		}
+		defer root.Close() //nolint:errcheck // nothing was written
+		cfg.Documents = tree{root.FS()}
+	}
 	if o.Pcap != "" {
 		file, err := os.Create(o.Pcap)
 		if err != nil {

@@ -27,6 +27,7 @@ type Options struct {
 	Loss, Duplicate, Reorder, Corrupt float64 // shares, from 0 to 1
 	MetadataAfter                     time.Duration
 	MetadataUntil                     string // one of Behaviours, or an HTTP status
+	Tree                              string // a folder with the documents of another cloud's service; empty: Hetzner's
 	Shapes                            []string
 	Pcap                              string // a file; empty: none
 	Seed                              uint64

@@ -5,7 +5,7 @@ package main
 import "slices"
 
 // vms are the packages whose tests boot virtual machines. They have the machine to themselves.
-var vms = []string{"./internal/node/boot", "./internal/image/extension", "./internal/image/installer", "./internal/testvm/qemu/...", "./internal/testvm/talos/..."}
+var vms = []string{"./internal/node/boot", "./internal/image/extension", "./internal/image/installer", "./internal/testvm/lab", "./internal/testvm/qemu/...", "./internal/testvm/talos/..."}
 
 // systems are the boots of whole systems, which take minutes: make test-os.
 var systems = []string{"./internal/testvm/systems"}
