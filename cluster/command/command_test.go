@@ -350,6 +350,8 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 		{"--sources", "kubernetes"},
 		{"--sources", "etcd"},
 		{"--kubeconfig", "/nowhere"},
+		{"--talosconfig", "/nowhere"},
+		{"pin", "show", "--talosconfig", "/nowhere"},
 		{"accept"},
 		{"accept", "5"},
 		{"schema", "moon"},
@@ -365,6 +367,26 @@ func TestWhatIsNotUnderstood(t *testing.T) {
 		if status, out, stderr := u.runs(args...); status != exitUsage || out != "" || stderr == "" {
 			t.Errorf("%v: exit status %d: %s%s", args, status, out, stderr)
 		}
+	}
+}
+
+// The machinery of Talos makes a talosconfig where there is none. Who only looks makes nothing.
+func TestATalosconfigThatIsNotThereIsNotMade(t *testing.T) {
+	u := aUser(t)
+	u.theCloudOfTalos()
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("TALOSCONFIG", filepath.Join(home, "theirs"))
+	for _, args := range [][]string{
+		{"--talosconfig", filepath.Join(home, "mine")}, {"pin", "show", "--talosconfig", filepath.Join(home, "mine")}, {"pin", "show"}, {},
+	} {
+		if status, _, stderr := u.runs(args...); status == exitAgree {
+			t.Errorf("%v: exit status %d: %s", args, status, stderr)
+		}
+	}
+	left, err := os.ReadDir(home)
+	if err != nil || len(left) > 0 {
+		t.Errorf("it left %v: %v", left, err)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/siderolabs/talos/pkg/machinery/client/config"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -172,7 +171,10 @@ func (w *where) etcdReaders() ([]source.Reader, error) {
 		}
 		readers = append(readers, &source.Etcd{Endpoints: w.etcd, TLS: t})
 	}
-	known := w.hasTalos()
+	known, err := w.hasTalos()
+	if err != nil {
+		return nil, err
+	}
 	if !known && (w.named(audit.Talos) || w.named(audit.Etcd) && len(w.etcd) == 0) {
 		return nil, usage("etcd needs --etcd-endpoints, or a talosconfig: --talosconfig, $TALOSCONFIG or ~/.talos/config")
 	}
@@ -185,23 +187,16 @@ func (w *where) etcdReaders() ([]source.Reader, error) {
 	return readers, nil
 }
 
-// hasTalos reports whether there is a talosconfig with a context. (Opening one makes an empty file where there is none.)
-func (w *where) hasTalos() bool {
-	if w.talos.Talosconfig != "" {
-		return true
+// hasTalos reports whether there is a talosconfig with a context.
+func (w *where) hasTalos() (bool, error) {
+	if w.talos.Talosconfig == "" {
+		_, err := talosapi.Find()
+		return err == nil, nil
 	}
-	paths, err := config.GetDefaultPaths()
-	if err != nil {
-		return false
+	if _, err := os.Stat(w.talos.Talosconfig); err != nil {
+		return false, usage("--talosconfig: %w", err)
 	}
-	for _, p := range paths {
-		if st, err := os.Stat(p.Path); err == nil && st.Size() > 0 {
-			if c, err := config.Open(p.Path); err == nil && len(c.Contexts) > 0 {
-				return true
-			}
-		}
-	}
-	return false
+	return true, nil
 }
 
 func (w *where) etcdTLS() (*tls.Config, error) {

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 
 	cosi "github.com/cosi-project/runtime/api/v1alpha1"
@@ -40,7 +42,7 @@ type Client struct {
 
 // Open makes a client. Nothing is sent yet.
 func Open(ctx context.Context, a Access, options ...grpc.DialOption) (*Client, error) {
-	conf, err := config.Open(a.Talosconfig)
+	conf, err := a.read()
 	if err != nil {
 		return nil, fmt.Errorf("talosconfig: %w", err)
 	}
@@ -69,6 +71,40 @@ func Open(ctx context.Context, a Access, options ...grpc.DialOption) (*Client, e
 		nodes = chosen.Nodes
 	}
 	return &Client{talos: c, cosi: cosi.NewStateClient(c.Conn()), nodes: slices.Clone(nodes)}, nil
+}
+
+// read reads the talosconfig. The machinery makes an empty file where there is none, and the auditor is to change nothing.
+func (a Access) read() (*config.Config, error) {
+	name := a.Talosconfig
+	if name == "" {
+		found, err := Find()
+		if err != nil {
+			return nil, err
+		}
+		name = found
+	}
+	if _, err := os.Stat(name); err != nil {
+		return nil, err
+	}
+	return config.Open(name)
+}
+
+// Find returns the talosconfig that talosctl would find: the first that is there and has a context. Where there is none, the
+// error is [fs.ErrNotExist].
+func Find() (string, error) {
+	paths, err := config.GetDefaultPaths()
+	if err != nil {
+		return "", err
+	}
+	for _, p := range paths {
+		if st, err := os.Stat(p.Path); err != nil || st.Size() == 0 {
+			continue
+		}
+		if conf, err := (Access{Talosconfig: p.Path}).read(); err == nil && len(conf.Contexts) > 0 {
+			return p.Path, nil
+		}
+	}
+	return "", fmt.Errorf("none with a context is there: %w", fs.ErrNotExist)
 }
 
 // Close ends the connections.
