@@ -3,6 +3,8 @@ package command
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -165,6 +167,11 @@ func (w *where) kubeReaders() (readers []source.Reader, err error) {
 func (w *where) etcdReaders() ([]source.Reader, error) {
 	var readers []source.Reader
 	if len(w.etcd) > 0 && w.wanted(audit.Etcd) {
+		for _, endpoint := range w.etcd {
+			if err := checkEndpoint(endpoint); err != nil {
+				return nil, err
+			}
+		}
 		t, err := w.etcdTLS()
 		if err != nil {
 			return nil, err
@@ -197,6 +204,18 @@ func (w *where) hasTalos() (bool, error) {
 		return false, usage("--talosconfig: %w", err)
 	}
 	return true, nil
+}
+
+// checkEndpoint says what is wrong with an endpoint of etcd. Its client takes any text, and then waits for an answer.
+func checkEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err == nil && slices.Contains([]string{"http", "https", "unix", "unixs"}, u.Scheme) && u.Host+u.Path != "" {
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(endpoint); err == nil && port != "" {
+		return nil // a HOST:PORT is one too
+	}
+	return usage("--etcd-endpoints: %q is no URL of etcd's, such as https://10.0.0.1:2379", endpoint)
 }
 
 func (w *where) etcdTLS() (*tls.Config, error) {
