@@ -45,6 +45,7 @@ type candidate struct {
 	round      int // the last of them
 	fruitless  int // times that it was in use and led nowhere
 	unanswered int // times that it was asked for in vain
+	overtaken  int // times that one which was asked later has answered before it
 }
 
 // failed notes that a candidate was in use and led nowhere, or was asked for in vain.
@@ -54,6 +55,23 @@ func (cs *candidates) failed(c *candidate, count *int) {
 		cs.by = make(map[[6]byte]int)
 	}
 	cs.by[c.sender]++
+}
+
+// mostOvertaken is how often one may be overtaken. Each time it is asked for once more before anybody else is: a server that is
+// slow must not lose for ever to those who are quick, and always new. One that is silent then was asked for in vain.
+const mostOvertaken = 3
+
+// overtake notes that a candidate has answered before those that were asked for before it.
+func (cs *candidates) overtake(by *candidate, asked []*candidate) {
+	for _, c := range asked {
+		if c == by {
+			return
+		}
+		if c.overtaken++; c.overtaken > mostOvertaken {
+			c.overtaken = 0
+			cs.failed(c, &c.unanswered)
+		}
+	}
 }
 
 func (c *candidate) trouble() int { return c.fruitless + c.unanswered }

@@ -312,7 +312,7 @@ func (x *exchange) unusable(what string, err error) {
 
 // request asks for the best candidates until one is acknowledged: for the first of
 // them, and for one more with each try, as long as they are as good. Whoever
-// answers first has it.
+// answers first has it. One that was overtaken before is given more tries alone.
 //
 // A refusal does not end it, for anybody can send one: it only makes the tries
 // fewer. An acknowledgement of something else than what was offered counts when the
@@ -327,7 +327,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	var got *lease
 	var of *candidate
 	for try := 0; try < requestTries && (x.refusal == 0 || try < refusedTries); try++ {
-		for _, c := range best[:min(try+1, len(best))] {
+		for _, c := range best[:min(1+max(0, try-best[0].overtaken), len(best))] {
 			for _, o := range c.offers[:min(try+1, len(c.offers))] {
 				x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeRequest,
 					dhcpv4.OptServerIdentifier(o.server.AsSlice()),
@@ -353,6 +353,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 		}
 		if err == nil || got != nil {
 			got.begun = asked
+			x.heard.overtake(of, best)
 			return x.settle(of, got)
 		}
 		if x.refusal == 0 { // which says more

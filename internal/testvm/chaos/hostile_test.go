@@ -164,3 +164,20 @@ func (h *siege) play(t *testing.T) time.Duration {
 	}
 	return took
 }
+
+// Liars who are quick and always new, each from a hardware address of his own, and an honest server that takes its time: found by
+// seed 694200921, in which they had each turn for two minutes.
+func TestASlowServerAmongQuickLiars(t *testing.T) {
+	netns.Require(t)
+	for _, delay := range []time.Duration{110 * time.Millisecond, 400 * time.Millisecond} {
+		t.Run(delay.String(), func(t *testing.T) {
+			liars := cloud.RogueDHCP(3)
+			liars.OwnMAC = true
+			h := &siege{
+				cloud: cloud.Config{Server: cloud.Server{Hostname: name, InstanceID: serial}},
+				nic:   cloud.NIC{Shape: cloud.Private, Guarded: true, DHCP: []cloud.DHCP{liars, {Delay: delay}}},
+			}
+			t.Logf("the name took %v", h.play(t))
+		})
+	}
+}
