@@ -35,7 +35,7 @@ var below = map[string][]string{
 	// The demo shows what the library does.
 	"internal/testvm/demo": {"earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/testvm"},
 
-	"cmd/nametag": {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/release/buildinfo"},
+	"cmd/nametag": {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node", "internal/output", "internal/release/buildinfo"},
 	"cmd/nametagctl": {
 		"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/node",
 		"internal/image", "internal/testvm", "internal/testvm/demo", "internal/release", "internal/release/buildinfo", "internal/cli",
@@ -48,6 +48,7 @@ var below = map[string][]string{
 	"internal/cli":               {},
 	"internal/kernelarg":         {},
 	"internal/pages":             {},
+	"internal/output":            {},
 }
 
 // heavy are modules that must not be in what a node runs, or not in this module at all.

@@ -16,6 +16,7 @@ import (
 	"github.com/nametag-boot/nametag/cluster/form"
 	"github.com/nametag-boot/nametag/cluster/memory"
 	"github.com/nametag-boot/nametag/cluster/source"
+	"github.com/nametag-boot/nametag/internal/output"
 )
 
 const auditLong = `Compare the names that every machine of a cluster has: in the cloud, in etcd, in Kubernetes and in Cluster API.
@@ -154,8 +155,8 @@ func (o *auditOptions) store() (memory.Store, error) {
 
 // colour reports whether the output is a terminal that wants it.
 func colour(out any) bool {
-	if p, ok := out.(*page); ok {
-		out = p.to
+	if p, ok := out.(*output.Page); ok {
+		out = p.To
 	}
 	f, ok := out.(*os.File)
 	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))

@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nametag-boot/nametag/internal/output"
 )
 
 // The exit statuses.
@@ -49,7 +51,7 @@ func Run(ctx context.Context, version string, args []string, stdin io.Reader, st
 	root := rootCommand(version)
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	out := &page{to: stdout}
+	out := &output.Page{To: stdout}
 	root.SetOut(out)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -58,8 +60,8 @@ func Run(ctx context.Context, version string, args []string, stdin io.Reader, st
 	cmd, err := root.ExecuteContextC(ctx)
 	var exit *exitError
 	_ = errors.As(err, &exit)
-	if out.err != nil && (exit == nil || exit.err == nil) { // what it found was printed, and cobra prints, too
-		exit = &exitError{unprinted(cmd), out.err}
+	if out.Err != nil && (exit == nil || exit.err == nil) { // what it found was printed, and cobra prints, too
+		exit = &exitError{unprinted(cmd), out.Err}
 	}
 	switch {
 	case exit != nil && exit.err != nil:
@@ -72,22 +74,6 @@ func Run(ctx context.Context, version string, args []string, stdin io.Reader, st
 	}
 	fmt.Fprintf(stderr, "nametag-audit: %v\n", err)
 	return exitUsage
-}
-
-// A page is standard output. It remembers the first error: most of what is printed is printed by calls whose error nobody
-// looks at, and who is to read it must not take nothing for an answer. It is for one goroutine.
-type page struct {
-	to  io.Writer
-	err error
-}
-
-// Write prints.
-func (p *page) Write(text []byte) (int, error) {
-	n, err := p.to.Write(text)
-	if err != nil && p.err == nil {
-		p.err = fmt.Errorf("printing: %w", err)
-	}
-	return n, err
 }
 
 // unprinted is the exit status of a command whose words could not be printed: that of its other failures.

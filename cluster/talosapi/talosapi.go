@@ -97,9 +97,6 @@ func Find() (string, error) {
 		return "", err
 	}
 	for _, p := range paths {
-		if st, err := os.Stat(p.Path); err != nil || st.Size() == 0 {
-			continue
-		}
 		if conf, err := (Access{Talosconfig: p.Path}).read(); err == nil && len(conf.Contexts) > 0 {
 			return p.Path, nil
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/node/boot"
 	"github.com/nametag-boot/nametag/internal/node/handover"
+	"github.com/nametag-boot/nametag/internal/output"
 	"github.com/nametag-boot/nametag/internal/release/buildinfo"
 )
 
@@ -110,10 +111,10 @@ func asksForHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg 
 
 // run is main without the process: arguments and streams in, exit status out.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	out := &page{to: stdout}
+	out := &output.Page{To: stdout}
 	code := carryOut(ctx, args, out, stderr)
 	if code == exitOK { // else it has been said what is wrong
-		code = report(stderr, out.err)
+		code = report(stderr, out.Err)
 	}
 	return code
 }

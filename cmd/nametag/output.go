@@ -12,22 +12,6 @@ import (
 	"github.com/nametag-boot/nametag/identity"
 )
 
-// A page is standard output. It remembers the first error: who is to read what was printed must not take nothing for an
-// answer.
-type page struct {
-	to  io.Writer
-	err error
-}
-
-// Write prints.
-func (p *page) Write(text []byte) (int, error) {
-	n, err := p.to.Write(text)
-	if err != nil && p.err == nil {
-		p.err = fmt.Errorf("printing: %w", err)
-	}
-	return n, err
-}
-
 // write prints an identity as JSON or as shell assignments.
 func write(w io.Writer, format string, id *identity.Identity) error {
 	if format == "json" {
