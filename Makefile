@@ -124,8 +124,8 @@ attacks: deps ## how long a name takes while others on the link attack, 20 times
 	go test ./internal/testvm/scenarios -count=1 -timeout 0 -run '^TestAttackTable$$' -update-attacks $(CURDIR)/docs/network.md -v
 
 .PHONY: bench
-bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUICK=1: a look in a minute or two)
-	@go run ./internal/testvm/bench $(if $(QUICK),-quick -out '')
+bench: deps ## nametag beside other clients, in the lab; writes docs/bench (QUICK=1: a look in a minute or two; BEFORE=file: beside another nametag, writes nothing)
+	@go run ./internal/testvm/bench $(if $(QUICK),-quick -out '') $(if $(BEFORE),-before $(abspath $(BEFORE)))
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## vet, staticcheck, gofumpt and the rest of .golangci.yml, in every module

@@ -7,10 +7,12 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -321,6 +323,29 @@ func TestRuns(t *testing.T) {
 		}
 		if peak < 15<<20 || peak > 200<<20 {
 			t.Errorf("peak of %d bytes", peak)
+		}
+	})
+}
+
+func TestAnEarlierNametagRunsBesideThePresentOne(t *testing.T) {
+	all, err := clients(t.Context(), tools{dir: t.TempDir(), nametag: "/bin/true", before: "/bin/false"}, "^nametag( before)?$")
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%d clients, %v", len(all), err)
+	}
+	now, before := all[0], all[1]
+	if now.argv[0] != "/bin/true" || before.argv[0] != "/bin/false" || !slices.Equal(now.argv[1:], before.argv[1:]) {
+		t.Errorf("not the same of both: %q and %q", now.argv, before.argv)
+	}
+	if !maps.Equal(now.trips, before.trips) || now.resolves != before.resolves || now.patient != before.patient {
+		t.Errorf("their turns are not alike: %+v and %+v", now, before)
+	}
+	t.Run("one that is not there ends the bench before anything is built", func(t *testing.T) {
+		dir := t.TempDir()
+		if _, err := prepare(t.Context(), dir, "", "/nowhere/nametag"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "/nowhere/nametag") {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
 		}
 	})
 }

@@ -30,6 +30,7 @@ const (
 	bareStatic    = "bare link-local, static"
 	bareDHCP      = "bare DHCP, static"
 	nametag       = "nametag"
+	nametagBefore = nametag + " before" // -before
 	dhclientCurl  = "dhclient + curl"
 )
 
@@ -63,17 +64,27 @@ var peers embed.FS
 // tools are the files that the clients are made of.
 type tools struct {
 	dir                      string // the scripts of package peers
-	nametag, bare, static    string
+	nametag, before          string // before is empty where nothing is compared with an earlier one
+	bare, static             string
 	baredhcp                 string
 	python, cloudInit        string // an interpreter, and the folder of the modules where they are not installed
 	networkd, networkdOnline string
 }
 
 // prepare lays out the scripts and builds the binaries in dir.
-func prepare(ctx context.Context, dir, nametag string) (tools, error) {
+func prepare(ctx context.Context, dir, nametag, before string) (tools, error) {
 	t := tools{
 		dir: dir, nametag: nametag, bare: filepath.Join(dir, "bare"), static: filepath.Join(dir, "static"), baredhcp: filepath.Join(dir, "baredhcp"),
 		networkd: "/lib/systemd/systemd-networkd", networkdOnline: "/lib/systemd/systemd-networkd-wait-online",
+	}
+	if before != "" {
+		path, err := exec.LookPath(before)
+		if err == nil {
+			t.before, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return t, fmt.Errorf("-before: %w", err)
+		}
 	}
 	scripts, err := fs.Sub(peers, "peers")
 	if err != nil {
@@ -202,6 +213,11 @@ func clients(ctx context.Context, t tools, wanted string) ([]client, error) {
 				"rendering of the network's configuration, setting the name",
 			argv: []string{t.python, filepath.Join(t.dir, "crawl.py")}, env: []string{"PYTHONPATH=" + t.cloudInit, "PYTHONDONTWRITEBYTECODE=1"},
 		},
+	}
+	if t.before != "" {
+		c := client{name: nametagBefore, resolves: true, trips: either, argv: resolve(), binaries: []string{t.before}}
+		c.argv[0] = t.before
+		all = append(all, c)
 	}
 	var chosen []client
 	for _, c := range all {

@@ -31,6 +31,7 @@ import (
 type options struct {
 	out        string
 	nametag    string
+	before     string
 	quick      bool
 	render     bool
 	install    bool
@@ -43,6 +44,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.out, "out", "docs/bench", "the folder for the table, the picture and the figures; empty: write nothing, print all of it")
 	flag.StringVar(&o.nametag, "nametag", "", "the binary to measure; empty: build it")
+	flag.StringVar(&o.before, "before", "", "another nametag, to be measured beside it, in turns: that of an earlier version; writes nothing, as -out ''")
 	flag.BoolVar(&o.quick, "quick", false, "fewer runs and conditions: a look in a minute or two, not a comparison")
 	flag.BoolVar(&o.render, "render", false, "measure nothing; make table and picture anew from the figures in -out")
 	flag.BoolVar(&o.install, "install", true, "as root on Debian, install the clients that are missing")
@@ -66,6 +68,9 @@ func bench(ctx context.Context, o options) error {
 			return err
 		}
 		return write(o.out, f)
+	}
+	if o.before != "" {
+		o.out = "" // the pages compare nametag with others, not with itself
 	}
 	if o.install {
 		install(ctx, os.Stderr)
@@ -115,7 +120,7 @@ func withTools(ctx context.Context, o options, measure func(tools) error) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	t, err := prepare(ctx, dir, o.nametag)
+	t, err := prepare(ctx, dir, o.nametag, o.before)
 	if err != nil {
 		return err
 	}
@@ -160,21 +165,27 @@ func measureAll(ctx context.Context, progress io.Writer, t tools, o options) (*f
 	return f, nil
 }
 
-// startsOnly measures starts, and puts them beside the figures that are there.
-func startsOnly(ctx context.Context, t tools, out string) error {
-	f, err := load(filepath.Join(out, figuresFile))
-	if err != nil {
-		return err
+// startsOnly measures starts, and puts them beside the figures that are there, if they are to stand anywhere.
+func startsOnly(ctx context.Context, t tools, out string) (err error) {
+	f := &figures{}
+	if out != "" {
+		if f, err = load(filepath.Join(out, figuresFile)); err != nil {
+			return err
+		}
 	}
 	if err := f.measureStarts(ctx, t); err != nil {
 		return err
 	}
-	if err := write(out, f); err != nil {
-		return err
+	if out != "" {
+		if err := write(out, f); err != nil {
+			return err
+		}
 	}
 	b := new(strings.Builder)
 	startTable(b, f)
-	promised(b, f)
+	if out != "" {
+		promised(b, f)
+	}
 	_, err = io.WriteString(os.Stdout, b.String())
 	return err
 }

@@ -21,6 +21,7 @@ const (
 	startEmpty   = "an empty Go program"
 	startHTTP    = "one that imports net/http"
 	startNametag = "nametag --version"
+	startBefore  = nametagBefore + " --version"
 )
 
 // startRuns is how often each is started; they take turns.
@@ -63,6 +64,9 @@ func starts(ctx context.Context, t tools) ([]startFigures, error) {
 		all, argv = append(all, startFigures{Name: p.name}), append(argv, []string{binary})
 	}
 	all, argv = append(all, startFigures{Name: startNametag}), append(argv, []string{t.nametag, "--version"})
+	if t.before != "" {
+		all, argv = append(all, startFigures{Name: startBefore}), append(argv, []string{t.before, "--version"})
+	}
 	for i := range all {
 		info, err := os.Stat(argv[i][0])
 		if err != nil {
