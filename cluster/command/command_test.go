@@ -461,6 +461,31 @@ func TestThroughTalosAReaderIsEnough(t *testing.T) {
 	}
 }
 
+func TestTheTalosconfigThatWasFoundIsTheOneThatIsOpened(t *testing.T) {
+	u := aUser(t)
+	u.theCloudOfTalos()
+	u.talosconfig(theTalos(t, "v1.12.7", ""), "os:reader", "10.0.0.1")
+	var w where
+	readers, err := w.readers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TALOSCONFIG", filepath.Join(u.dir, "none"))
+	asked := 0
+	for _, r := range readers {
+		if s := r.Source(); s != audit.Etcd && s != audit.Talos {
+			continue
+		}
+		asked++
+		if err := r.Read(t.Context(), new(audit.Snapshot)); err != nil {
+			t.Errorf("%s: %v", r.Source(), err)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d sources were asked through Talos", asked)
+	}
+}
+
 const oldConfig = `version: v1alpha1
 machine:
     type: controlplane # the first

@@ -178,7 +178,7 @@ func (w *where) etcdReaders() ([]source.Reader, error) {
 		}
 		readers = append(readers, &source.Etcd{Endpoints: w.etcd, TLS: t})
 	}
-	known, err := w.hasTalos()
+	known, err := w.findTalos()
 	if err != nil {
 		return nil, err
 	}
@@ -194,10 +194,11 @@ func (w *where) etcdReaders() ([]source.Reader, error) {
 	return readers, nil
 }
 
-// hasTalos reports whether there is a talosconfig with a context.
-func (w *where) hasTalos() (bool, error) {
+// findTalos reports whether there is a talosconfig with a context. The one that it finds is the one that is opened later.
+func (w *where) findTalos() (bool, error) {
 	if w.talos.Talosconfig == "" {
-		_, err := talosapi.Find()
+		found, err := talosapi.Find()
+		w.talos.Talosconfig = found
 		return err == nil, nil
 	}
 	if _, err := os.Stat(w.talos.Talosconfig); err != nil {

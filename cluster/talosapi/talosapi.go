@@ -73,35 +73,43 @@ func Open(ctx context.Context, a Access, options ...grpc.DialOption) (*Client, e
 	return &Client{talos: c, cosi: cosi.NewStateClient(c.Conn()), nodes: slices.Clone(nodes)}, nil
 }
 
-// read reads the talosconfig. The machinery makes an empty file where there is none, and the auditor is to change nothing.
+// read reads the talosconfig that was named, else the one that is found.
 func (a Access) read() (*config.Config, error) {
-	name := a.Talosconfig
-	if name == "" {
-		found, err := Find()
-		if err != nil {
-			return nil, err
-		}
-		name = found
+	if a.Talosconfig == "" {
+		_, conf, err := find()
+		return conf, err
 	}
-	if _, err := os.Stat(name); err != nil {
+	return read(a.Talosconfig)
+}
+
+// read reads a talosconfig. (The machinery's own Open makes an empty file where there is none, and the auditor is to change
+// nothing.)
+func read(name string) (*config.Config, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
 		return nil, err
 	}
-	return config.Open(name)
+	return config.FromBytes(text)
 }
 
 // Find returns the talosconfig that talosctl would find: the first that is there and has a context. Where there is none, the
-// error is [fs.ErrNotExist].
+// error is [fs.ErrNotExist]. Who is to open that very one names it in [Access].
 func Find() (string, error) {
+	name, _, err := find()
+	return name, err
+}
+
+func find() (string, *config.Config, error) {
 	paths, err := config.GetDefaultPaths()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	for _, p := range paths {
-		if conf, err := (Access{Talosconfig: p.Path}).read(); err == nil && len(conf.Contexts) > 0 {
-			return p.Path, nil
+		if conf, err := read(p.Path); err == nil && len(conf.Contexts) > 0 {
+			return p.Path, conf, nil
 		}
 	}
-	return "", fmt.Errorf("none with a context is there: %w", fs.ErrNotExist)
+	return "", nil, fmt.Errorf("none with a context is there: %w", fs.ErrNotExist)
 }
 
 // Close ends the connections.
