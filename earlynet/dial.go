@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // dialVia returns a dialer bound to an interface and a source address.
@@ -24,7 +26,7 @@ func dialVia(index int, name string, source netip.Addr, onLink bool) DialFunc {
 	control := func(_, _ string, c syscall.RawConn) error {
 		var err error
 		cerr := c.Control(func(fd uintptr) { err = bindTo(int(fd), index, name, onLink) })
-		return errors.Join(cerr, err)
+		return joined.Errors(cerr, err)
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		to, err := netip.ParseAddrPort(address)

@@ -3,7 +3,6 @@
 package earlynet
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // explain says what can be seen on this machine that explains why nobody answers over the paths that are there: at most one
@@ -104,7 +105,7 @@ func (r rtnl) gatewayTo(index int, from, to netip.Addr) (gateway netip.Addr, err
 	question[0], question[1], question[2] = unix.AF_INET, 32, 32
 	msgs, err := r.get(unix.RTM_GETROUTE, append(question, b...))
 	if err != nil || len(msgs) == 0 {
-		return gateway, errors.Join(err, unix.ENODATA)
+		return gateway, joined.Errors(err, unix.ENODATA)
 	}
 	rt, err := parseRoute(msgs[0].Data)
 	return rt.gateway, err

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // metricKept is the metric of routes that stay, as network managers choose it.
@@ -39,7 +41,7 @@ func (a *attempt) keep() error {
 		default:
 			err = &Error{Op: "keep " + what.name, Interface: a.path.Interface, Method: a.method, Err: permission(err)}
 			if left := made.undo(c, a.method); len(left) > 0 {
-				err = errors.Join(append([]error{err}, left...)...)
+				err = joined.Errors(append([]error{err}, left...)...)
 			}
 			return err
 		}

@@ -4,13 +4,14 @@ package earlynet
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // The kernel asks for a neighbour's MAC address once a second, three times. On
@@ -152,7 +153,7 @@ func (c *nic) forgetNeighbours() error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 // gateway notes a router that we may have talked to.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/safely"
 )
 
@@ -122,7 +123,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	n.tasks.Go("watching links", n.watch, n.died)
 	n.finish()
 	if err != nil {
-		return nil, errors.Join(&Error{Op: "list links", Err: err}, n.Close())
+		return nil, joined.Errors(&Error{Op: "list links", Err: err}, n.Close())
 	}
 	return n, nil
 }
@@ -345,7 +346,7 @@ func (n *Network) close() error {
 	for _, c := range n.order {
 		c.disclaim() // last: an open socket of ours would be somebody else's for the next owner
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 // moreTime gives the kernel undoTime for the next thing that Close takes back, as long as it was not too slow for one. On a

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/safely"
 )
 
@@ -276,7 +277,7 @@ func (c *nic) lower() error {
 	// Whoever has begun to use it between our look and now found it up, and will not set it up.
 	if why := c.stranger(); why != "" {
 		c.event(0, LinkLeftUp, why, nil)
-		return errors.Join(c.net.rtnl.setUp(c.index, true), errLeft)
+		return joined.Errors(c.net.rtnl.setUp(c.index, true), errLeft)
 	}
 	return nil
 }
@@ -462,7 +463,7 @@ func (c *nic) dropAddress(p netip.Prefix) error {
 			errs = append(errs, fmt.Errorf("put back the route to %v: %w", rt.dst, err))
 		}
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 // extend gives the address its full lifetime again, if it is still ours, and lays

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // One Network uses a link at a time, in this process or in another: two that set one link up and down, and add and remove
@@ -88,7 +90,7 @@ func peerOf(conn net.Conn) (cred *unix.Ucred, err error) {
 		return nil, err
 	}
 	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	return cred, errors.Join(err, cerr)
+	return cred, joined.Errors(err, cerr)
 }
 
 // disclaim gives the link to whoever waits for it.

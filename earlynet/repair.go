@@ -4,7 +4,8 @@ package earlynet
 
 import (
 	"context"
-	"errors"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // Repair puts links back as a process found them that was killed while it had a [Network]: addresses, routes, settings and
@@ -35,7 +36,7 @@ func Repair(ctx context.Context, cfg Config) error {
 			errs = append(errs, n.repair(l)...)
 		}
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 // repair takes a link over as the next user would, and gives it back at once.

@@ -15,6 +15,8 @@ import (
 	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // While a link is ours, some of its settings are other than they were:
@@ -229,7 +231,7 @@ func (c *nic) open(family, name string, flag int, fn func(f *os.File, now string
 			}
 			defer func() { _ = f.Close() }()
 			if again, err := c.net.rtnl.link(c.index); err != nil || again.name != l.name {
-				return errors.Join(fs.ErrNotExist, err)
+				return joined.Errors(fs.ErrNotExist, err)
 			}
 			b := make([]byte, 32)
 			n, err := f.ReadAt(b, 0)

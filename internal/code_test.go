@@ -14,6 +14,27 @@ import (
 // the main goroutine there is started by package safely: neither by a go statement nor by a sync.WaitGroup, whose Go has
 // one argument where that of a safely.Group has three.
 func TestGoroutinesAreStartedSafely(t *testing.T) {
+	eachNode(t, func(at string, n ast.Node) {
+		if startsBare(n) {
+			t.Errorf("%s: a goroutine that nobody catches: use internal/safely", at)
+		}
+	})
+}
+
+// What a node says is a line: on its console, in its log and in an event's JSON.
+func TestErrorsAreJoinedOnOneLine(t *testing.T) {
+	eachNode(t, func(at string, n ast.Node) {
+		if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Join" {
+			if p, ok := s.X.(*ast.Ident); ok && p.Name == "errors" {
+				t.Errorf("%s: errors.Join makes several lines: use internal/joined", at)
+			}
+		}
+	})
+}
+
+// eachNode looks at all code that runs on a node, but for the commands.
+func eachNode(t *testing.T, look func(at string, n ast.Node)) {
+	t.Helper()
 	for _, dir := range []string{"../earlynet", "../identity", "node"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -25,8 +46,8 @@ func TestGoroutinesAreStartedSafely(t *testing.T) {
 				return err
 			}
 			ast.Inspect(f, func(n ast.Node) bool {
-				if startsBare(n) {
-					t.Errorf("%s: a goroutine that nobody catches: use internal/safely", files.Position(n.Pos()))
+				if n != nil {
+					look(files.Position(n.Pos()).String(), n)
 				}
 				return true
 			})

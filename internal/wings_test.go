@@ -17,18 +17,18 @@ const module = "github.com/nametag-boot/nametag/"
 // name the wing in turn. A package belongs to the wing with the longest name that it begins with.
 var below = map[string][]string{
 	"procfs":   {},
-	"earlynet": {"internal/safely"},
+	"earlynet": {"internal/safely", "internal/joined"},
 
-	"identity/dmi": {},
+	"identity/dmi": {"internal/joined"},
 	// What other clouds' sources ask with too.
 	"identity/metadata": {"earlynet", "internal/safely"},
 	"identity":          {"earlynet", "procfs", "identity/dmi", "internal/safely"},
 	// Ours is one source of several that there may be: identity does not know it.
-	"identity/hetzner":      {"earlynet", "identity", "identity/dmi", "identity/metadata", "internal/safely"},
+	"identity/hetzner":      {"earlynet", "identity", "identity/dmi", "identity/metadata", "internal/safely", "internal/joined"},
 	"identity/identitytest": {"earlynet", "identity", "identity/dmi"},
 
 	// What runs on a node, what edits images, the lab, and what makes a release.
-	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely", "internal/kernelarg"},
+	"internal/node":    {"procfs", "earlynet", "identity", "identity/dmi", "identity/hetzner", "internal/safely", "internal/joined", "internal/kernelarg"},
 	"internal/image":   {"procfs", "internal/cli", "internal/kernelarg"},
 	"internal/release": {"internal/image"},
 	"internal/testvm":  {"procfs", "identity/dmi", "internal/image", "internal/release", "internal/kernelarg"},
@@ -45,6 +45,7 @@ var below = map[string][]string{
 	// Things that any wing may use have no wing themselves.
 	"internal/release/buildinfo": {},
 	"internal/safely":            {},
+	"internal/joined":            {},
 	"internal/cli":               {},
 	"internal/kernelarg":         {},
 	"internal/pages":             {},

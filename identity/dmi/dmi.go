@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // Dir is where the kernel shows the fields, once /sys is mounted.
@@ -85,7 +87,7 @@ func Read(dir string) (Facts, error) {
 			*field.to = value
 		}
 	}
-	return f, errors.Join(errs...)
+	return f, joined.Errors(errs...)
 }
 
 // readField returns one field without the newline that the kernel appends and

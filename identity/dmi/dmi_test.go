@@ -1,10 +1,12 @@
 package dmi_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nametag-boot/nametag/identity/dmi"
@@ -53,6 +55,24 @@ func TestRead(t *testing.T) {
 		}
 		if got.Vendor != "Hetzner" || got.Serial != "" {
 			t.Errorf("got %+v", got)
+		}
+	})
+	t.Run("several that cannot be read are one line, with each cause in it", func(t *testing.T) {
+		dir := t.TempDir()
+		fields := []string{"sys_vendor", "bios_vendor"}
+		for _, field := range fields {
+			if err := os.Mkdir(filepath.Join(dir, field), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := dmi.Read(dir)
+		if err == nil || strings.Contains(err.Error(), "\n") || !errors.Is(err, syscall.EISDIR) {
+			t.Fatalf("got error %v", err)
+		}
+		for _, field := range fields {
+			if !strings.Contains(err.Error(), field) {
+				t.Errorf("%v does not name %s", err, field)
+			}
 		}
 	})
 	t.Run("a field without end is cut", func(t *testing.T) {

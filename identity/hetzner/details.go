@@ -9,6 +9,7 @@ import (
 
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/metadata"
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // The keys of the document, which are also the paths of the single answers.
@@ -58,7 +59,7 @@ func details(ctx context.Context, c *service, doc document, id *identity.Identit
 	if id.PrivateNetworks, err = privateNetworks(ctx, c, doc); err != nil {
 		errs = append(errs, named(keyPrivateNetworks, err))
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 func privateNetworks(ctx context.Context, c *service, doc document) ([]identity.PrivateNetwork, error) {

@@ -1,7 +1,6 @@
 package hetzner
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/metadata"
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 const (
@@ -113,7 +113,7 @@ func (l *networkList) networks() ([]identity.PrivateNetwork, error) {
 			out = append(out, p)
 		}
 	}
-	return out, errors.Join(errs...)
+	return out, joined.Errors(errs...)
 }
 
 // set takes over one key. One that is not known here is no error.
@@ -183,7 +183,7 @@ func (n *network) private() (identity.PrivateNetwork, error) {
 	if len(n.name) <= 256 && utf8.ValidString(n.name) && !strings.ContainsFunc(n.name, unicode.IsControl) {
 		p.Name = strings.Clone(n.name)
 	}
-	return p, errors.Join(errs...)
+	return p, joined.Errors(errs...)
 }
 
 // parse returns the zero T for an empty or malformed text.

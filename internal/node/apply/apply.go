@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/memory"
@@ -285,7 +286,7 @@ func (c Config) ending(ctx context.Context, err error) error {
 	case c.Managed:
 	default:
 		if err := c.Enforce(ctx, then, err.Error()); err != nil {
-			return errors.Join(ended, err)
+			return joined.Errors(ended, err)
 		}
 	}
 	return ended

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/detached"
 )
 
@@ -37,7 +38,7 @@ func mountOwn(root string) (p mounts, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.unmount())
+			err = joined.Errors(err, p.unmount())
 		}
 	}()
 	// A tmpfs to stand on: the folders below are gone with it, also from an initramfs that is read-only otherwise.
@@ -76,7 +77,7 @@ func (m mounts) unmount() error {
 	if err := os.Remove(m.root); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("boot: %w", err))
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 // commandLine reads the kernel command line from a procfs that is mounted nowhere and goes with the descriptor; on
@@ -88,15 +89,15 @@ func commandLine() (string, error) {
 	}
 	p := mounts{ownRoot}
 	if merr := os.Mkdir(p.root, 0o700); merr != nil && !errors.Is(merr, os.ErrExist) {
-		return "", errors.Join(err, merr)
+		return "", joined.Errors(err, merr)
 	}
 	defer os.Remove(p.root) //nolint:errcheck // an empty folder in an initramfs, at worst
 	if merr := mount("proc", p.root, ""); merr != nil {
-		return "", errors.Join(err, merr)
+		return "", joined.Errors(err, merr)
 	}
 	content, rerr := os.ReadFile(filepath.Join(p.root, "cmdline"))
 	if uerr := unix.Unmount(p.root, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); uerr != nil {
-		rerr = errors.Join(rerr, uerr)
+		rerr = joined.Errors(rerr, uerr)
 	}
 	return string(content), rerr
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // target is the file of a procfs that is covered.
@@ -69,7 +71,7 @@ func (p procRoot) bind(tree int, text string) error {
 		return &os.PathError{Op: "move_mount", Path: procPath + "/" + target, Err: err}
 	}
 	if !p.shows(text) {
-		return errors.Join(errors.New("mounted on "+procPath+"/"+target+", and it reads otherwise"), p.unbind(text))
+		return joined.Errors(errors.New("mounted on "+procPath+"/"+target+", and it reads otherwise"), p.unbind(text))
 	}
 	return nil
 }

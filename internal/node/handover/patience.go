@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // A patience is how long something is waited for that other processes have to do. The clock is no measure of that: on a
@@ -123,7 +125,7 @@ func (p procRoot) stat(dir string) (state byte, cpu time.Duration, err error) {
 	}
 	user, err1 := strconv.ParseInt(string(f[11]), 10, 64)
 	system, err2 := strconv.ParseInt(string(f[12]), 10, 64)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := joined.Errors(err1, err2); err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", dir, err)
 	}
 	if f[0][0] == 'Z' {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
 	"github.com/nametag-boot/nametag/internal/safely"
 	"github.com/nametag-boot/nametag/procfs"
@@ -177,7 +178,7 @@ func (h *Handover) prepare(ctx context.Context, name string) (err error) {
 	}
 	o.Text, o.Before = raw(line), raw(hostname())
 	_, err = h.file.WriteString(line)
-	err = errors.Join(err, h.file.Close())
+	err = joined.Errors(err, h.file.Close())
 	h.file = nil
 	if err != nil {
 		return err

@@ -40,12 +40,12 @@ package handover
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/safely"
 )
 
@@ -119,7 +119,7 @@ func parseReport(line string) (report, error) {
 	stops, text, _ := strings.Cut(rest, " ")
 	n, err1 := strconv.Atoi(fd)
 	m, err2 := strconv.ParseUint(stops, 10, 64)
-	if errors.Join(err1, err2) != nil {
+	if joined.Errors(err1, err2) != nil {
 		return report{}, fmt.Errorf("handover: not a report: %q", line)
 	}
 	return report{kind: kind(word), proc: procRoot(n), stops: m, text: text}, nil

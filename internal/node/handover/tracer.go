@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // pid1 is the process that the next init is executed in.
@@ -74,7 +76,7 @@ func (t *tracer) run() {
 // giveUp lets go, last of a thread that stands still if last is not 0, and says so.
 func (t *tracer) giveUp(why error, last int) {
 	if err := t.release(last); err != nil {
-		t.say(report{kind: msgLost, text: errors.Join(why, err).Error()})
+		t.say(report{kind: msgLost, text: joined.Errors(why, err).Error()})
 		return
 	}
 	t.say(report{kind: msgRefused, text: why.Error()})

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // image is the squashfs, mounted where only this process can see it.
@@ -38,7 +40,7 @@ func (s *session) mountImage(ctx context.Context) (_ *image, err error) {
 	m := &image{sys: s.sys, label: label}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.close())
+			err = joined.Errors(err, m.close())
 		}
 	}()
 	var device string
@@ -132,5 +134,5 @@ func (m *image) close() error {
 			errs = append(errs, &Error{Op: "close", File: m.loop.Name(), Err: err})
 		}
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }

@@ -46,6 +46,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/kernelarg"
 	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/internal/safely"
@@ -192,10 +193,10 @@ func (l *Loader) load(ctx context.Context) (report Report, err error) {
 		}
 	}
 	s := &session{Loader: l, report: &report}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = joined.Errors(err, s.close()) }()
 	for range rounds {
 		if report.Devices, err = scan(l.cfg.Sys, l.cfg.Disks); err != nil {
-			return report, errors.Join(append(s.errs, err)...)
+			return report, joined.Errors(append(s.errs, err)...)
 		}
 		all := report.Devices
 		if l.cfg.Disks {
@@ -203,16 +204,16 @@ func (l *Loader) load(ctx context.Context) (report Report, err error) {
 		}
 		todo := l.untried(all)
 		if len(todo) == 0 {
-			return report, errors.Join(s.errs...)
+			return report, joined.Errors(s.errs...)
 		}
 		if err := s.serve(ctx, todo); err != nil {
-			return report, errors.Join(append(s.errs, err)...)
+			return report, joined.Errors(append(s.errs, err)...)
 		}
 		for _, d := range todo {
 			l.tried[d.key()] = true
 		}
 	}
-	return report, errors.Join(append(s.errs, &Error{
+	return report, joined.Errors(append(s.errs, &Error{
 		Op:     "settle",
 		Err:    fmt.Errorf("new devices still appear after %d rounds", rounds),
 		Remedy: "see the kernel's log for a device that comes and goes",
@@ -354,7 +355,7 @@ func (s *session) serve(ctx context.Context, devices []Device) error {
 			case errors.Is(err, errDenied): // in every catalogue alike: once is enough
 				faults[key] = err
 			case err != nil:
-				faults[key] = errors.Join(faults[key], err)
+				faults[key] = joined.Errors(faults[key], err)
 			}
 			if !served {
 				left = append(left, p.device)
@@ -459,7 +460,7 @@ func (s *session) loadFor(ctx context.Context, cat *catalogue, d Device, modules
 	if len(errs) < len(modules) {
 		return nil
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }
 
 // close closes the sources, the last one first.
@@ -470,5 +471,5 @@ func (s *session) close() error {
 			errs = append(errs, c())
 		}
 	}
-	return errors.Join(errs...)
+	return joined.Errors(errs...)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // root is a directory that is taken for "/": no symbolic link leads out of it, as
@@ -44,7 +46,7 @@ func (r *root) open(name string) (*os.File, error) {
 		err = fmt.Errorf("not a regular file but %v", info.Mode().Type())
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, joined.Errors(err, f.Close())
 	}
 	return f, nil
 }

@@ -3,13 +3,13 @@
 package lasting
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
@@ -63,19 +63,19 @@ func (r Root) Keep(name, run string) (How, error) {
 	}
 	cover := filepath.Join(run, "nametag/hostname")
 	if err := put(cover, name); err != nil {
-		return "", errors.Join(werr, err)
+		return "", joined.Errors(werr, err)
 	}
 	if static == name { // it is covered already
 		return Covered, nil
 	}
 	if _, err := os.Lstat(r.path(File)); err == nil {
 		if err := r.cover(cover); err != nil {
-			return "", errors.Join(werr, err)
+			return "", joined.Errors(werr, err)
 		}
 		return Covered, nil
 	}
 	if err := r.quieten(run); err != nil {
-		return "", errors.Join(werr, err)
+		return "", joined.Errors(werr, err)
 	}
 	return Transient, nil
 }

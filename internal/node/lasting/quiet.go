@@ -3,12 +3,12 @@
 package lasting
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
@@ -21,7 +21,7 @@ func (r Root) quieten(run string) error {
 	err := put("NetworkManager/conf.d/90-nametag.conf", byNetworkManager)
 	// networkd has no such setting but in each network's file.
 	for _, name := range r.networks(run) {
-		err = errors.Join(err, put(filepath.Join("systemd/network", name+".d", "90-nametag.conf"), byNetworkd))
+		err = joined.Errors(err, put(filepath.Join("systemd/network", name+".d", "90-nametag.conf"), byNetworkd))
 	}
 	if err != nil {
 		return fmt.Errorf("lasting: %w", err)

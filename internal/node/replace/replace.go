@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nametag-boot/nametag/internal/joined"
 )
 
 // File writes a file that need not outlive a power cut. Nothing is synced: it is for /run, which is memory, and a disk
@@ -67,7 +69,7 @@ func put(path string, text []byte, finish func(*os.File) error) (err error) {
 	if err == nil {
 		err = finish(f)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = joined.Errors(err, f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(aside, path)
@@ -101,5 +103,5 @@ func syncFolder(dir string) error {
 	if errors.Is(err, unix.EINVAL) {
 		err = nil
 	}
-	return errors.Join(err, d.Close())
+	return joined.Errors(err, d.Close())
 }
