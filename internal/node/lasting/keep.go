@@ -68,7 +68,7 @@ func (r Root) Keep(name, run string) (How, error) {
 	if static == name { // it is covered already
 		return Covered, nil
 	}
-	if _, err := os.Lstat(r.path(File)); err == nil {
+	if st, err := os.Lstat(r.path(File)); err == nil && st.Mode().IsRegular() { // where a link leads is not ours to cover
 		if err := r.cover(cover); err != nil {
 			return "", joined.Errors(werr, err)
 		}
@@ -80,8 +80,8 @@ func (r Root) Keep(name, run string) (How, error) {
 	return Transient, nil
 }
 
-// write puts the name and the mark into the root. The mark comes first: cut off in
-// between, there is no file with a name of ours that passes for an operator's.
+// write puts the name and the mark into the root. The mark comes first, beside the one of an earlier name of ours: cut
+// off anywhere, there is no file with a name of ours that passes for an operator's.
 func (r Root) write(name string) error {
 	if st, err := os.Lstat(r.path(File)); err == nil && !st.Mode().IsRegular() {
 		return fmt.Errorf("lasting: %s is no plain file", r.path(File))
@@ -95,10 +95,21 @@ func (r Root) write(name string) error {
 			return err
 		}
 	}
-	if err := put(r.path(Mark), name); err != nil {
+	marks := name
+	old, _ := r.static() // what cannot be read is none of ours
+	if ours, err := r.wrote(old); err == nil && ours && old != name {
+		marks += "\n" + old
+	}
+	if err := put(r.path(Mark), marks); err != nil {
 		return err
 	}
-	return put(r.path(File), name)
+	if err := put(r.path(File), name); err != nil {
+		return err
+	}
+	if marks != name {
+		_ = put(r.path(Mark), name) // the earlier name beside it does no harm
+	}
+	return nil
 }
 
 // writable reports, as an error, that a folder's file system is mounted read-only.
@@ -113,13 +124,19 @@ func writable(dir string) error {
 	return nil
 }
 
-// covered reports whether a file system of another device is mounted over the file.
+// covered reports whether something is mounted over the file.
 func (r Root) covered() bool {
-	var file, dir unix.Stat_t
-	return unix.Lstat(r.path(File), &file) == nil && unix.Lstat(r.path("etc"), &dir) == nil && file.Dev != dir.Dev
+	var file unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, r.path(File), unix.AT_SYMLINK_NOFOLLOW, 0, &file)
+	if err == nil && file.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return file.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	}
+	// Before Linux 5.8. By the device: on an overlay's file it may be another one than on its folder all the same.
+	var st, dir unix.Stat_t
+	return unix.Lstat(r.path(File), &st) == nil && unix.Lstat(r.path("etc"), &dir) == nil && st.Dev != dir.Dev
 }
 
-// put writes a file of one line, on the disk: the power may go at the next moment, and an empty /etc/hostname would be
+// put writes a line to a file, on the disk: the power may go at the next moment, and an empty /etc/hostname would be
 // worse than an old one.
 func put(name, line string) error {
 	err := replace.Durably(name, []byte(line+"\n"), func(f *os.File) { label(f, name) })

@@ -49,6 +49,10 @@ func TestWhoseNameItIs(t *testing.T) {
 		{"a name without a line feed", "web-1", "", "web-1"},
 		{"what nametag wrote", "web-1\n", "web-1\n", ""},
 		{"changed since nametag wrote it", "by-hand\n", "web-1\n", "by-hand"},
+		{"with the line ends of another system", "web-1\r\n", "", "web-1"},
+		{"what nametag wrote, cut off before its next name", "web-1\n", "web-2\nweb-1\n", ""},
+		{"what nametag wrote, cut off after its next name", "web-2\n", "web-2\nweb-1\n", ""},
+		{"changed since nametag was cut off", "by-hand\n", "web-2\nweb-1\n", "by-hand"},
 	} {
 		files := map[string]string{}
 		if tt.file != "" {
@@ -74,6 +78,29 @@ func TestALinkLeadsWhereItWillLeadOnceTheRootIsTheRoot(t *testing.T) {
 	}
 	if err := r.write("web-1"); err == nil { // a system that generates its /etc
 		t.Error("it was written over")
+	}
+}
+
+// On a disk that is full, or where the power goes, the first of two files is written and the second is not.
+func TestANameOfNametagsThatCannotBeReplacedStaysNametags(t *testing.T) {
+	r := newRoot(t, map[string]string{File: "web-1\n", Mark: "web-1\n"})
+	if err := os.MkdirAll(r.path("etc/.hostname.new/in-the-way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.write("web-2"); err == nil {
+		t.Fatal("it was written")
+	}
+	if name, err := r.Operator(); err != nil || name != "" {
+		t.Errorf("the earlier name passes for an operator's: %q, %v", name, err)
+	}
+	if err := os.RemoveAll(r.path("etc/.hostname.new")); err != nil {
+		t.Fatal(err)
+	}
+	if how, err := r.Keep("web-2", t.TempDir()); err != nil || how != Written {
+		t.Errorf("%q, %v", how, err)
+	}
+	if mark, err := os.ReadFile(r.path(Mark)); err != nil || string(mark) != "web-2\n" {
+		t.Errorf("it remembers %q, %v", mark, err)
 	}
 }
 
@@ -198,6 +225,38 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 		}
 		if r.covered() {
 			t.Error("it is covered still")
+		}
+	})
+	t.Run("an overlay's file is of another device than its folder, and is not covered", func(t *testing.T) {
+		lower, _ := mounted(t, map[string]string{File: "by-hand\n"})
+		upper, _ := mounted(t, map[string]string{"up/etc/fstab": "", "work/none": ""})
+		r := Root(t.TempDir())
+		options := "lowerdir=" + string(lower) + ",upperdir=" + upper.path("up") + ",workdir=" + upper.path("work")
+		if err := unix.Mount("overlay", string(r), "overlay", 0, options); errors.Is(err, unix.ENODEV) {
+			t.Skip("NO OVERLAY: this kernel has none")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(string(r), unix.MNT_DETACH) })
+		if name, err := r.Operator(); err != nil || name != "by-hand" {
+			t.Errorf("the operator's name is %q, %v", name, err)
+		}
+		for _, want := range []How{Written, Unchanged} {
+			if how, err := r.Keep("web-1", t.TempDir()); err != nil || how != want {
+				t.Errorf("%q, %v, want %q", how, err, want)
+			}
+		}
+	})
+	t.Run("a link is not covered, but the two daemons are told", func(t *testing.T) {
+		r, remount := mounted(t, map[string]string{"etc/machine": "localhost\n"})
+		if err := os.Symlink("/etc/machine", r.path(File)); err != nil {
+			t.Fatal(err)
+		}
+		remount(unix.MS_RDONLY)
+		for range 2 {
+			if how, err := r.Keep("web-1", t.TempDir()); err != nil || how != Transient {
+				t.Errorf("%q, %v", how, err)
+			}
 		}
 	})
 	t.Run("another machine's name is covered, and removed once that is possible", func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,8 @@ import (
 // The files, below a [Root].
 const (
 	File = "etc/hostname"
-	// Mark has what nametag wrote to File. It is beside it, on the same file system.
+	// Mark has what nametag wrote to File: one name, and the earlier one beside it while it is being replaced. It is on
+	// the same file system.
 	Mark = "etc/nametag/hostname"
 )
 
@@ -32,25 +34,27 @@ func (r Root) Operator() (string, error) {
 	if err != nil || name == "" || r.covered() {
 		return "", err
 	}
-	mark, err := r.read(Mark)
-	if err != nil {
+	if ours, err := r.wrote(name); err != nil || ours {
 		return "", err
 	}
-	if mark == name {
-		return "", nil
-	}
 	return name, nil
+}
+
+// wrote reports whether a static name is one that nametag wrote.
+func (r Root) wrote(name string) (bool, error) {
+	marks, err := r.lines(Mark)
+	return slices.Contains(marks, name), err
 }
 
 // Static returns the name in /etc/hostname, whoever wrote it, empty if there is none.
 func (r Root) Static() (string, error) { return r.static() }
 
 func (r Root) static() (string, error) {
-	name, err := r.read(File)
-	if isLocalhost(name) {
+	lines, err := r.lines(File)
+	if err != nil || len(lines) == 0 || isLocalhost(lines[0]) {
 		return "", err
 	}
-	return name, err
+	return lines[0], nil
 }
 
 // isLocalhost reports whether a static name stands for none, as in systemd's
@@ -64,27 +68,28 @@ func isLocalhost(name string) bool {
 // longest is more than any host name has, with a comment above it.
 const longest = 64 << 10
 
-// read returns the first line of a file of the root that is neither empty nor a
-// comment; a file that is not there is empty.
-func (r Root) read(name string) (string, error) {
+// lines returns what a file of the root has beside empty lines and comments, of which the first is what counts in
+// [File]. A file that is not there has none.
+func (r Root) lines(name string) ([]string, error) {
 	f, err := r.open(name, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, longest))
 	if err != nil {
-		return "", fmt.Errorf("lasting: %w", err)
+		return nil, fmt.Errorf("lasting: %w", err)
 	}
+	var lines []string
 	for line := range strings.Lines(string(content)) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-			return line, nil
+			lines = append(lines, line)
 		}
 	}
-	return "", nil
+	return lines, nil
 }
 
 // open opens a file with all symbolic links, absolute ones too, leading to what they

@@ -21,11 +21,11 @@ func (r Root) Withdraw(run string) (string, error) {
 			return "", err
 		}
 	}
-	mark, err := r.read(Mark)
-	if err != nil || mark == "" || r.covered() {
+	name, err := r.static()
+	if err != nil || name == "" || r.covered() {
 		return "", err
 	}
-	if name, err := r.static(); err != nil || name != mark {
+	if ours, err := r.wrote(name); err != nil || !ours {
 		return "", err
 	}
 	// The mark goes last: cut off in between, no name of ours passes for an operator's.
@@ -35,15 +35,15 @@ func (r Root) Withdraw(run string) (string, error) {
 		if err = put(none, "# The name on this disk is another machine's, which nametag has seen."); err == nil {
 			err = r.cover(none)
 		}
-		return mark, err
+		return name, err
 	}
 	if err == nil {
 		err = os.Remove(r.path(Mark))
 	}
 	if err != nil {
-		return mark, fmt.Errorf("lasting: %w", err)
+		return name, fmt.Errorf("lasting: %w", err)
 	}
-	return mark, nil
+	return name, nil
 }
 
 // cover puts another file over /etc/hostname, until the machine stops.
