@@ -52,7 +52,7 @@ const (
 	EventCompleted                       // the rest of the identity is in, or why not all of it
 	EventNotKept                         // the link of the path that won could not be kept
 	EventUndoFailed                      // the network could not be put back fully
-	EventLeftBehind                      // a source's attempt heeds neither context nor connection
+	EventLeftBehind                      // a source's attempt ignores the end of its context and of its connections
 	EventObserver                        // a callback of the caller's panicked, and is not called again
 	EventFolded                          // stands for events that the timeline has no room for
 )

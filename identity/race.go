@@ -10,13 +10,13 @@ import (
 // A race asks over every path at once. The first valid answer wins. Nothing
 // waits for a slower path, and no path waits for another's failure.
 type race struct {
-	*resolver
-	net     network
-	lanes   []*lane // in the order of their first path
-	wins    chan *win
-	runners map[*runner]struct{}
-	ended   chan *runner
-	over    error // that no path can have a name
+	call      *resolver
+	net       network
+	histories []*pathHistory // in the order of their first path
+	wins      chan *win
+	runners   map[*runner]struct{}
+	ended     chan *runner
+	over      error // that no path can have a name
 }
 
 // A win is the first valid answer.
@@ -29,22 +29,22 @@ type win struct {
 	release func()        // lets the source free what it holds for answer.More
 }
 
-// maxLanes bounds what is remembered of paths that are gone. More than this
+// maxHistories bounds what is remembered of paths that are gone. More than this
 // only comes from cards that keep coming back under new names.
-const maxLanes = 64
+const maxHistories = 64
 
 func newRace(r *resolver, net network) *race {
 	return &race{
-		resolver: r,
-		net:      net,
-		wins:     make(chan *win),
-		runners:  make(map[*runner]struct{}),
-		ended:    make(chan *runner),
+		call:    r,
+		net:     net,
+		wins:    make(chan *win),
+		runners: make(map[*runner]struct{}),
+		ended:   make(chan *runner),
 	}
 }
 
 // run returns the win, or nil when ctx has ended. Every runner has been told to
-// stop by then; resolver.tasks knows when they have.
+// stop by then; call.tasks knows when they have.
 func (r *race) run(ctx context.Context) *win {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -58,11 +58,11 @@ func (r *race) run(ctx context.Context) *win {
 				return nil
 			}
 			if w.proof == ProofNone {
-				r.log.add(Event{Kind: EventUnproven, Path: pathInfo(w.path), Err: &UnprovenError{Source: r.name, InstanceID: shorten(w.answer.InstanceID, 64), Facts: r.facts}})
+				r.call.log.add(Event{Kind: EventUnproven, Path: pathInfo(w.path), Err: &UnprovenError{Source: r.call.name, InstanceID: shorten(w.answer.InstanceID, 64), Facts: r.call.facts}})
 			}
 			now := time.Now() // of the event and of the identity: one moment
-			w.proven = now.Sub(r.log.start)
-			r.log.addAt(now, Event{Kind: EventNamed, Path: pathInfo(w.path), Hostname: w.answer.Hostname, Detail: w.answer.Hostname})
+			w.proven = now.Sub(r.call.log.start)
+			r.call.log.addAt(now, Event{Kind: EventNamed, Path: pathInfo(w.path), Hostname: w.answer.Hostname, Detail: w.answer.Hostname})
 			return w
 		case <-ctx.Done():
 			return nil
@@ -72,17 +72,17 @@ func (r *race) run(ctx context.Context) *win {
 				continue
 			}
 			if path == nil {
-				r.log.add(Event{Kind: EventFailed, Err: errNilPath})
+				r.call.log.add(Event{Kind: EventFailed, Err: errNilPath})
 				continue
 			}
-			r.nudge()
+			r.networkChanged()
 			r.start(ctx, running, path)
 		case _, ok := <-changes:
 			if !ok {
 				changes = nil
 				continue
 			}
-			r.nudge()
+			r.networkChanged()
 		case old := <-r.ended:
 			delete(r.runners, old)
 		}
@@ -92,7 +92,10 @@ func (r *race) run(ctx context.Context) *win {
 // start runs a path. Attempts get the outer context, so that the winner's
 // lives on when the race is over.
 func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
-	run := &runner{race: r, lane: r.lane(pathInfo(path)), path: path, backoff: r.backoff, nudged: make(chan struct{}, 1)}
+	run := &runner{
+		call: r.call, wins: r.wins, history: r.history(pathInfo(path)), path: path,
+		backoff: r.call.backoff, changed: make(chan struct{}, 1),
+	}
 	r.runners[run] = struct{}{}
 	end := func() {
 		select {
@@ -100,49 +103,49 @@ func (r *race) start(ctx, running context.Context, path *earlynet.Path) {
 		case <-running.Done():
 		}
 	}
-	r.tasks.Go("asking over "+run.lane.name(), func() {
+	r.call.tasks.Go("asking over "+run.history.name(), func() {
 		run.run(ctx, running)
 		end()
 	}, func(err error) {
-		run.lane.fail(err)
-		r.log.add(Event{Kind: EventFailed, Path: run.lane.path, Err: err})
+		run.history.fail(err)
+		r.call.log.add(Event{Kind: EventFailed, Path: run.history.path, Err: err})
 		end()
 	})
 }
 
-// nudge tells every runner that the network has changed.
-func (r *race) nudge() {
+// networkChanged has every runner begin anew.
+func (r *race) networkChanged() {
 	for run := range r.runners {
 		select {
-		case run.nudged <- struct{}{}:
+		case run.changed <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// lane returns what is remembered under a path's name. A path that went and
-// came back finds its lane again, with its allowance of requests.
-func (r *race) lane(path PathInfo) *lane {
-	for _, l := range r.lanes {
-		if l.name() == path.String() {
-			return l
+// history returns what is remembered under a path's name. A path that went and
+// came back finds its history again, with its allowance of requests.
+func (r *race) history(path PathInfo) *pathHistory {
+	for _, h := range r.histories {
+		if h.name() == path.String() {
+			return h
 		}
 	}
-	if len(r.lanes) >= maxLanes {
-		r.lanes = append(r.lanes[:0:0], r.lanes[1:]...)
+	if len(r.histories) >= maxHistories {
+		r.histories = append(r.histories[:0:0], r.histories[1:]...)
 	}
-	l := &lane{path: path}
-	r.lanes = append(r.lanes, l)
-	return l
+	h := &pathHistory{path: path}
+	r.histories = append(r.histories, h)
+	return h
 }
 
-// lastErrors is why there was no name: of each lane the last error, then what
+// lastErrors is why there was no name: of each path the last error, then what
 // the network says of paths that did not come up.
 func (r *race) lastErrors(status []error) []PathError {
 	var all []PathError
 	now := time.Now()
-	for _, l := range r.lanes {
-		if e, ok := l.lastError(now); ok {
+	for _, h := range r.histories {
+		if e, ok := h.lastError(now); ok {
 			all = append(all, e)
 		}
 	}

@@ -160,7 +160,7 @@ func passes(err error) bool {
 }
 
 // closeNetwork undoes the network and waits for every goroutine. The closing
-// of its connections is what releases an attempt that does not heed its context.
+// of its connections is what releases an attempt that ignores its context.
 func (r *resolver) closeNetwork(net network) error {
 	defer r.end()
 	err := net.Close()
@@ -174,7 +174,7 @@ func (r *resolver) closeNetwork(net network) error {
 	select {
 	case <-done:
 	case <-patience.C:
-		r.log.add(Event{Kind: EventLeftBehind, Detail: "an attempt of " + r.name + " heeds neither its context nor its connections"})
+		r.log.add(Event{Kind: EventLeftBehind, Detail: "an attempt of " + r.name + " ignores the end of its context and of its connections"})
 	}
 	return err
 }
@@ -203,13 +203,13 @@ func (r *resolver) complete(ctx context.Context, id *Identity, won *win) {
 	done := Event{Kind: EventCompleted, Path: pathInfo(won.path)}
 	select {
 	case out := <-results:
-		done.Err = id.take(out.rest, out.err)
+		done.Err = id.merge(out.rest, out.err)
 	case <-ctx.Done():
 		patience := time.NewTimer(grace)
 		defer patience.Stop()
 		select {
 		case out := <-results:
-			done.Err = id.take(out.rest, out.err)
+			done.Err = id.merge(out.rest, out.err)
 		case <-patience.C:
 			done.Err = errLeft
 		}
@@ -217,8 +217,8 @@ func (r *resolver) complete(ctx context.Context, id *Identity, won *win) {
 	r.log.add(done)
 }
 
-// take takes over what a source may fill in.
-func (id *Identity) take(rest Identity, err error) error {
+// merge takes over what a source may fill in.
+func (id *Identity) merge(rest Identity, err error) error {
 	id.Region, id.AvailabilityZone = rest.Region, rest.AvailabilityZone
 	id.PublicIPv4, id.PrivateNetworks = rest.PublicIPv4, rest.PrivateNetworks
 	return err

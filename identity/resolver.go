@@ -103,9 +103,9 @@ func Resolve(ctx context.Context, src Source) (*Identity, error) {
 // When Resolve returns, which it does within milliseconds of the end of ctx,
 // its goroutines have ended (but for the kernel's share of [earlynet.Network.Close],
 // on a machine that is very busy), its connections are closed and its addresses,
-// routes and link changes are undone, after a failure too. (A source whose
-// attempts heed neither the context nor the closing of their connections is not
-// waited for; an event says so.) A name that is proven is returned even if not
+// routes and link changes are undone, after a failure too. (An attempt that
+// ignores both the end of its context and the closing of its connections is left
+// behind, and an event says so.) A name that is proven is returned even if not
 // everything could be undone: events of the kind [EventUndoFailed] say what.
 // Resolve may be called from several goroutines.
 //

@@ -26,16 +26,17 @@ const (
 
 // A runner asks over one path until it has a valid answer or is told to stop.
 //
-// An attempt that fails is repeated after a [backoff]. One that stays silent is
-// joined by another, up to maxInFlight; from then on the newcomer takes the
-// place of the second oldest. So one attempt at least has all its time, for a
-// service that is slow, and there is always a young one, for a service that
-// dropped what came before it was ready.
+// An attempt that fails is repeated after a [backoff]. While attempts are silent
+// they are hedged: another one begins beside them, up to maxInFlight. Where there
+// are that many, the second oldest is ended to make room. So the oldest has all
+// its time, for a service that is slow, and there is always a young one, for a
+// service that dropped what came before it was ready.
 type runner struct {
-	*race
-	lane   *lane
-	path   *earlynet.Path
-	nudged chan struct{}
+	call    *resolver
+	wins    chan<- *win
+	history *pathHistory
+	path    *earlynet.Path
+	changed chan struct{} // the network has
 
 	inFlight []*attempt // oldest first
 	results  chan *attempt
@@ -69,7 +70,7 @@ var (
 // run ends with running, with the path, or with a win. Attempts are made under ctx.
 func (r *runner) run(ctx, running context.Context) {
 	r.results = make(chan *attempt, maxInFlight)
-	r.next = time.Now().Add(r.lane.allowance(time.Now()))
+	r.next = time.Now().Add(r.history.allowance(time.Now()))
 	r.timer = time.NewTimer(time.Until(r.next))
 	defer r.timer.Stop()
 	defer func() {
@@ -82,10 +83,10 @@ func (r *runner) run(ctx, running context.Context) {
 		case <-running.Done():
 			return
 		case <-r.path.Done():
-			r.lane.gone()
+			r.history.gone()
 			return
-		case <-r.nudged:
-			r.nudge()
+		case <-r.changed:
+			r.resetBackoff()
 		case <-r.timer.C:
 			r.due(ctx)
 		case a := <-r.results:
@@ -142,7 +143,7 @@ func (r *runner) begin(ctx context.Context) {
 	a := &attempt{began: time.Now()}
 	ctx, a.cancel = context.WithCancelCause(ctx)
 	r.inFlight = append(r.inFlight, a)
-	a.try = r.lane.begin(a.began)
+	a.try = r.history.begin(a.began)
 	if a.try == 1 {
 		r.tell(EventTrying, a, nil)
 	} else {
@@ -160,9 +161,9 @@ func (r *runner) begin(ctx context.Context) {
 		a.err = err
 		results <- a
 	}
-	r.tasks.Go("an attempt over "+r.lane.name(), func() {
+	r.call.tasks.Go("an attempt over "+r.history.name(), func() {
 		var err error
-		a.answer, err = r.src.Fetch(ctx, r.path)
+		a.answer, err = r.call.src.Fetch(ctx, r.path)
 		done(err)
 	}, done)
 }
@@ -173,7 +174,7 @@ func (r *runner) judge(a *attempt) error {
 		return a.err
 	}
 	var err error
-	a.proof, err = r.verify(a.answer)
+	a.proof, err = r.call.verify(a.answer)
 	return err
 }
 
@@ -193,13 +194,13 @@ func (r *runner) tell(kind EventKind, a *attempt, err error) {
 	if r.overdue {
 		next = time.Now()
 	}
-	r.log.add(Event{Kind: kind, Path: pathInfo(r.path), Try: a.try, Next: next.Sub(r.log.start), Err: err})
+	r.call.log.add(Event{Kind: kind, Path: pathInfo(r.path), Try: a.try, Next: next.Sub(r.call.log.start), Err: err})
 }
 
 // failed records why, sets the time of the next attempt and tells both.
 func (r *runner) failed(a *attempt, err error) {
 	kind := EventAttempt
-	if r.lane.fail(err) {
+	if r.history.fail(err) {
 		kind = EventFailed
 	}
 	r.plan(a, err)
@@ -244,15 +245,15 @@ func (r *runner) arm(at time.Time) {
 	r.timer.Reset(time.Until(at))
 }
 
-// nudge has back-off and hedging begin anew: something in the network has
-// changed. What began a moment ago gets its time first, and the lane's allowance
+// resetBackoff has back-off and hedging begin anew, since something in the network
+// has changed. What began a moment ago gets its time first, and the path's allowance
 // keeps a flood of changes from becoming one of requests.
-func (r *runner) nudge() {
+func (r *runner) resetBackoff() {
 	if !r.restart.IsZero() || r.overdue {
 		return
 	}
 	now := time.Now()
-	r.restart = now.Add(r.lane.allowance(now))
+	r.restart = now.Add(r.history.allowance(now))
 	if n := len(r.inFlight); n > 0 {
 		if young := r.inFlight[n-1].began.Add(firstHedge); r.restart.Before(young) {
 			r.restart = young

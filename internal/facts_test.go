@@ -24,7 +24,7 @@ var facts = []struct{ page, says string }{
 		"at most {identity/runner.go maxInFlight|word} are in flight, and each ends after {identity/runner.go attemptTime}."},
 	{"docs/retry.md", "joined by a second one after {identity/metadata/dial.go hedgeDial}"},
 	{"docs/retry.md", "**Retry-After** is honoured up to {identity/runner.go maxHold},"},
-	{"docs/retry.md", "one such restart in {identity/lane.go quotaEvery|word}, after {identity/lane.go quotaBurst|word} at once,"},
+	{"docs/retry.md", "one such restart in {identity/history.go quotaEvery|word}, after {identity/history.go quotaBurst|word} at once,"},
 	{"docs/retry.md", "given up after {identity/resolve.go moreTime}."},
 	{"docs/network.md", "after {earlynet/neigh.go arpRetrans|milliseconds} instead of a second."},
 	{"docs/network.md", "`IFA_PROTO` {earlynet/address.go mark}, a lifetime of {earlynet/address.go addressLife|a}"},

@@ -34,7 +34,7 @@ type network struct {
 func parseNetworks(nodes []node) ([]identity.PrivateNetwork, error) {
 	var l networkList
 	for _, n := range nodes {
-		if !l.take(n, n.item >= 0 && n.indent == nodes[0].indent) {
+		if !l.line(n, n.item >= 0 && n.indent == nodes[0].indent) {
 			break
 		}
 	}
@@ -49,8 +49,8 @@ type networkList struct {
 	key   string // of the current item, that was last
 }
 
-// take takes one line; first says that it begins an item. It reports whether there is room for more.
-func (l *networkList) take(n node, first bool) (more bool) {
+// line reads one line; first says that it begins an item. It reports whether there is room for more.
+func (l *networkList) line(n node, first bool) (more bool) {
 	switch {
 	case first && len(l.items) == maxNetworks:
 		l.errs = append(l.errs, metadata.ErrTooLarge)

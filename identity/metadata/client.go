@@ -37,7 +37,7 @@ type Client struct {
 	Dial earlynet.DialFunc
 
 	mu     sync.Mutex
-	idle   *wire // the connection between two exchanges, or nil
+	idle   *persistConn // the connection between two exchanges, or nil
 	closed bool
 }
 
@@ -103,31 +103,31 @@ func (c *Client) Do(req *http.Request) (Answer, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("User-Agent", "nametag")
 	}
-	return c.try(req, c.take(req))
+	return c.try(req, c.popIdle(req))
 }
 
-// try makes a request over w, or over a new connection where that is nil.
-func (c *Client) try(req *http.Request, w *wire) (Answer, error) {
+// try makes a request over pc, or over a new connection where that is nil.
+func (c *Client) try(req *http.Request, pc *persistConn) (Answer, error) {
 	ctx := req.Context()
-	reused := w != nil
+	reused := pc != nil
 	if !reused {
 		address := dialled(req.URL)
 		conn, err := c.connect(ctx, address)
 		if err != nil {
 			return Answer{}, fmt.Errorf("connecting: %w", plain(ctx, err))
 		}
-		w = newWire(conn, address)
+		pc = newPersistConn(conn, address)
 	}
 	// The end of ctx interrupts a read or write that is under way.
-	disarm := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Now()) })
-	got, again, err := w.roundTrip(req)
+	disarm := context.AfterFunc(ctx, func() { _ = pc.conn.SetDeadline(time.Now()) })
+	got, again, err := pc.roundTrip(req)
 	got.Reused = reused
 	if disarm() && err == nil && again {
-		c.put(w)
+		c.putIdle(pc)
 		return got, nil
 	}
-	earlynet.Reset(w.conn)
-	if err != nil && reused && !w.heard && ctx.Err() == nil {
+	earlynet.Reset(pc.conn)
+	if err != nil && reused && !pc.heard && ctx.Err() == nil {
 		return c.try(req, nil) // the other end had closed it while it was idle
 	}
 	if err != nil {
@@ -157,31 +157,32 @@ func plain(ctx context.Context, err error) error {
 	return err
 }
 
-// take returns the idle connection, or nil where there is none that will do. A request with a body could not be made
+// popIdle returns the idle connection, or nil where there is none that will do. A request with a body could not be made
 // again, and gets a new one.
-func (c *Client) take(req *http.Request) *wire {
+func (c *Client) popIdle(req *http.Request) *persistConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := c.idle
-	if w == nil {
+	pc := c.idle
+	if pc == nil {
 		return nil
 	}
 	c.idle = nil
-	if w.address != dialled(req.URL) || req.Body != nil && req.Body != http.NoBody {
-		earlynet.Reset(w.conn)
+	if pc.address != dialled(req.URL) || req.Body != nil && req.Body != http.NoBody {
+		earlynet.Reset(pc.conn)
 		return nil
 	}
-	return w
+	return pc
 }
 
-func (c *Client) put(w *wire) {
+// putIdle keeps a connection for the next exchange.
+func (c *Client) putIdle(pc *persistConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		earlynet.Reset(w.conn)
+		earlynet.Reset(pc.conn)
 		return
 	}
-	c.idle = w
+	c.idle = pc
 }
 
 // Close closes the connection that is open between two answers, and one that is in
@@ -196,8 +197,8 @@ func (c *Client) Close() {
 	}
 }
 
-// A wire is one connection.
-type wire struct {
+// A persistConn is a connection that may carry one exchange after the other.
+type persistConn struct {
 	conn    net.Conn
 	address string
 	limit   io.LimitedReader // under reader
@@ -205,54 +206,54 @@ type wire struct {
 	heard   bool // since the last request
 }
 
-func newWire(conn net.Conn, address string) *wire {
-	w := &wire{conn: conn, address: address}
-	w.limit.R = conn
-	w.read = bufio.NewReaderSize(&w.limit, 2<<10)
-	return w
+func newPersistConn(conn net.Conn, address string) *persistConn {
+	pc := &persistConn{conn: conn, address: address}
+	pc.limit.R = conn
+	pc.read = bufio.NewReaderSize(&pc.limit, 2<<10)
+	return pc
 }
 
 // roundTrip makes one exchange. reusable says that the connection may carry another one.
-func (w *wire) roundTrip(req *http.Request) (got Answer, reusable bool, err error) {
-	w.heard = false
-	if err := req.Write(w.conn); err != nil {
+func (pc *persistConn) roundTrip(req *http.Request) (got Answer, reusable bool, err error) {
+	pc.heard = false
+	if err := req.Write(pc.conn); err != nil {
 		return Answer{}, false, fmt.Errorf("asking: %w", err)
 	}
-	w.limit.N = maxHeader
-	if _, err := w.read.Peek(1); err != nil {
+	pc.limit.N = maxHeader
+	if _, err := pc.read.Peek(1); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: closed without a byte", ErrCutShort)
 		}
 		return Answer{}, false, err
 	}
-	w.heard = true
-	resp, err := w.response(req)
+	pc.heard = true
+	resp, err := pc.response(req)
 	if err != nil {
-		return Answer{}, false, w.explain(err)
+		return Answer{}, false, pc.explain(err)
 	}
 	// The connection is not closed here but by try: this only ends the body.
 	defer resp.Body.Close()
 	if err := acceptable(resp); err != nil {
-		earlynet.Reset(w.conn) // before Body.Close, which would read the rest
+		earlynet.Reset(pc.conn) // before Body.Close, which would read the rest
 		return Answer{}, false, err
 	}
-	w.limit.N += maxBody
+	pc.limit.N += maxBody
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	switch {
 	case err != nil:
-		earlynet.Reset(w.conn)
-		return Answer{}, false, w.explain(err)
+		earlynet.Reset(pc.conn)
+		return Answer{}, false, pc.explain(err)
 	case len(body) > maxBody:
-		earlynet.Reset(w.conn)
+		earlynet.Reset(pc.conn)
 		return Answer{}, false, ErrTooLarge
-	case w.read.Buffered() > 0:
+	case pc.read.Buffered() > 0:
 		return Answer{}, false, ErrTrailing // a length that is too short gives another valid name
 	}
 	if looksLikeHTML(body) {
 		return Answer{}, false, ErrHTML
 	}
 	certain := resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
-	if !certain && w.limit.N <= 0 {
+	if !certain && pc.limit.N <= 0 {
 		return Answer{}, false, ErrTooLarge
 	}
 	return Answer{Body: body, Whole: certain}, certain && !resp.Close, nil
@@ -263,9 +264,9 @@ func looksLikeHTML(body []byte) bool {
 }
 
 // response reads up to the body, past interim answers.
-func (w *wire) response(req *http.Request) (*http.Response, error) {
+func (pc *persistConn) response(req *http.Request) (*http.Response, error) {
 	for range maxInterim {
-		resp, err := http.ReadResponse(w.read, req)
+		resp, err := http.ReadResponse(pc.read, req)
 		if err != nil {
 			return nil, err
 		}
@@ -278,10 +279,10 @@ func (w *wire) response(req *http.Request) (*http.Response, error) {
 }
 
 // explain tells our own bound from the other end's fault.
-func (w *wire) explain(err error) error {
+func (pc *persistConn) explain(err error) error {
 	var network net.Error
 	switch {
-	case w.limit.N <= 0:
+	case pc.limit.N <= 0:
 		return ErrTooLarge
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrCutShort

@@ -9,9 +9,9 @@ import (
 // errGone is the end of a path that had not failed until then.
 var errGone = errors.New("the link or its address went away")
 
-// A lane is what is known under the name of a path, over all paths that had it
-// one after the other.
-type lane struct {
+// A pathHistory is what is known under the name of a path, over all paths that had
+// it one after the other.
+type pathHistory struct {
 	path PathInfo // the first of them
 
 	mu    sync.Mutex
@@ -23,40 +23,41 @@ type lane struct {
 }
 
 // name is what it is known under.
-func (l *lane) name() string { return l.path.String() }
+func (h *pathHistory) name() string { return h.path.String() }
 
-// allowance takes from the lane's quota.
-func (l *lane) allowance(now time.Time) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.quota.take(now)
+// allowance takes one new beginning from the path's quota, and returns how long to wait
+// before it.
+func (h *pathHistory) allowance(now time.Time) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.quota.reserve(now)
 }
 
 // begin counts an attempt and returns its number.
-func (l *lane) begin(now time.Time) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tries++
-	if l.since.IsZero() {
-		l.since = now
+func (h *pathHistory) begin(now time.Time) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tries++
+	if h.since.IsZero() {
+		h.since = now
 	}
-	return l.tries
+	return h.tries
 }
 
-// fail records an error and reports whether it is news. It is news when its cause is another than the last one's: which of two
-// requests met it first, and for how long there was silence, is none.
-func (l *lane) fail(err error) (news bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.err = err
+// fail records an error and reports whether it is to be told as new: where its cause is another than the last one's. Which of
+// two requests met it first, and how long there was silence, makes no difference.
+func (h *pathHistory) fail(err error) (differs bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
 	cause := "silence"
 	if _, silent := errors.AsType[*SilenceError](err); !silent {
-		l.since = time.Time{}
+		h.since = time.Time{}
 		cause = innermost(err).Error()
 	}
-	news = cause != l.said
-	l.said = cause
-	return news
+	differs = cause != h.said
+	h.said = cause
+	return differs
 }
 
 func innermost(err error) error {
@@ -70,22 +71,22 @@ func innermost(err error) error {
 }
 
 // gone records that the path has ended. What went wrong before says more.
-func (l *lane) gone() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.since = time.Time{}
-	if l.err == nil {
-		l.err = errGone
+func (h *pathHistory) gone() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.since = time.Time{}
+	if h.err == nil {
+		h.err = errGone
 	}
 }
 
-// lastError is what there is to say of the lane at the end.
-func (l *lane) lastError(now time.Time) (PathError, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := PathError{Path: l.path, Tries: l.tries, Err: l.err}
+// lastError is what there is to say of the path at the end.
+func (h *pathHistory) lastError(now time.Time) (PathError, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e := PathError{Path: h.path, Tries: h.tries, Err: h.err}
 	silent, ok := errors.AsType[*SilenceError](e.Err)
-	if silence := now.Sub(l.since); !l.since.IsZero() && (ok || e.Err == nil) {
+	if silence := now.Sub(h.since); !h.since.IsZero() && (ok || e.Err == nil) {
 		e.Err = &SilenceError{After: silence}
 		if ok {
 			e.Err = &SilenceError{After: silence, Stage: silent.Stage}
@@ -105,8 +106,8 @@ const (
 	quotaEvery = 2 * time.Second
 )
 
-// take takes one and returns how long to wait before using it.
-func (q *quota) take(now time.Time) time.Duration {
+// reserve takes one and returns how long to wait before using it.
+func (q *quota) reserve(now time.Time) time.Duration {
 	if q.free.Before(now) {
 		q.free = now
 	}
