@@ -184,7 +184,7 @@ func runResolve(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	search := memory.Search{Policy: f.policy, Instance: cmp.Or(f.expectID, facts.Serial), Warn: warn}
 	if _, counts := f.policy.KnownAfter(); counts {
 		known := make(chan memory.Recall, 1)
-		known <- memory.RecallFile(f.root)
+		known <- memory.RecallFile(f.root, search.Instance)
 		search.Memory = known
 		search.Ready = make(chan struct{}) // it is there already
 	}

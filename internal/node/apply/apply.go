@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
@@ -150,7 +148,7 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 	if c.Root == "" {
 		recall <- memory.Recall{}
 	} else {
-		recall <- memory.RecallFile(string(c.Root))
+		recall <- memory.RecallFile(string(c.Root), c.Instance)
 	}
 	outcome, err := memory.Search{
 		Policy: policy, Instance: c.Instance, Memory: recall, Began: began,
@@ -253,8 +251,7 @@ func (c Config) remember(found record.Record) {
 		return
 	}
 	n := memory.Name{Hostname: found.Hostname, InstanceID: found.InstanceID, Since: time.Now()}
-	err := n.Write(filepath.Join(string(c.Root), memory.Path))
-	if err != nil && !errors.Is(err, unix.EROFS) {
+	if err := n.Remember(string(c.Root)); err != nil {
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("the name is not remembered for later boots: %v", err)})
 	}
 }
@@ -301,7 +298,7 @@ func (c Config) withdraw() {
 	if c.Root == "" || c.Instance == "" {
 		return
 	}
-	recall := memory.RecallFile(string(c.Root))
+	recall := memory.RecallFile(string(c.Root), c.Instance)
 	if !recall.Known() || recall.For(c.Instance).Known() {
 		return
 	}

@@ -133,9 +133,11 @@ func TestTheNameIsSetRecordedKeptAndRemembered(t *testing.T) {
 		if err != nil || r.Hostname != "web-1" || r.Path.Method != "dhcp" {
 			t.Errorf("%q: record %+v, %v", there, r, err)
 		}
-		remembered, err := memory.Read(filepath.Join(string(h.config.Root), memory.Path))
-		if err != nil || remembered.Hostname != "web-1" || remembered.InstanceID != "42" {
-			t.Errorf("%q: memory %+v, %v", there, remembered, err)
+		for _, path := range []string{memory.Path, memory.Early} {
+			remembered, err := memory.Read(filepath.Join(string(h.config.Root), path))
+			if err != nil || remembered.Hostname != "web-1" || remembered.InstanceID != "42" {
+				t.Errorf("%q: memory %+v, %v", there, remembered, err)
+			}
 		}
 		if h.kernel != "web-1" || h.file() != "web-1" || h.asked != 1 || !h.heard("applied") {
 			t.Errorf("%q: kernel %q, file %q, asked %d times, %+v", there, h.kernel, h.file(), h.asked, h.said)
@@ -250,6 +252,16 @@ func TestLaterBoots(t *testing.T) {
 		}
 		if r, _ := record.Read(filepath.Join(h.config.RunDir, "nametag/identity.json")); r.Source != memory.Source {
 			t.Errorf("the record says %+v", r)
+		}
+	})
+	t.Run("the same in an initramfs, where /var is not mounted yet", func(t *testing.T) {
+		h := boot(t, "nametag.wait=1m,known=10ms")
+		if err := os.RemoveAll(filepath.Join(string(h.config.Root), "var")); err != nil {
+			t.Fatal(err)
+		}
+		h.config.Find = h.silent
+		if err := h.do(t.Context()); err != nil || h.kernel != "web-1" || h.file() != "web-1" {
+			t.Errorf("%v, kernel %q, file %q", err, h.kernel, h.file())
 		}
 	})
 	t.Run("without an answer, and without patience for one, the node keeps its own", func(t *testing.T) {

@@ -8,17 +8,24 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/joined"
 	"github.com/nametag-boot/nametag/internal/node/replace"
 )
 
-// Path is where a system that is not Talos keeps its name, below its root. In an initramfs that has mounted the root it
-// is /sysroot + Path.
-const Path = "/var/lib/nametag/name.json"
+// Where a system that is not Talos keeps its name, below its root. In an initramfs that has mounted the root that is
+// /sysroot.
+const (
+	Path = "/var/lib/nametag/name.json"
+	// Early has the same, for whoever sees no more than the root: a /var of its own, be it a partition or a bind mount as on
+	// Fedora CoreOS, is mounted after the initramfs.
+	Early = "/etc/nametag/name.json"
+)
 
 // Schema is the version of the file's form.
 const Schema = 1
@@ -103,6 +110,18 @@ func (n Name) Write(path string) error {
 		return fmt.Errorf("memory: %w", err)
 	}
 	return nil
+}
+
+// Remember writes the name into a system's root, at both of its places, for its later boots. What is mounted read-only is
+// left out, without an error.
+func (n Name) Remember(root string) error {
+	var errs error
+	for _, path := range []string{Early, Path} {
+		if err := n.Write(filepath.Join(root, path)); !errors.Is(err, unix.EROFS) {
+			errs = joined.Errors(errs, err)
+		}
+	}
+	return errs
 }
 
 // largest is how much of a file is read.

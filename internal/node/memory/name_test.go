@@ -63,7 +63,7 @@ func TestAFileThatHoldsNoName(t *testing.T) {
 	if _, err := Read(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	if got := RecallFile(dir); got != (Recall{}) {
+	if got := RecallFile(dir, "42"); got != (Recall{}) {
 		t.Errorf("no file: %+v", got)
 	}
 	path := filepath.Join(dir, Path)
@@ -82,14 +82,72 @@ func TestAFileThatHoldsNoName(t *testing.T) {
 		if got != (Name{}) || err == nil || name != "2 MiB" && !errors.Is(err, ErrUnusable) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
-		if r := RecallFile(dir); r.Known() || r.Why == "" {
+		if r := RecallFile(dir, "42"); r.Known() || r.Why == "" {
 			t.Errorf("%s: %+v", name, r)
 		}
 		if err := (Name{Hostname: "web-1", InstanceID: "42"}).Write(path); err != nil {
 			t.Errorf("%s: it cannot be written over: %v", name, err)
 		}
-		if r := RecallFile(dir); !r.Known() || r.From != path {
+		if r := RecallFile(dir, "42"); !r.Known() || r.From != path {
 			t.Errorf("%s: written over: %+v", name, r)
 		}
+	}
+}
+
+// In an initramfs a /var of its own is not there yet: what is seen is what lies below it.
+func TestANameIsFoundAtEitherOfItsPlaces(t *testing.T) {
+	ours, older, others := Name{Hostname: "web-1", InstanceID: "42"}, Name{Hostname: "web-0", InstanceID: "42"}, Name{Hostname: "web-9", InstanceID: "43"}
+	for _, tt := range []struct {
+		name            string
+		early, late     Name
+		damaged         string
+		hostname, where string
+	}{
+		{"both", ours, ours, "", "web-1", Early},
+		{"the root alone is there", ours, Name{}, "", "web-1", Early},
+		{"an older one below what is mounted later", ours, older, "", "web-1", Early},
+		{"another machine's below what is mounted later", ours, others, "", "web-1", Early},
+		{"another machine's in /etc", others, ours, "", "web-1", Path},
+		{"before there were two places", Name{}, ours, "", "web-1", Path},
+		{"damaged", Name{}, ours, Early, "web-1", Path},
+		{"another machine's alone", others, others, "", "web-9", Early},
+		{"another machine's, and a damaged one", Name{}, others, Early, "web-9", Path},
+	} {
+		root := t.TempDir()
+		for path, n := range map[string]Name{Early: tt.early, Path: tt.late} {
+			if n == (Name{}) {
+				continue
+			}
+			if err := n.Write(filepath.Join(root, path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tt.damaged != "" {
+			path := filepath.Join(root, tt.damaged)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := RecallFile(root, "42"); r.Name.Hostname != tt.hostname || r.From != filepath.Join(root, tt.where) {
+			t.Errorf("%s: %+v", tt.name, r)
+		}
+	}
+}
+
+func TestANameIsRememberedAtBothPlaces(t *testing.T) {
+	root := t.TempDir()
+	if err := (Name{Hostname: "web-1", InstanceID: "42"}).Remember(root); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{Early, Path} {
+		if n, err := Read(filepath.Join(root, path)); err != nil || n.Hostname != "web-1" {
+			t.Errorf("%s: %+v, %v", path, n, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Name{Hostname: "web-1", InstanceID: "42"}).Remember(filepath.Join(root, "file")); err == nil {
+		t.Error("nothing was written, and nobody is told")
 	}
 }

@@ -44,16 +44,33 @@ func (r Recall) For(instance string) Recall {
 }
 
 // RecallFile is the memory of a system that is not Talos and whose root is mounted at root: "/", "/sysroot".
-func RecallFile(root string) Recall {
-	path := filepath.Join(root, Path)
-	n, err := Read(path)
+func RecallFile(root, instance string) Recall {
+	return recallEither(instance, func(path string) Recall {
+		path = filepath.Join(root, path)
+		n, err := Read(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return Recall{}
+		case err != nil:
+			return Recall{Why: err.Error()}
+		}
+		return Recall{Name: n, From: path}
+	})
+}
+
+// recallEither is what is read at the two places of a root: this instance's name, if there is one; else another's; else
+// why there is none. The second place may be what lies below a /var that is mounted later, and be older.
+func recallEither(instance string, read func(path string) Recall) Recall {
+	early, other := read(Early), read(Path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return Recall{}
-	case err != nil:
-		return Recall{Why: err.Error()}
+	case early.For(instance).Known():
+		return early
+	case other.For(instance).Known():
+		return other
+	case early.Known() || !other.Known() && early.Why != "":
+		return early
 	}
-	return Recall{Name: n, From: path}
+	return other
 }
 
 // since is a date for an operator; empty where it is not known.

@@ -88,7 +88,7 @@ func LookRoot(ctx context.Context, c Config, commandLine string) *Looking {
 		if device == "" {
 			return nil
 		}
-		return func() Recall { return recallRoot(device, kind) }
+		return func() Recall { return recallRoot(device, kind, c.Instance) }
 	})
 }
 
@@ -218,22 +218,22 @@ func uuid(b []byte) string {
 }
 
 // recallRoot mounts a root and reads it.
-func recallRoot(device, fstype string) Recall {
+func recallRoot(device, fstype, instance string) Recall {
 	at := "the root on " + filepath.Base(device)
 	m, err := mountDetached(fstype, device)
 	if err != nil {
 		return Recall{Why: fmt.Sprintf("%s cannot be mounted: %v", at, err)}
 	}
-	r := readRoot(m, at)
+	r := recallEither(instance, func(path string) Recall { return readRoot(m, at, path) })
 	if err := m.close(); err != nil && r.Why == "" {
 		r.Why = fmt.Sprintf("%s: %v", at, err)
 	}
 	return r
 }
 
-// readRoot reads the file of ours.
-func readRoot(m *mounted, at string) Recall {
-	f, err := m.openIn(strings.TrimPrefix(Path, "/"))
+// readRoot reads a file of ours.
+func readRoot(m *mounted, at, path string) Recall {
+	f, err := m.openIn(strings.TrimPrefix(path, "/"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Recall{}
 	}
@@ -244,5 +244,5 @@ func readRoot(m *mounted, at string) Recall {
 			return Recall{Name: n, From: at}
 		}
 	}
-	return Recall{Why: fmt.Sprintf("%s: %s: %v", at, Path, err)}
+	return Recall{Why: fmt.Sprintf("%s: %s: %v", at, path, err)}
 }

@@ -110,52 +110,54 @@ func TestANameOnARealFileSystem(t *testing.T) {
 		{"ext4", []string{"mkfs.ext4", "-q", "-F", "-L", "the-root", "-U", "01234567-89ab-cdef-0123-456789abcdef"}},
 		{"xfs", []string{"mkfs.xfs", "--unsupported", "-q", "-f", "-L", "the-root", "-m", "uuid=01234567-89ab-cdef-0123-456789abcdef"}},
 	} {
-		t.Run(kind.fstype, func(t *testing.T) {
-			if os.Geteuid() != 0 {
-				netns.Missing(t, "mounting needs root")
-			}
-			t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
-			image, on := filepath.Join(t.TempDir(), "image"), t.TempDir()
-			run := func(name string, args ...string) string {
-				t.Helper()
-				out, err := exec.Command(name, args...).CombinedOutput()
-				if err != nil {
-					netns.Missing(t, fmt.Sprintf("%s: %v: %s", name, err, out))
+		for _, place := range []string{Path, Early} {
+			t.Run(kind.fstype+place, func(t *testing.T) {
+				if os.Geteuid() != 0 {
+					netns.Missing(t, "mounting needs root")
 				}
-				return strings.TrimSpace(string(out))
-			}
-			if err := os.WriteFile(image, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(image, 64<<20); err != nil {
-				t.Fatal(err)
-			}
-			run(kind.mkfs[0], append(kind.mkfs[1:], image)...)
-			loop := run("losetup", "-f", "--show", image)
-			t.Cleanup(func() { _ = exec.Command("losetup", "-d", loop).Run() })
-			if err := unix.Mount(loop, on, kind.fstype, 0, ""); err != nil {
-				netns.Missing(t, fmt.Sprintf("this kernel does not mount %s: %v", kind.fstype, err))
-			}
-			err := Name{Hostname: "web-1", InstanceID: "42"}.Write(filepath.Join(on, Path))
-			if uerr := unix.Unmount(on, 0); err != nil || uerr != nil {
-				t.Fatal(err, uerr)
-			}
-			before, err := os.ReadFile(image)
-			if err != nil {
-				t.Fatal(err)
-			}
-			found, err := superblock(loop)
-			if err != nil || found != (identified{kind.fstype, "01234567-89ab-cdef-0123-456789abcdef", "the-root"}) {
-				t.Errorf("%+v, %v", found, err)
-			}
-			r := recallRoot(loop, found.fstype)
-			if r.Name.Hostname != "web-1" || r.Name.InstanceID != "42" || r.From == "" {
-				t.Errorf("%+v", r)
-			}
-			after, err := os.ReadFile(image)
-			if err != nil || !bytes.Equal(before, after) {
-				t.Errorf("it was written to: %v", err)
-			}
-		})
+				t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+				image, on := filepath.Join(t.TempDir(), "image"), t.TempDir()
+				run := func(name string, args ...string) string {
+					t.Helper()
+					out, err := exec.Command(name, args...).CombinedOutput()
+					if err != nil {
+						netns.Missing(t, fmt.Sprintf("%s: %v: %s", name, err, out))
+					}
+					return strings.TrimSpace(string(out))
+				}
+				if err := os.WriteFile(image, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Truncate(image, 64<<20); err != nil {
+					t.Fatal(err)
+				}
+				run(kind.mkfs[0], append(kind.mkfs[1:], image)...)
+				loop := run("losetup", "-f", "--show", image)
+				t.Cleanup(func() { _ = exec.Command("losetup", "-d", loop).Run() })
+				if err := unix.Mount(loop, on, kind.fstype, 0, ""); err != nil {
+					netns.Missing(t, fmt.Sprintf("this kernel does not mount %s: %v", kind.fstype, err))
+				}
+				err := Name{Hostname: "web-1", InstanceID: "42"}.Write(filepath.Join(on, place))
+				if uerr := unix.Unmount(on, 0); err != nil || uerr != nil {
+					t.Fatal(err, uerr)
+				}
+				before, err := os.ReadFile(image)
+				if err != nil {
+					t.Fatal(err)
+				}
+				found, err := superblock(loop)
+				if err != nil || found != (identified{kind.fstype, "01234567-89ab-cdef-0123-456789abcdef", "the-root"}) {
+					t.Errorf("%+v, %v", found, err)
+				}
+				r := recallRoot(loop, found.fstype, "42")
+				if r.Name.Hostname != "web-1" || r.Name.InstanceID != "42" || r.From == "" {
+					t.Errorf("%+v", r)
+				}
+				after, err := os.ReadFile(image)
+				if err != nil || !bytes.Equal(before, after) {
+					t.Errorf("it was written to: %v", err)
+				}
+			})
+		}
 	}
 }
