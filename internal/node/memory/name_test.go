@@ -97,6 +97,8 @@ func TestAFileThatHoldsNoName(t *testing.T) {
 // In an initramfs a /var of its own is not there yet: what is seen is what lies below it.
 func TestANameIsFoundAtEitherOfItsPlaces(t *testing.T) {
 	ours, older, others := Name{Hostname: "web-1", InstanceID: "42"}, Name{Hostname: "web-0", InstanceID: "42"}, Name{Hostname: "web-9", InstanceID: "43"}
+	newer := ours
+	newer.Since = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tt := range []struct {
 		name            string
 		early, late     Name
@@ -107,6 +109,7 @@ func TestANameIsFoundAtEitherOfItsPlaces(t *testing.T) {
 		{"the root alone is there", ours, Name{}, "", "web-1", Early},
 		{"an older one below what is mounted later", ours, older, "", "web-1", Early},
 		{"another machine's below what is mounted later", ours, others, "", "web-1", Early},
+		{"an older one in an /etc that has become read-only", older, newer, "", "web-1", Path},
 		{"another machine's in /etc", others, ours, "", "web-1", Path},
 		{"before there were two places", Name{}, ours, "", "web-1", Path},
 		{"damaged", Name{}, ours, Early, "web-1", Path},

@@ -58,11 +58,14 @@ func RecallFile(root, instance string) Recall {
 	})
 }
 
-// recallEither is what is read at the two places of a root: this instance's name, if there is one; else another's; else
-// why there is none. The second place may be what lies below a /var that is mounted later, and be older.
+// recallEither is what is read at the two places of a root: this instance's name, if there is one, and the later of two;
+// else another's; else why there is none. Either may be the older one: the second where it lies below a /var that is mounted
+// later, the first where /etc has become read-only.
 func recallEither(instance string, read func(path string) Recall) Recall {
 	early, other := read(Early), read(Path)
 	switch {
+	case early.For(instance).Known() && other.For(instance).Known() && other.Name.Since.After(early.Name.Since):
+		return other
 	case early.For(instance).Known():
 		return early
 	case other.For(instance).Known():
