@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// mark is this package's number, for routes (rtm_protocol) and addresses
-	// (IFA_PROTO). Nobody has claimed it in linux/rtnetlink.h.
-	mark = 110
+	// rtprotNametag is this package's number, for routes (rtm_protocol) and addresses
+	// (IFA_PROTO): its mark. Nobody has claimed it in linux/rtnetlink.h.
+	rtprotNametag = 110
 
 	// ifaProto is IFA_PROTO of linux/if_addr.h, since Linux 5.18.
 	ifaProto = 11
@@ -42,7 +42,7 @@ type address struct {
 // whoever replaces an address gives it no mark, or another lifetime. A kernel
 // that knows no marks shows the lifetime alone.
 func (a address) ours() bool {
-	return (a.proto == mark || a.proto == 0) && a.valid <= uint32(addressLife/time.Second)
+	return (a.proto == rtprotNametag || a.proto == 0) && a.valid <= uint32(addressLife/time.Second)
 }
 
 // foreign reports whether somebody other than the kernel itself stands behind
@@ -126,7 +126,7 @@ func ifaddrmsg(index int) []byte {
 
 // addAddress adds an address of ours for a limited time.
 func (r rtnl) addAddress(index int, p netip.Prefix, life time.Duration) error {
-	return r.newAddress(createExcl, index, p, mark, life)
+	return r.newAddress(createExcl, index, p, rtprotNametag, life)
 }
 
 // extendAddress gives an address a new lifetime. With life ≤ 0 it lasts.

@@ -74,7 +74,7 @@ func converse(ctx context.Context, conn net.PacketConn, steps []step, until time
 		case !until.IsZero() && !time.Now().Before(until):
 			return nil
 		case errors.Is(err, unix.ENETDOWN):
-			continue // told once; the link's own news decide
+			continue // told once; what the kernel tells of the link decides
 		case errors.As(err, &timeout) && timeout.Timeout():
 			continue
 		case err != nil:
@@ -88,10 +88,11 @@ func converse(ctx context.Context, conn net.PacketConn, steps []step, until time
 	}
 }
 
-// guard asks the link whether another host has the address, then claims it,
-// and watches until ctx ends. It returns an error that wraps [ErrConflict]
-// when another host has it, and heed says that this counts.
-func (c *nic) guard(ctx context.Context, l link, ip netip.Addr, heed func(*conflictError) bool) error {
+// detectConflict asks the link whether another host has the address, then claims
+// it, and watches until ctx ends (RFC 5227 calls it address conflict detection). It
+// returns an error that wraps [ErrConflict] when another host has it, and heed says
+// that this counts.
+func (c *nic) detectConflict(ctx context.Context, l link, ip netip.Addr, heed func(*conflictError) bool) error {
 	filter, err := arpFilter(ip)
 	if err != nil {
 		return err

@@ -90,23 +90,23 @@ type candidates struct {
 }
 
 // hear takes an offer, and reports whether it is a new candidate.
-func (cs *candidates) hear(l *lease, y yield, sender [6]byte) (c *candidate, news bool) {
+func (cs *candidates) hear(l *lease, y yield, sender [6]byte) (c *candidate, fresh bool) {
 	if c = cs.find(y); c == nil {
 		if len(cs.all) == maxCandidates {
 			cs.forget()
 		}
 		c = &candidate{yield: y, sender: sender}
 		cs.all = append(cs.all, c)
-		news = true
+		fresh = true
 	}
-	if c.round != cs.asked || news {
+	if c.round != cs.asked || fresh {
 		c.round = cs.asked
 		c.rounds++
 	}
 	c.offers = slices.DeleteFunc(c.offers, func(o *lease) bool { return o.server == l.server })
 	c.offers = slices.Insert(c.offers, 0, l)
 	c.offers = c.offers[:min(len(c.offers), maxServers)]
-	return c, news
+	return c, fresh
 }
 
 func (cs *candidates) find(y yield) *candidate {

@@ -130,7 +130,7 @@ func leased(t testing.TB) {
 	t.Helper()
 	if !within(90*time.Second, func() bool {
 		a := addrs(t, "eth0")
-		return strings.Contains(a, "inet 10.9.0.") && !strings.Contains(a, "proto "+strconv.Itoa(mark)) && !strings.Contains(a, "proto 0x6e")
+		return strings.Contains(a, "inet 10.9.0.") && !strings.Contains(a, "proto "+strconv.Itoa(rtprotNametag)) && !strings.Contains(a, "proto 0x6e")
 	}) {
 		t.Errorf("no lease:\n%s%s", run(t, "ip addr show dev eth0"), run(t, "cat /proc/net/packet"))
 	}

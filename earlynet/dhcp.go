@@ -36,8 +36,9 @@ var (
 	errLeaseEnded error = silentError("the lease has ended")
 )
 
-// leaseGrain is how much earlier than the lease its address may go: the kernel counts
-// whole seconds, down, and looks at them when it finds the time.
+// leaseGrain is how long before the end of its lease an address may be gone: the kernel
+// cuts a lifetime down to whole seconds, and rounds the time of its looks at them
+// (check_lifetime, net/ipv4/devinet.c).
 const leaseGrain = 3 * time.Second
 
 // dhcp keeps a path from a DHCPv4 lease up until ctx ends.

@@ -292,8 +292,8 @@ func (x *exchange) offer(r reply) *candidate {
 		x.unusable("unusable offer", err)
 		return nil
 	}
-	c, news := x.heard.hear(l, l.yields(x.nic.net.cfg.Destinations), r.sender)
-	if news {
+	c, fresh := x.heard.hear(l, l.yields(x.nic.net.cfg.Destinations), r.sender)
+	if fresh {
 		x.nic.tell(Event{Method: DHCP, Kind: DHCPOffer, Address: l.prefix.Addr(), Server: l.server, Detail: fmt.Sprintf("%v from %v", l.prefix, l.server)})
 	}
 	return c

@@ -174,7 +174,7 @@ type lacking struct {
 	times int    // that this was another one
 }
 
-// missing tells that there is no NIC, if this is news.
+// missing tells that there is no NIC, where that was not told yet.
 func (n *Network) missing() {
 	n.mu.Lock()
 	err := n.noNIC()

@@ -117,7 +117,7 @@ func TestFaults(t *testing.T) {
 			return 0
 		})
 		n.mu.Lock()
-		c := n.order[0]
+		c := n.nicsByAge[0]
 		n.mu.Unlock()
 		late := c.begin(LinkLocal)
 		added.Store(late)

@@ -27,7 +27,7 @@ func (c *nic) ipv6(ctx context.Context) {
 	}
 	defer end(ErrPathDone)
 	for {
-		l, _, _, news := c.state()
+		l, _, _, changed := c.state()
 		addr, ok := c.net.linkLocal6(c.index)
 		if a != nil && addr != from {
 			end(errors.New("address " + from.String() + " is gone"))
@@ -40,7 +40,7 @@ func (c *nic) ipv6(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-news:
+		case <-changed:
 		}
 	}
 }

@@ -27,9 +27,8 @@ const (
 	maxConflicts = 3
 	defendTime   = 10 * time.Second
 
-	// lastStand is how long at most an address is used after a conflict, for the
-	// sake of the connections over it: they are about to be answered, and all of
-	// this is over then.
+	// lastStand is how long at most an address is used after a conflict, so that the
+	// connections over it can still be answered. With an answer the network is closed.
 	lastStand = 2 * time.Second
 
 	// proxyClaims is how many of our addresses one host may claim before it is
@@ -74,8 +73,8 @@ func (c *nic) linkLocal(ctx context.Context) {
 	}
 }
 
-// disputes are what others have said of our addresses. One goroutine at a time has them, that of the guard
-// at work: linkLocalOnce does not end before its own has.
+// disputes are what others have said of our addresses. One goroutine at a time has them, that in
+// detectConflict: linkLocalOnce does not end before its own has.
 type disputes struct {
 	nic    *nic
 	claims map[[6]byte]int // of our addresses, by who has claimed them
@@ -135,10 +134,10 @@ func (c *nic) linkLocalOnce(ctx context.Context, l link, source netip.Addr, heed
 	verdict := make(chan error, 1)
 	var asking safely.Group
 	defer asking.Wait()
-	guard, stop := context.WithCancel(ctx)
+	detecting, stop := context.WithCancel(ctx)
 	defer stop()
 	asking.Go("ARP", func() {
-		verdict <- safely.Do("ARP on "+l.name, func() error { return c.guard(guard, l, source, heed) })
+		verdict <- safely.Do("ARP on "+l.name, func() error { return c.detectConflict(detecting, l, source, heed) })
 	}, c.net.died)
 
 	refresh := time.NewTicker(addressLife / 3)

@@ -251,7 +251,7 @@ func (n *Network) linkSeen(l link) {
 	var old link
 	if known {
 		old = v.link
-		v.take(l)
+		v.update(l)
 	} else {
 		v = newView(l)
 		n.links[l.index] = v
@@ -264,7 +264,7 @@ func (n *Network) linkSeen(l link) {
 		case takes:
 			v.nic = newNIC(n, v)
 			v.nic.uppers = maps.Clone(n.uppers[l.index])
-			n.order = append(n.order, v.nic)
+			n.nicsByAge = append(n.nicsByAge, v.nic)
 		case why != v.ignored:
 			v.ignored = why
 			if n.selection.mentions(l) {

@@ -33,15 +33,15 @@ const (
 //	├─ a link's run            follows its view, and has what was done to the link itself
 //	│  ├─ linkLocal            one address after the other
 //	│  │  └─ linkLocalOnce     an address and its path: an attempt. One that had a conflict ends, beside the next
-//	│  │     └─ guard          ARP: whether the address is another host's; one at a time
+//	│  │     └─ detectConflict ARP: whether the address is another host's; one at a time
 //	│  ├─ dhcp                 a lease and its path: an attempt
 //	│  │  └─ receive           passes on the replies
 //	│  └─ ipv6                 the path from the kernel's own address: an attempt
 //	├─ next hop                who it is where several say so: an attempt without a path
 //	└─ offering a path         until somebody takes it
 //
-// A link's goroutines learn of the rest by its view, and by channels that are closed: of a context, of news, of an
-// address that was lost. When all have ended, Close takes back what they leave.
+// A link's goroutines learn of the rest by its view, and by channels that are closed: of a context, of a
+// view that has changed, of an address that was lost. When all have ended, Close takes back what they leave.
 
 // A Network is a set of links that are brought up, and what was done to them.
 // Its methods are safe for concurrent use.
@@ -79,15 +79,15 @@ type Network struct {
 	// second; they and the callers of the methods read both. No goroutine could have it alone and answer the others: watch
 	// sleeps in a read of its socket. The lock is held for a look or a note, never while the kernel's answer is awaited,
 	// the observer told, or another lock taken.
-	mu       sync.Mutex
-	links    map[int]*view        // all that there are
-	addrs    map[addrKey]uint32   // to flags
-	uppers   map[int]map[int]bool // by a link's index, the links that stand on it
-	order    []*nic               // in which they were found, with those that are gone
-	gateways map[netip.Addr]struct{}
-	answers  map[uint32]chan struct{} // that catchUp waits for
-	attempts []*attempt               // that stand, in the order of their making
-	status   []*Error                 // the last per NIC and method
+	mu        sync.Mutex
+	links     map[int]*view        // all that there are
+	addrs     map[addrKey]uint32   // to flags
+	uppers    map[int]map[int]bool // by a link's index, the links that stand on it
+	nicsByAge []*nic               // in use, in the order in which they were found, with those that are gone
+	gateways  map[netip.Addr]struct{}
+	answers   map[uint32]chan struct{} // that catchUp waits for
+	attempts  []*attempt               // that stand, in the order of their making
+	status    []*Error                 // the last per NIC and method
 
 	closing  sync.Once
 	closeErr error
@@ -336,14 +336,14 @@ func (n *Network) close() error {
 		a.end(closed)
 		errs = append(errs, a.undo()...)
 	}
-	for _, c := range slices.Backward(n.order) {
+	for _, c := range slices.Backward(n.nicsByAge) {
 		errs = append(errs, c.undo()...)
 	}
 	if err := n.rtnl.close(); err != nil {
 		errs = append(errs, err)
 	}
 	n.awaitClosers()
-	for _, c := range n.order {
+	for _, c := range n.nicsByAge {
 		c.disclaim() // last: an open socket of ours would be somebody else's for the next owner
 	}
 	return joined.Errors(errs...)

@@ -151,7 +151,7 @@ func TestUndo(t *testing.T) {
 		if nb := run(t, "ip -4 neigh show dev eth0"); strings.Contains(nb, "169.254.169.254") {
 			t.Errorf("neighbours: %s", nb)
 		}
-		if rt := run(t, "ip route show table all proto "+fmt.Sprint(mark)); rt != "" {
+		if rt := run(t, "ip route show table all proto "+fmt.Sprint(rtprotNametag)); rt != "" {
 			t.Errorf("routes: %s", rt)
 		}
 		if !n.saw(LinkLeftUp, "192.0.2.1/24") {
@@ -206,7 +206,7 @@ func TestUndo(t *testing.T) {
 		}
 		// The kernel removes an address whose time is up as RTM_DELADDR does.
 		run(t, "ip addr del "+p.Source.String()+"/32 dev eth0")
-		if rt := run(t, "ip route show table all proto "+fmt.Sprint(mark)+" src "+p.Source.String()); strings.Contains(rt, "169.254.169.254") && p.Err() == nil {
+		if rt := run(t, "ip route show table all proto "+fmt.Sprint(rtprotNametag)+" src "+p.Source.String()); strings.Contains(rt, "169.254.169.254") && p.Err() == nil {
 			t.Errorf("routes: %s", rt)
 		}
 	})
@@ -542,7 +542,7 @@ func TestKeep(t *testing.T) {
 				t.Errorf("no %q in\n%s", want, rt)
 			}
 		}
-		if strings.Contains(rt, fmt.Sprintf("proto %d", mark)) {
+		if strings.Contains(rt, fmt.Sprintf("proto %d", rtprotNametag)) {
 			t.Errorf("our own routes are left:\n%s", rt)
 		}
 		if a := addrs(t, "eth0"); !strings.Contains(a, p.Source.String()+"/32") || !strings.Contains(a, "valid_lft 3") {

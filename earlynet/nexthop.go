@@ -226,7 +226,7 @@ func (c *nic) unpin() {
 		}
 		var ours bool
 		for ad.Next() {
-			ours = ours || ad.Type() == ndaProtocol && ad.Uint8() == mark
+			ours = ours || ad.Type() == ndaProtocol && ad.Uint8() == rtprotNametag
 		}
 		if a, ok := netip.AddrFromSlice(nm.Attributes.Address); ok && ours && c.net.rtnl.deleteNeighbour(c.index, a) == nil {
 			c.event(0, TakenOver, "neighbour entry of "+a.String(), nil)
@@ -270,7 +270,7 @@ func (r rtnl) setNeighbour(index int, a netip.Addr, mac [6]byte, state uint16) e
 	ae.Bytes(unix.NDA_DST, a.AsSlice())
 	ae.Bytes(unix.NDA_LLADDR, mac[:])
 	if state&unix.NUD_PERMANENT != 0 {
-		ae.Uint8(ndaProtocol, mark)
+		ae.Uint8(ndaProtocol, rtprotNametag)
 	}
 	b, err := ae.Encode()
 	if err != nil {

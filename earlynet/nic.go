@@ -34,7 +34,7 @@ type nic struct {
 
 	hops map[netip.Addr]*hop // guarded by the network's mu
 
-	// Of the goroutine run, and of undo after it has ended:
+	// Owned by the goroutine run, and by undo after that has ended:
 	claimed  net.Listener // what makes the link ours; nil where it is not, or cannot be
 	prepared bool
 	before   before
@@ -52,10 +52,10 @@ func newNIC(n *Network, v *view) *nic {
 
 // state returns the link as it is, and a channel that is closed when that
 // may have changed.
-func (c *nic) state() (l link, present bool, breaks int, news <-chan struct{}) {
+func (c *nic) state() (l link, present bool, session int, changed <-chan struct{}) {
 	c.net.mu.Lock()
 	defer c.net.mu.Unlock()
-	return c.view.link, !c.view.gone, c.view.breaks, c.view.news
+	return c.view.link, !c.view.gone, c.view.session, c.view.changed
 }
 
 // fell returns how often the link was set down, and whether it is up.
@@ -140,7 +140,7 @@ func (c *nic) follow() {
 	var again <-chan time.Time // when to try once more to set the link up
 	patience, rest := firstRaise, firstRest
 	for c.net.ctx.Err() == nil {
-		l, present, breaks, news := c.state()
+		l, present, session, changed := c.state()
 		if times, up := c.fell(); times != c.fallen {
 			c.fallen = times
 			if wait := c.setDown(up, rest); wait != nil {
@@ -153,7 +153,7 @@ func (c *nic) follow() {
 			s.stop()
 			c.event(0, NICGone, "", nil)
 			return
-		case s != nil && (!l.carries() || breaks != s.breaks):
+		case s != nil && (!l.carries() || session != s.number):
 			s.stop()
 			s = nil
 			c.event(0, CarrierLost, "", nil)
@@ -168,10 +168,10 @@ func (c *nic) follow() {
 		case s == nil && l.carries():
 			c.net.succeeded(l.name, 0)
 			c.event(0, Carrier, "", nil)
-			s = c.start(breaks)
+			s = c.start(session)
 		}
 		select {
-		case <-news:
+		case <-changed:
 		case <-again:
 			again = nil
 		case <-c.net.ctx.Done():
@@ -217,14 +217,14 @@ const afterPanic = 500 * time.Millisecond
 
 // A session is the methods at work while a link carries frames.
 type session struct {
-	breaks  int // the link's when it began
+	number  int // the view's when it began
 	cancel  context.CancelFunc
 	methods safely.Group
 }
 
-func (c *nic) start(breaks int) *session {
+func (c *nic) start(number int) *session {
 	ctx, cancel := context.WithCancel(c.net.ctx)
-	s := &session{breaks: breaks, cancel: cancel}
+	s := &session{number: number, cancel: cancel}
 	for _, m := range c.net.methods {
 		s.methods.Go(m.String(), func() { c.try(ctx, m) }, c.net.died)
 	}
@@ -485,7 +485,7 @@ func (a *attempt) extend(life time.Duration) error {
 	}
 	for _, has := range addrs {
 		if has.prefix == a.prefix && has.ours() {
-			return a.nic.net.rtnl.extendAddress(a.nic.index, a.prefix, mark, min(life, addressLife))
+			return a.nic.net.rtnl.extendAddress(a.nic.index, a.prefix, rtprotNametag, min(life, addressLife))
 		}
 	}
 	return nil
@@ -523,7 +523,7 @@ func (a *attempt) lose() { a.losing.Do(func() { close(a.lost) }) }
 
 // route lays a route.
 func (a *attempt) route(rt route) error {
-	rt.index, rt.protocol = a.nic.index, mark
+	rt.index, rt.protocol = a.nic.index, rtprotNametag
 	rt.metric += uint32(a.nic.index)
 	rt, err := a.nic.net.rtnl.addRoute(rt)
 	if err != nil {

@@ -25,8 +25,8 @@ import (
 // claimPause is how long to wait before the next try to own a link, where the kernel does not tell when it is worth while.
 const claimPause = 20 * time.Millisecond
 
-// errStranger means that the name is taken by a user who cannot own a link.
-var errStranger = errors.New("it is not one of ours")
+// errNotOwner means that the name is taken by a user who cannot own a link.
+var errNotOwner = errors.New("it is not one of ours")
 
 // claim waits until the link is ours, or ctx ends, and reports which.
 func (c *nic) claim(ctx context.Context) bool {
@@ -52,7 +52,7 @@ func (c *nic) claim(ctx context.Context) bool {
 			}
 		})
 		switch {
-		case errors.Is(err, errStranger):
+		case errors.Is(err, errNotOwner):
 			c.event(0, LinkBusy, "", fmt.Errorf("%w: process %d of another user holds the name %s", err, owner, name))
 			return ctx.Err() == nil
 		case err != nil:
@@ -76,7 +76,7 @@ func (c *nic) await(ctx context.Context, name string, tell func(owner int)) (own
 	}
 	// Any user may listen under the name. Only who may configure links can have one.
 	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return int(cred.Pid), errStranger
+		return int(cred.Pid), errNotOwner
 	}
 	tell(int(cred.Pid))
 	_, _ = conn.Read(make([]byte, 1)) // ends with the owner, who writes nothing

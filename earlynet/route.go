@@ -87,7 +87,7 @@ func (r rtnl) foreignRoutes(index int, family uint8) ([]route, error) {
 	rts, err := r.routes(index, family)
 	return slices.DeleteFunc(rts, func(rt route) bool {
 		switch rt.protocol {
-		case unix.RTPROT_KERNEL, unix.RTPROT_RA, unix.RTPROT_REDIRECT, mark:
+		case unix.RTPROT_KERNEL, unix.RTPROT_RA, unix.RTPROT_REDIRECT, rtprotNametag:
 			return true
 		}
 		return false

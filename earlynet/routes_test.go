@@ -22,7 +22,7 @@ func TestRoutesThatSomebodyRemovesAreLaidAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(slices.DeleteFunc(rts, func(rt route) bool { return rt.protocol != mark }))
+		return len(slices.DeleteFunc(rts, func(rt route) bool { return rt.protocol != rtprotNametag }))
 	}
 	laid := routes()
 	run(t, "ip route flush dev eth0") // as some scripts of DHCP clients do

@@ -124,9 +124,9 @@ func (c *nic) prepare() {
 	}
 }
 
-// clear takes back the addresses, routes and neighbour entries of a run that was killed: nobody else uses our mark, and no living process of
-// ours the link. Marked says that the link's alias tells of such a run, too: kernels before 5.18 do not keep the mark of
-// addresses.
+// clear takes back the addresses, routes and neighbour entries of a run that was killed: nobody else uses our mark, and no
+// living process of ours the link. Marked says that the link's alias tells of such a run, too: kernels before 5.18 do not
+// keep the mark of addresses.
 func (c *nic) clear(marked bool) {
 	r := c.net.rtnl
 	addrs, err := r.addresses(c.index)
@@ -134,7 +134,7 @@ func (c *nic) clear(marked bool) {
 		return
 	}
 	for _, a := range addrs {
-		if a.ours() && (a.proto == mark || marked && a.flags&unix.IFA_F_NOPREFIXROUTE != 0) {
+		if a.ours() && (a.proto == rtprotNametag || marked && a.flags&unix.IFA_F_NOPREFIXROUTE != 0) {
 			if err := c.dropAddress(a.prefix); err == nil {
 				c.event(0, TakenOver, "address "+a.prefix.String(), nil)
 			}
@@ -145,7 +145,7 @@ func (c *nic) clear(marked bool) {
 		return
 	}
 	for _, rt := range rts {
-		if rt.protocol == mark && r.do(unix.RTM_DELROUTE, 0, raw(rt.raw)) == nil {
+		if rt.protocol == rtprotNametag && r.do(unix.RTM_DELROUTE, 0, raw(rt.raw)) == nil {
 			c.event(0, TakenOver, "route to "+rt.dst.String(), nil)
 		}
 	}

@@ -392,10 +392,10 @@ func TestForeign(t *testing.T) {
 		a                   address
 		ours, foreign, used bool
 	}{
-		{"ours", address{prefix: netip.MustParsePrefix("169.254.7.9/32"), proto: mark, valid: 60}, true, true, true},
+		{"ours", address{prefix: netip.MustParsePrefix("169.254.7.9/32"), proto: rtprotNametag, valid: 60}, true, true, true},
 		{"ours, on a kernel without marks", address{prefix: netip.MustParsePrefix("169.254.7.9/32"), valid: 59}, true, true, true},
 		{"taken over for ever", address{prefix: netip.MustParsePrefix("169.254.7.9/32"), valid: ^uint32(0)}, false, true, true},
-		{"taken over for a lease", address{prefix: netip.MustParsePrefix("169.254.7.9/32"), proto: mark, valid: 3600}, false, true, true},
+		{"taken over for a lease", address{prefix: netip.MustParsePrefix("169.254.7.9/32"), proto: rtprotNametag, valid: 3600}, false, true, true},
 		{"the kernel's fe80::", address{prefix: netip.MustParsePrefix("fe80::1/64"), proto: 3, valid: ^uint32(0)}, false, false, true},
 		{"the kernel's fe80::, not usable yet", address{prefix: netip.MustParsePrefix("fe80::1/64"), flags: unix.IFA_F_TENTATIVE, valid: ^uint32(0)}, false, false, false},
 		{"the kernel's fe80::, which somebody else has", address{prefix: netip.MustParsePrefix("fe80::1/64"), flags: unix.IFA_F_DADFAILED, valid: ^uint32(0)}, false, false, false},

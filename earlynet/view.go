@@ -8,19 +8,19 @@ import "slices"
 type view struct {
 	link                  // as it is, or was last
 	gone    bool          // it was removed
-	breaks  int           // how often it has ceased to carry frames
+	session int           // grows when it ceases to carry frames, or has another hardware address: see session
 	falls   int           // how often it was set down
-	news    chan struct{} // closed at the next change
+	changed chan struct{} // closed at the next change
 	nic     *nic          // that uses it; nil: none does
 	ignored string        // why not
 }
 
-func newView(l link) *view { return &view{link: l, news: make(chan struct{})} }
+func newView(l link) *view { return &view{link: l, changed: make(chan struct{})} }
 
-// take takes the link's new state.
-func (v *view) take(l link) {
+// update takes over the link's new state.
+func (v *view) update(l link) {
 	if v.carries() && !l.carries() || !slices.Equal(v.mac, l.mac) {
-		v.breaks++
+		v.session++
 	}
 	if v.up() && !l.up() {
 		v.falls++
@@ -37,6 +37,6 @@ func (v *view) leave() {
 
 // touch wakes everything that waits for a change.
 func (v *view) touch() {
-	close(v.news)
-	v.news = make(chan struct{})
+	close(v.changed)
+	v.changed = make(chan struct{})
 }
