@@ -112,7 +112,7 @@ func (q *quota) reserve(now time.Time) time.Duration {
 		q.free = now
 	}
 	q.free = q.free.Add(quotaEvery)
-	// What was taken and never used, by paths that went before their time came, is no debt of the next one's.
+	// Reservations that were never used, by paths that ended before, are not charged to the next path of that name.
 	if most := now.Add((quotaBurst + 1) * quotaEvery); q.free.After(most) {
 		q.free = most
 	}

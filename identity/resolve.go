@@ -109,9 +109,9 @@ func (r *resolver) fault(err error) {
 	}
 }
 
-// openNetwork opens it such that ctx ends the opening, but not the network.
-// That stands until it is closed: only then are its last words in order, and
-// the winner's link can be kept though ctx has ended meanwhile.
+// openNetwork opens the network. The end of ctx ends the opening, but not the
+// network: that stands until it is closed, so that its last events come in order,
+// and the winner's link can be kept although ctx has ended meanwhile.
 func (r *resolver) openNetwork(ctx context.Context) (network, error) {
 	cfg := r.Link
 	theirs := cfg.Observer

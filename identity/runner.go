@@ -225,7 +225,7 @@ func (r *runner) plan(a *attempt, err error) {
 		}
 	}
 	if r.failing {
-		r.arm(r.next) // attempts that were made together fail together: one step, not three
+		r.arm(r.next) // hedged attempts fail together: that is one step of the back-off, not three
 		return
 	}
 	r.failing = true

@@ -209,13 +209,13 @@ func (c *Checker) Add(file string, text []byte) error {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		if len(doc.Content) == 1 {
-			c.take(file, doc.Content[0])
+			c.collect(file, doc.Content[0])
 		}
 	}
 }
 
-// take takes in an object, or those of a list. A list in a list is none: it could have itself in it.
-func (c *Checker) take(file string, root *yaml.Node) {
+// collect takes in an object, or those of a list. A list in a list is none: it could have itself in it.
+func (c *Checker) collect(file string, root *yaml.Node) {
 	o := object{file, root}
 	if items := at(root, "items"); strings.HasSuffix(o.text("kind"), "List") && items != nil && items.Kind == yaml.SequenceNode {
 		for _, item := range items.Content {

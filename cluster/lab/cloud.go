@@ -53,7 +53,7 @@ func NewCloud(servers ...Server) (c *Cloud, closeIt func()) {
 	mux.HandleFunc("GET /servers", c.list)
 	mux.HandleFunc("PUT /servers/{id}", c.rename)
 	mux.HandleFunc("GET /networks", c.listNetworks)
-	s := httptest.NewServer(c.guard(mux))
+	s := httptest.NewServer(c.authorize(mux))
 	c.URL = s.URL
 	return c, s.Close
 }
@@ -107,7 +107,8 @@ func (c *Cloud) change(f func()) {
 	f()
 }
 
-func (c *Cloud) guard(next http.Handler) http.Handler {
+// authorize lets requests through that have the token, unless the cloud is to fail or to be slow.
+func (c *Cloud) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
 		c.requests++

@@ -185,8 +185,8 @@ func newCursor(r io.Reader) *cursor { return &cursor{r: newBuffered(r)} }
 // close gives the buffer back; at stays.
 func (c *cursor) close() { releaseBuffered(c.r) }
 
-// take reads the next n bytes, at most a few.
-func (c *cursor) take(n int) ([]byte, error) {
+// next reads the next n bytes, at most a few.
+func (c *cursor) next(n int) ([]byte, error) {
 	b := make([]byte, n)
 	k, err := io.ReadFull(c.r, b)
 	c.at += int64(k)

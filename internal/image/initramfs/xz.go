@@ -10,7 +10,7 @@ import (
 // xzExtent moves a cursor behind one stream (The .xz File Format, version 1.2.1). The kernel unpacks one stream at a
 // time. Only what tells a size is looked at; what is wrong beyond that, the decoder finds.
 func xzExtent(c *cursor) error {
-	head, err := c.take(12)
+	head, err := c.next(12)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func xzExtent(c *cursor) error {
 		if size == 0 {
 			return xzIndexExtent(c)
 		}
-		header, err := c.take(4*(int(size)+1) - 1)
+		header, err := c.next(4*(int(size)+1) - 1)
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func lzma2Extent(c *cursor) error {
 		case control == 0:
 			return nil
 		case control >= 0x80:
-			b, err := c.take(4)
+			b, err := c.next(4)
 			if err != nil {
 				return err
 			}
@@ -111,7 +111,7 @@ func lzma2Extent(c *cursor) error {
 				size++ // new properties
 			}
 		case control <= 2:
-			b, err := c.take(2)
+			b, err := c.next(2)
 			if err != nil {
 				return err
 			}
@@ -142,7 +142,7 @@ func xzIndexExtent(c *cursor) error {
 	if err := c.skip(-(c.at-begin)&3 + 4); err != nil {
 		return err
 	}
-	footer, err := c.take(12)
+	footer, err := c.next(12)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 
 // zstdExtent moves a cursor behind one frame (RFC 8878, section 3.1.1). The kernel unpacks one frame at a time.
 func zstdExtent(c *cursor) error {
-	head, err := c.take(5)
+	head, err := c.next(5)
 	if err != nil {
 		return err
 	}
@@ -32,13 +32,13 @@ func zstdExtent(c *cursor) error {
 			return fmt.Errorf("zstd: a window of %d bytes; the kernel allows %d", window, maxWindow)
 		}
 	}
-	size, err := c.take([]int{0, 2, 4, 8}[descriptor>>6])
+	size, err := c.next([]int{0, 2, 4, 8}[descriptor>>6])
 	if err != nil {
 		return err
 	}
 	if single { // the content is the window, and its size takes a byte at least
 		if len(size) == 0 {
-			if size, err = c.take(1); err != nil {
+			if size, err = c.next(1); err != nil {
 				return err
 			}
 		}
@@ -49,7 +49,7 @@ func zstdExtent(c *cursor) error {
 		}
 	}
 	for {
-		b, err := c.take(3)
+		b, err := c.next(3)
 		if err != nil {
 			return err
 		}

@@ -278,9 +278,9 @@ func end(ended <-chan error, atMost time.Duration) error {
 	return err
 }
 
-// awaitWorker waits for the worker's answer and for its end: for the end not without a bound, since a process that has a
-// thread in the kernel, loading a driver, does not end before that is done, killed or not.
-// died is told of a panic, which is no answer.
+// awaitWorker waits for the worker's answer, and then for its end, but no longer than endGrace: a worker with a thread that
+// loads a driver does not end before the kernel has done that, even when it is killed. died is told of a panic while the
+// answer is read.
 func awaitWorker(ctx context.Context, answer *os.File, ended <-chan error, died func(error)) (result, error) {
 	answers := make(chan result, 1)
 	safely.Go("reading the worker's answer", func() {

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/nametag-boot/nametag/identity"
 )
 
 // The files that Talos keeps on STATE (its pkg/machinery/constants).
@@ -139,7 +137,7 @@ func read(v volume, at string) (r Recall) {
 	n := Name{Hostname: strings.TrimSpace(found[0][keyName]), InstanceID: strings.TrimSpace(found[0][keyInstance]), Since: modified}
 	switch {
 	case n.Hostname == "": // the platform gave none
-	case identity.ValidateHostname(n.Hostname) != nil || n.InstanceID == "":
+	case n.valid() != nil:
 		wrong(filePlatform, errors.New("it names no instance of a valid name"))
 	default:
 		r.Name, r.From = n, at
