@@ -1,6 +1,6 @@
 package extension
 
-import "gopkg.in/yaml.v3"
+import "go.yaml.in/yaml/v3"
 
 // manifest is manifest.yaml, as Talos' pkg/machinery/extensions reads it.
 type manifest struct {

@@ -8,8 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
-	"gopkg.in/yaml.v3"
 )
 
 // mountRoot mounts the squashfs, and over it the layers of the extensions, on newRoot.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
-	"gopkg.in/yaml.v3"
 
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
 	"github.com/nametag-boot/nametag/internal/testvm/talos/guest/standin"
