@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
@@ -288,6 +290,42 @@ func TestNIC(t *testing.T) {
 		eventually(t, "NICGone", func() bool { return n.saw(NICGone, "eth0") })
 		serving(t)
 		reaches(t, next(t, n))
+	})
+
+	t.Run("one that is moved to another network namespace and back is used again, though it has the index that it had", func(t *testing.T) {
+		serving(t)
+		n := openBy(t, LinkLocal)
+		p := next(t, n)
+		index := eth0(t).Index
+		elsewhere := exec.Command("unshare", "-n", "cat") // where no other link has that index
+		in, err := elsewhere.StdinPipe()
+		if err == nil {
+			err = elsewhere.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close(); elsewhere.Wait() })
+		there := fmt.Sprint(elsewhere.Process.Pid)
+		eventually(t, "the other namespace", func() bool {
+			ours, err := os.Readlink("/proc/thread-self/ns/net")
+			theirs, err2 := os.Readlink("/proc/" + there + "/ns/net")
+			return err == nil && err2 == nil && theirs != "" && theirs != ours
+		})
+		run(t, "ip link set eth0 netns "+there)
+		ended(t, p)
+		eventually(t, "NICGone", func() bool { return n.saw(NICGone, "eth0") })
+		run(t, "p=$$; nsenter -t "+there+" -n ip link set eth0 netns $p")
+		if again := eth0(t).Index; again != index {
+			t.Fatalf("it has come back with index %d, not %d: the test shows nothing", again, index)
+		}
+		reaches(t, next(t, n))
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if l := run(t, "ip -o link show eth0"); !strings.Contains(l, "state DOWN") || strings.Contains(l, "nametag") {
+			t.Errorf("link: %s", l)
+		}
 	})
 
 	t.Run("one that is renamed goes on", func(t *testing.T) {

@@ -152,6 +152,7 @@ func (c *nic) follow() {
 		case !present:
 			s.stop()
 			c.event(0, NICGone, "", nil)
+			c.leave()
 			return
 		case s != nil && (!l.carries() || session != s.number):
 			s.stop()
@@ -177,6 +178,13 @@ func (c *nic) follow() {
 		case <-c.net.ctx.Done():
 		}
 	}
+}
+
+// leave forgets a link that is gone: what was done to it went with it. It may come back, from another network namespace,
+// with the index that it had, and is to find nobody there who owns it.
+func (c *nic) leave() {
+	c.ledger = nil
+	c.disclaim()
 }
 
 // How long to wait before a link is set up that could not be: the first time, and
@@ -352,7 +360,7 @@ func (c *nic) try(ctx context.Context, m Method) {
 
 // undo takes back what was done to the link itself.
 func (c *nic) undo() []error {
-	if l := c.current(); c.before.down && !c.raised() && l.up() && c.prepared {
+	if l, present, _, _ := c.state(); present && c.before.down && !c.raised() && l.up() && c.prepared {
 		c.event(0, LinkLeftUp, "somebody else has set it up", nil)
 	}
 	return c.ledger.undo(c, 0)
