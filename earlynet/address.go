@@ -124,7 +124,7 @@ func ifaddrmsg(index int) []byte {
 	return b
 }
 
-// addAddress adds an address of ours for a limited time.
+// addAddress adds an address of ours for a limited time, which must be more than nothing.
 func (r rtnl) addAddress(index int, p netip.Prefix, life time.Duration) error {
 	return r.newAddress(createExcl, index, p, rtprotNametag, life)
 }

@@ -135,6 +135,25 @@ func TestUndo(t *testing.T) {
 		}
 	})
 
+	t.Run("an address whose time is up is never given one without end, which would outlive the network", func(t *testing.T) {
+		plug(t)
+		n := traceless(t, LinkLocal)
+		next(t, n)
+		n.mu.Lock()
+		standing := n.attempts[0]
+		n.mu.Unlock()
+		if err := standing.extend(-time.Second); err != nil {
+			t.Error(err)
+		}
+		late := standing.nic.begin(DHCP)
+		if err := late.put(netip.MustParseAddr("192.0.2.7"), -time.Second, nil); err != nil {
+			t.Error(err)
+		}
+		if a := addrs(t, "eth0"); strings.Contains(a, "forever") {
+			t.Errorf("addresses: %s", a)
+		}
+	})
+
 	t.Run("an address that somebody adds keeps the link up, without our neighbours", func(t *testing.T) {
 		serving(t)
 		n := openBy(t, LinkLocal)

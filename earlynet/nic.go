@@ -410,7 +410,8 @@ func (a *attempt) put(source netip.Addr, life time.Duration, routes []route) err
 // left.
 func (a *attempt) address(p netip.Prefix, life time.Duration) error {
 	r := a.nic.net.rtnl
-	life = min(life, addressLife)
+	// Where a lease has ended while it was waited for, the address goes at once: without an end it would be nobody's to remove.
+	life = max(time.Second, min(life, addressLife))
 	switch err := r.addAddress(a.nic.index, p, life); {
 	case err == nil:
 		a.mu.Lock()
@@ -475,8 +476,12 @@ func (c *nic) dropAddress(p netip.Prefix) error {
 }
 
 // extend gives the address its full lifetime again, if it is still ours, and lays
-// the routes again that somebody has removed: scripts flush all of a link's.
+// the routes again that somebody has removed: scripts flush all of a link's. One
+// whose time is up goes.
 func (a *attempt) extend(life time.Duration) error {
+	if life <= 0 {
+		return nil
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, rt := range a.routes {
