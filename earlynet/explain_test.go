@@ -6,20 +6,33 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// attempted dials the service over the next path, for a moment.
+// attempted has the service dialled over the next path, again and again until the test ends.
 func attempted(t testing.TB, n *opened) *Path {
 	t.Helper()
 	p := next(t, n)
-	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
-	defer cancel()
-	if conn, err := p.DialContext(ctx, "tcp", "169.254.169.254:80"); err == nil {
-		conn.Close()
-	}
+	attempting(t, p)
 	return p
+}
+
+func attempting(t testing.TB, p *Path) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var dialling sync.WaitGroup
+	dialling.Go(func() {
+		for ctx.Err() == nil && p.Err() == nil {
+			moment, over := context.WithTimeout(ctx, 150*time.Millisecond)
+			if conn, err := p.DialContext(moment, "tcp", "169.254.169.254:80"); err == nil {
+				conn.Close()
+			}
+			<-moment.Done()
+			over()
+		}
+	})
+	t.Cleanup(func() { cancel(); dialling.Wait() })
 }
 
 // says waits until the network's status explains the silence so.
@@ -51,9 +64,7 @@ func TestSilenceIsExplained(t *testing.T) {
 		n := openBy(t, LinkLocal)
 		p := next(t, n)
 		c.run("ip rule add to " + p.Source.String() + " iif lo table 9") // no answer but to ARP finds its way back
-		ctx, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
-		defer cancel()
-		_, _ = p.DialContext(ctx, "tcp", "169.254.169.254:80")
+		attempting(t, p)
 		says(t, n, "answers ARP (")
 	})
 	t.Run("the service's address is this machine's own", func(t *testing.T) {

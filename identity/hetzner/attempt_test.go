@@ -48,9 +48,14 @@ func TestAPanicBelowAnAttemptIsAnError(t *testing.T) {
 		"in reading":  func(context.Context, string, string) (net.Conn, error) { return &panickyConn{}, nil },
 	} {
 		t.Run(about, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			r := identity.Resolver{Source: panicking{Source(), dial}, Host: true, Facts: &dmi.Facts{Vendor: Vendor, Serial: "42"}}
+			r.OnEvent = func(e identity.Event) {
+				if e.Kind == identity.EventFailed {
+					cancel()
+				}
+			}
 			_, err := r.Resolve(ctx)
 			if _, caught := errors.AsType[*safely.PanicError](err); !caught {
 				t.Errorf("got %v", err)
