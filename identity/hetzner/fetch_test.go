@@ -103,12 +103,13 @@ func TestFetchAccepts(t *testing.T) {
 		"a body with its length": "HTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\n" + whole,
 		"chunks":                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhostn\r\n1f\r\n" + whole[5:] + "\r\n0\r\n\r\n",
 		"HTTP/1.0 with a length": "HTTP/1.0 200 OK\r\nContent-Length: 36\r\n\r\n" + whole,
-		"HTTP/1.0 without one, whole by its lines": "HTTP/1.0 200 OK\r\n\r\n" + whole + "region: eu-central\n",
-		"just an end, long after the two":          "HTTP/1.1 200 OK\r\n\r\n" + whole + "region: eu-central\nvendor_data: \"Content-Ty",
-		"an interim answer first":                  "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\n" + whole,
-		"an identity encoding that is named":       "HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 36\r\n\r\n" + whole,
-		"200 KiB of vendor data":                   "HTTP/1.0 200 OK\r\n\r\n" + whole + "vendor_data: \"" + strings.Repeat(strings.Repeat("x", 78)+"\\\n  ", 2500) + "\"\n",
-		"vendor data before them":                  "HTTP/1.0 200 OK\r\n\r\na: \"" + strings.Repeat("x\\\n  ", 2500) + "\"\n" + whole + "z: 1\n",
+		"HTTP/1.0 without one, whole by its lines":  "HTTP/1.0 200 OK\r\n\r\n" + whole + "region: eu-central\n",
+		"just an end, long after the two":           "HTTP/1.1 200 OK\r\n\r\n" + whole + "region: eu-central\nvendor_data: \"Content-Ty",
+		"as many interim answers first as are read": strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 4) + "HTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\n" + whole,
+		"an interim answer first":                   "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\n" + whole,
+		"an identity encoding that is named":        "HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 36\r\n\r\n" + whole,
+		"200 KiB of vendor data":                    "HTTP/1.0 200 OK\r\n\r\n" + whole + "vendor_data: \"" + strings.Repeat(strings.Repeat("x", 78)+"\\\n  ", 2500) + "\"\n",
+		"vendor data before them":                   "HTTP/1.0 200 OK\r\n\r\na: \"" + strings.Repeat("x\\\n  ", 2500) + "\"\n" + whole + "z: 1\n",
 	} {
 		t.Run(about+" counts", func(t *testing.T) {
 			s := serve(t)

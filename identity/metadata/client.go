@@ -265,7 +265,7 @@ func looksLikeHTML(body []byte) bool {
 
 // response reads up to the body, past interim answers.
 func (pc *persistConn) response(req *http.Request) (*http.Response, error) {
-	for range maxInterim {
+	for range maxInterim + 1 {
 		resp, err := http.ReadResponse(pc.read, req)
 		if err != nil {
 			return nil, err
