@@ -180,6 +180,19 @@ func TestUndo(t *testing.T) {
 		}
 	})
 
+	t.Run("an alias that somebody gives the link meanwhile stays", func(t *testing.T) {
+		plug(t)
+		n := openBy(t, LinkLocal)
+		next(t, n)
+		run(t, "ip link set eth0 alias 'the uplink'") // as udev does by a .link file
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if l := run(t, "ip link show eth0"); !strings.Contains(l, "alias the uplink") {
+			t.Errorf("link: %s", l)
+		}
+	})
+
 	t.Run("a route that somebody adds keeps the link up", func(t *testing.T) {
 		plug(t)
 		n := openBy(t, LinkLocal)

@@ -110,7 +110,7 @@ func (c *nic) prepare() {
 	}
 	if l.alias == "" || dead {
 		if err := r.setAlias(c.index, was.alias()); err == nil {
-			c.ledger.add("alias", func() error { return r.setAlias(c.index, "") })
+			c.ledger.add("alias", c.dropAlias)
 		}
 	}
 	c.tuneNeighbours()
@@ -122,6 +122,18 @@ func (c *nic) prepare() {
 		// It was set up by the run that was killed, as if by us.
 		c.ledger.add(linkUp, c.lower)
 	}
+}
+
+// dropAlias takes the link's alias away, if it is still ours.
+func (c *nic) dropAlias() error {
+	l, err := c.net.rtnl.link(c.index)
+	if err != nil {
+		return err
+	}
+	if _, ours := parseAlias(l.alias); !ours {
+		return nil // udev gives one by a .link file, for instance
+	}
+	return c.net.rtnl.setAlias(c.index, "")
 }
 
 // clear takes back the addresses, routes and neighbour entries of a run that was killed: nobody else uses our mark, and no
