@@ -24,7 +24,6 @@ require (
 	golang.org/x/crypto v0.13.0 // indirect
 	golang.org/x/sync v0.23.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/term v0.47.0 // indirect
 )
 
 replace github.com/nametag-boot/nametag => ../../..
