@@ -249,8 +249,8 @@ func TestBeforeTheName(t *testing.T) {
 	})
 }
 
-// aByte is an argument in an encoding of old.
-const aByte = "title=gr\xfcn"
+// aByte is an argument in an encoding of old, and the end of a line behind it.
+const aByte = "title=gr\xfcn\nnoresume"
 
 func TestTheBytesOfACommandLineStayAsTheyAre(t *testing.T) {
 	for _, way := range []Way{Strict, Watch} {

@@ -15,17 +15,18 @@ import (
 const parameter = "talos.hostname"
 
 // amend returns the command line with the name on it, as /proc/cmdline would show
-// it: one line, ended by a line feed. The kernel's bound, COMMAND_LINE_SIZE, is no
+// it: ended by a line feed. The kernel's bound, COMMAND_LINE_SIZE, is no
 // concern: it bounds what a boot loader may pass, and the file that Talos reads
 // whole is ours.
 func amend(line, name string) (string, error) {
 	if err := check(name); err != nil {
 		return "", err
 	}
-	// A NUL would be a field of its own to no one; a second line would not be read.
-	line = strings.TrimSuffix(line, "\n")
-	if strings.ContainsAny(line, "\n\x00") {
-		return "", fmt.Errorf("the command line is not one line of text")
+	// A NUL ends the kernel's own line: there is none in what it shows. An end of a line that a boot loader has passed is
+	// white space to the kernel and to Talos, as a blank is.
+	line = strings.TrimRight(line, "\n")
+	if strings.Contains(line, "\x00") {
+		return "", fmt.Errorf("the command line is not text: it has a zero byte in it")
 	}
 	argument := parameter + "=" + name
 	switch other := goprocfs.NewCmdline(line).Get(parameter).First(); {

@@ -18,6 +18,8 @@ func TestAmend(t *testing.T) {
 		{"spaces stay as they are", "a  b \n", "a  b  talos.hostname=my-server\n"},
 		{"what is meant for init stays before", "a -- b\n", "a -- b talos.hostname=my-server\n"},
 		{"neighbours are not mistaken for it", "talos.hostname.wait=2m xtalos.hostname=a\n", "talos.hostname.wait=2m xtalos.hostname=a talos.hostname=my-server\n"},
+		{"a boot loader's own end of the line", "quiet\n\n", "quiet talos.hostname=my-server\n"},
+		{"the end of a line amid it is a blank", "a\nb\n", "a\nb talos.hostname=my-server\n"},
 		{"a line as long as the kernel's buffer", strings.Repeat("x", 2047) + "\n", strings.Repeat("x", 2047) + " talos.hostname=my-server\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -34,7 +36,7 @@ func TestAmend(t *testing.T) {
 		{"the operator's name stands", "talos.hostname=other\n", "my-server", "talos.hostname=other"},
 		{"no name", "quiet\n", "", ""},
 		{"a name that would be two arguments", "quiet\n", "a talos.config=b", ""},
-		{"a command line of two lines", "a\nb\n", "my-server", "one line"},
+		{"a command line with a zero byte", "a\x00b\n", "my-server", "zero byte"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got, err := amend(tt.line, tt.hostname); err == nil || !strings.Contains(err.Error(), tt.says) {

@@ -289,7 +289,8 @@ func (h *Handover) end() {
 		}, func(error) {})
 		await(gone, newPatience(h.own, h.order.Limits.Seize, 0, h.guardian.Pid))
 		_ = h.guardian.Kill() // or it has ended
-		<-gone
+		// Not without a bound: what hangs in the kernel does not end when it is killed.
+		await(gone, newPatience(h.own, h.order.Limits.Seize, 0, h.guardian.Pid))
 		h.guardian = nil
 		h.orphan()
 	}

@@ -43,7 +43,7 @@ type boot struct {
 	Covered  bool   // /init goes on to the new root when the name is on its command line, and not before
 	Await    bool   // /init goes on to the new root when all is in place that has to be, and not before
 	Subset   bool   // the new procfs has no cmdline
-	Bytes    bool   // the command line has a byte that is no UTF-8
+	Bytes    bool   // the command line has a byte that is no UTF-8, and the end of a line in it
 	NoMount  bool   // /init never mounts /proc
 	Refuse   string // "ptrace": refused, as under yama scope 3; "info": a kernel before 5.3
 	Config   string // a name that the machine config gives, above the command line
