@@ -11,13 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/handover"
+	"github.com/nametag-boot/nametag/internal/node/remedy"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
 // An ending is what a boot comes to. [boot.run] says which one, and [boot.end] alone acts on it.
 type ending struct {
 	then      outcome
-	named     bool          // with endExec: there is a name, which the handover gives to a Talos
+	name      string        // with endExec: what the handover gives to a Talos; empty: there is no name
 	why       string        // with endPolicy and endStay
 	countdown time.Duration // with endPolicy: before a reboot, power-off or halt
 }
@@ -37,6 +38,11 @@ var countdown = 3 * time.Second // a test has none
 
 // givenUp is the ending for what went wrong before the time was up.
 func givenUp(why string) ending { return ending{then: endPolicy, why: why, countdown: countdown} }
+
+// notHandedOver is the ending where there is a name that cannot be given.
+func notHandedOver(name string, err error) ending {
+	return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v%s", name, err, remedy.NotHandedOver.See()))
+}
 
 // end carries an ending out; where that cannot be done, the one that follows. It does not return: the last of them, to
 // stay, never ends.
@@ -71,8 +77,10 @@ func (b *boot) execNext(e ending) ending {
 			b.console.Warnf("%v", rerr)
 		}
 	}
-	if err == nil && e.named && b.handover != nil {
-		err = b.handover.Commit(context.Background())
+	if err == nil && e.name != "" && b.handover != nil {
+		if err := b.handover.Commit(context.Background()); err != nil {
+			return notHandedOver(e.name, err) // the next init is there, and may be what the policy wants
+		}
 	}
 	reached(stageExecuting)
 	if err == nil {

@@ -32,6 +32,8 @@ type trial struct {
 	Storm bool   // signals all the time, to the first process
 	Links string // a script that makes links, in front of everything; /proc is empty then, as in an initramfs
 	Kill  string // with Links: a script that succeeds when the worker, which is our own, is to be killed
+	// Alone has all other processes killed once there is a name: those of the handover.
+	Alone bool
 }
 
 const (
@@ -89,8 +91,15 @@ func (tr trial) first() {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		panic(err)
 	}
-	countdown = 0
+	countdown = time.Millisecond
 	panicAt(tr.Panic)
+	if tr.Alone {
+		reached = func(s stage) {
+			if s == stageLeaving {
+				_ = unix.Kill(-1, unix.SIGKILL)
+			}
+		}
+	}
 	tr.links()
 	if tr.Work != "" {
 		reached = func(s stage) {
@@ -252,13 +261,41 @@ func TestAPanicInTheWorker(t *testing.T) {
 		{stageTelling, false},
 	} {
 		t.Run(string(scenario.at), func(t *testing.T) {
-			e := trial{Line: "talos.hostname.wait=1s,then=reboot", Work: scenario.at}.run(t)
+			line := "talos.hostname.wait=1s,then=reboot"
+			if scenario.ends {
+				line = waits
+			}
+			e := trial{Line: line, Work: scenario.at}.run(t)
 			if e.signal != syscall.SIGHUP || e.next != "" {
 				t.Errorf("it ended by %v, the next init told %q; the console:\n%s", e.signal, e.next, e.console)
+			}
+			// A reboot comes at once where the wait has counted down to it, and is announced else.
+			if want := map[bool]string{true: ": reboot in ", false: ": reboot now"}[scenario.ends]; !strings.Contains(e.console, want) {
+				t.Errorf("the console does not say %q:\n%s", want, e.console)
 			}
 			// What the others say is on the machine's console.
 			if strings.Contains(e.console, "panic: the worker: the unthinkable") != scenario.ends {
 				t.Errorf("the console says:\n%s", e.console)
+			}
+		})
+	}
+}
+
+// A handover that is lost in the last moment is a name that cannot be given: the policy says what comes of it. To stay where
+// the machine is, it says in no case.
+func TestAHandoverThatEndsBeforeTheNextInit(t *testing.T) {
+	for _, c := range []struct {
+		then   string
+		signal syscall.Signal
+	}{
+		{"continue", 0},
+		{"reboot", syscall.SIGHUP},
+		{"poweroff", syscall.SIGINT},
+	} {
+		t.Run("then="+c.then, func(t *testing.T) {
+			e := trial{Line: waits + ",then=" + c.then + " talos.platform=hcloud", Alone: true}.run(t)
+			if e.signal != c.signal || (e.next == "") != (c.signal != 0) || e.next == "next init, "+given || !strings.Contains(e.console, "cannot be handed over") {
+				t.Errorf("it ended by %v, the next init told %q; the console:\n%s", e.signal, e.next, e.console)
 			}
 		})
 	}

@@ -156,7 +156,7 @@ func (b *boot) run() ending {
 	case err != nil:
 		return givenUp(err.Error())
 	case r.Identity != nil && noHandover != nil:
-		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v%s", r.Identity.Hostname, noHandover, remedy.NotHandedOver.See()))
+		return notHandedOver(r.Identity.Hostname, noHandover)
 	case r.Identity != nil:
 		return b.handOver(r)
 	case r.BootOn:
@@ -164,7 +164,11 @@ func (b *boot) run() ending {
 		b.console.Noticef("%s", r.Why)
 		return ending{then: endExec}
 	}
-	return ending{then: endPolicy, why: r.Why} // the wait has counted down
+	e := givenUp(r.Why)
+	if d.policy.Mode == procfs.Bounded && time.Since(b.began) >= d.policy.Wait {
+		e.countdown = 0 // the wait has counted down
+	}
+	return e
 }
 
 // startWorker has the worker find the name. What it returns waits for the answer; an error from there means that the
@@ -329,7 +333,7 @@ func (b *boot) handOver(r result) ending {
 		give = func() error { return h.Prepare(context.Background(), id.Hostname) }
 	}
 	if err := give(); err != nil {
-		return givenUp(fmt.Sprintf("the name %s cannot be handed over: %v%s", id.Hostname, err, remedy.NotHandedOver.See()))
+		return notHandedOver(id.Hostname, err)
 	}
 	how := "as the kernel's hostname and in " + record.Path
 	if h != nil {
@@ -343,7 +347,7 @@ func (b *boot) handOver(r result) ending {
 	b.console.Noticef("%s (instance %s, by %s) goes %s after %s: %s",
 		id.Hostname, id.InstanceID, id.Path, how, ms(total),
 		summary(total, append(r.Steps, step{"handover", handing})))
-	return ending{then: endExec, named: true}
+	return ending{then: endExec, name: id.Hostname}
 }
 
 // giveToAnyOS sets the kernel's hostname and writes the record. The hostname is what counts: without the record the boot
