@@ -82,20 +82,20 @@ func TestResolve(t *testing.T) {
 		{
 			name:   "time is up, and every path's last error is told",
 			cloud:  cloud.Config{Metadata: never},
-			args:   []string{"--nic", "eth0", "--wait", "1500ms"},
+			args:   []string{"--nic", "eth0", "--wait", "3s"},
 			exit:   exitTimedOut,
 			stderr: []string{"no valid name from hetzner in ", "eth0/linklocal", "connection refused", "eth0/dhcp"},
 		},
 		{
 			name:   "another server's answer is not taken",
 			cloud:  cloud.Config{Server: cloud.Server{Hostname: "other", InstanceID: "1"}},
-			args:   []string{"--nic", "eth0", "--wait", "1s", "--dmi", dmiDir(t, "Hetzner", "4711")},
+			args:   []string{"--nic", "eth0", "--wait", "3s", "--dmi", dmiDir(t, "Hetzner", "4711")},
 			exit:   exitTimedOut,
 			stderr: []string{`the answer is for instance "1", but this machine's serial is "4711"`},
 		},
 		{
 			name:   "a veth is not taken unless it is named",
-			args:   []string{"--wait", "300ms"},
+			args:   []string{"--wait", "1s"},
 			exit:   exitTimedOut,
 			stderr: []string{"eth0: ignored: a veth", "name it exactly"},
 		},
@@ -169,7 +169,7 @@ func TestResolveWhereTheNameIsKnownFromAnEarlierBoot(t *testing.T) {
 		{"it is down, known=off", "1s,known=off", "42", never, exitTimedOut, "", "no valid name"},
 		{"it is down, and the name is another instance's", "1s", "7", never, exitTimedOut, "", "counts for nothing"},
 		{"renamed", "1m", "42", there, 0, "web-2\n", "it was web-1"},
-		{"renamed, which is to stop it", "1s,rename=stop", "42", there, exitTimedOut, "", "rename=stop"},
+		{"renamed, which is to stop it", "3s,rename=stop", "42", there, exitTimedOut, "", "rename=stop"},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			lab := testvm.Start(t, scenario.cloud)

@@ -51,11 +51,11 @@ func TestAWorkerThatFailsIsAnErrorAndNotTheEnd(t *testing.T) {
 		t.Run(scenario.name, func(t *testing.T) {
 			b, console := standInWorker(t, scenario.script, scenario.wait)
 			b.began = b.began.Add(-workerGrace) // so that none has to be waited for
+			var r result
 			answer, err := b.startWorker("")
-			if err != nil {
-				t.Fatal(err)
+			if err == nil { // on a busy machine its time may be up before it is started
+				r, err = answer()
 			}
-			r, err := answer()
 			if err == nil || !strings.Contains(err.Error(), scenario.says) {
 				t.Errorf("the error is %v, want %q", err, scenario.says)
 			}

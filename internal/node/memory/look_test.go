@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -224,21 +225,23 @@ func TestWhatATalosRemembers(t *testing.T) {
 }
 
 func TestADiskThatComesLateIsFoundAsLongAsSomebodyLooks(t *testing.T) {
-	d := newDisks(t)
-	l := lookTalos(t.Context(), Config{Sys: d.sys, Dev: d.dev, Instance: "42", Disks: func() bool { return true }}, d.mount)
-	<-l.Ready // nobody waits for it for ever
-	if !l.Reading() {
-		t.Error("a disk is expected, and an answer does not wait for it")
-	}
-	// The device before its entry in sysfs, as the kernel has it.
-	d.add("sda5", "STATE", "XFSB", files(platformYAML, ""))
-	if r := <-l.Recall; r.Name.Hostname != "web-1.example.com" {
-		t.Errorf("%+v", r)
-	}
-	<-l.Done()
-	if l.Reading() {
-		t.Error("it is still being read")
-	}
+	synctest.Test(t, func(t *testing.T) { // in virtual time: a first disk is expected for two seconds
+		d := newDisks(t)
+		l := lookTalos(t.Context(), Config{Sys: d.sys, Dev: d.dev, Instance: "42", Disks: func() bool { return true }}, d.mount)
+		<-l.Ready // nobody waits for it for ever
+		if !l.Reading() {
+			t.Error("a disk is expected, and an answer does not wait for it")
+		}
+		// The device before its entry in sysfs, as the kernel has it.
+		d.add("sda5", "STATE", "XFSB", files(platformYAML, ""))
+		if r := <-l.Recall; r.Name.Hostname != "web-1.example.com" {
+			t.Errorf("%+v", r)
+		}
+		<-l.Done()
+		if l.Reading() {
+			t.Error("it is still being read")
+		}
+	})
 }
 
 func TestALookEndsWithItsContext(t *testing.T) {
