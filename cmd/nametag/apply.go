@@ -162,6 +162,8 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		console := kmsg.Open("nametag")
 		defer console.Close()
 		c.Reporter = apply.Service{Console: console}
+		_, vmcore := os.Stat("/proc/vmcore") // the memory of the kernel that crashed, and there only then
+		c.Capture = vmcore == nil
 		if err != nil {
 			console.Warnf("%v; going on without these facts", err)
 		}

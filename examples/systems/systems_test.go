@@ -61,8 +61,11 @@ func TestButane(t *testing.T) {
 		want := "ExecStart=" + c.Storage.Files[0].Path + " apply --at-boot"
 		if strings.HasSuffix(c.Storage.Files[0].Path, "/extensions/nametag.raw") { // what it is called in the image itself
 			want = "ExecStart=/usr/bin/nametag apply --at-boot"
-			if !strings.Contains(runs, "After=systemd-sysext.service") {
+			if !strings.Contains(runs, "After=systemd-sysext.service") || !strings.Contains(runs, "Wants=systemd-sysext.service") {
 				t.Errorf("%s: the unit may run before the extension is there", name)
+			}
+			if strings.Contains(runs, "\nRequires=") { // systemd carries out no FailureAction= of a unit that it did not start
+				t.Errorf("%s: where another unit fails, the boot goes on without a name, whatever the policy says", name)
 			}
 		}
 		if !strings.Contains(runs, want) {

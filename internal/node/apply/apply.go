@@ -43,6 +43,9 @@ type Config struct {
 	// AtBoot has the policy carried out where there is no name in time. Otherwise that is
 	// an error and nothing else.
 	AtBoot bool
+	// Capture says that this kernel is there to save the memory of one that has crashed
+	// (kdump): nothing is to hold that up, least of all a reboot.
+	Capture bool
 	// Managed says that a service manager acts on this process' exit status.
 	Managed bool
 
@@ -96,6 +99,9 @@ func (c Config) Do(ctx context.Context) error {
 
 // nothingToDo says why there is nothing to find out; empty: there is.
 func (c Config) nothingToDo() string {
+	if c.Capture {
+		return "this kernel is there to save a crash dump: nothing to find out"
+	}
 	switch line := c.Line; line.Decide(platform) {
 	case procfs.DecisionWait:
 	case procfs.DecisionNotAsked:

@@ -185,6 +185,14 @@ func TestAnExplicitNameEndsTheMatter(t *testing.T) {
 	}
 }
 
+func TestACrashDumpIsNotHeldUp(t *testing.T) {
+	h := newHost(t, "nametag.wait=1m")
+	h.config.Capture = true
+	if err := h.do(t.Context()); err != nil || h.asked != 0 || h.kernel != "" || !h.heard("nothing-to-do") {
+		t.Errorf("%v, asked %d times, kernel %q, said %+v", err, h.asked, h.kernel, h.said)
+	}
+}
+
 func TestAMistakeIsToldAndTheDefaultPolicyCounts(t *testing.T) {
 	h := newHost(t, "nametag.wait=90")
 	if err := h.do(t.Context()); err != nil || h.kernel != "web-1" || !h.heard("mistake") {
