@@ -243,9 +243,12 @@ func (c Config) keep(name string, found record.Record, known bool) string {
 		c.remember(found)
 	}
 	how, err := c.Root.Keep(name, c.RunDir)
-	if err != nil {
+	switch {
+	case how == "":
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%s may be changed by a lease later: %v", name, err)})
 		return "in the kernel"
+	case err != nil:
+		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%s is kept for this boot only: %v", name, err)})
 	}
 	return how.String()
 }

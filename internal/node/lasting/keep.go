@@ -3,6 +3,7 @@
 package lasting
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,8 +51,9 @@ func (h How) String() string {
 const Run = "/run"
 
 // Keep makes a name last, which must be valid. Done again it changes nothing. run is
-// [Run] but in tests. Errors that are left beside a way are what kept a better one
-// from working; the name is in effect all the same.
+// [Run] but in tests. An error that comes beside a way is what kept a better one
+// from working; the name is in effect all the same. A file system that is mounted
+// read-only is none.
 func (r Root) Keep(name, run string) (How, error) {
 	static, err := r.static()
 	if err == nil && static == name && !r.covered() {
@@ -61,23 +63,27 @@ func (r Root) Keep(name, run string) (How, error) {
 	if werr == nil {
 		return Written, nil
 	}
+	left := werr
+	if errors.Is(werr, unix.EROFS) { // as the system is meant to be, or until later in this boot
+		left = nil
+	}
 	cover := filepath.Join(run, "nametag/hostname")
 	if err := put(cover, name); err != nil {
 		return "", joined.Errors(werr, err)
 	}
-	if static == name { // it is covered already
-		return Covered, nil
+	if static == name && r.covered() { // it is so still
+		return Covered, left
 	}
 	if st, err := os.Lstat(r.path(File)); err == nil && st.Mode().IsRegular() { // where a link leads is not ours to cover
 		if err := r.cover(cover); err != nil {
 			return "", joined.Errors(werr, err)
 		}
-		return Covered, nil
+		return Covered, left
 	}
 	if err := r.quieten(run); err != nil {
 		return "", joined.Errors(werr, err)
 	}
-	return Transient, nil
+	return Transient, left
 }
 
 // write puts the name and the mark into the root. The mark comes first, beside the one of an earlier name of ours: cut

@@ -254,9 +254,33 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 		}
 		remount(unix.MS_RDONLY)
 		for range 2 {
-			if how, err := r.Keep("web-1", t.TempDir()); err != nil || how != Transient {
+			if how, err := r.Keep("web-1", t.TempDir()); err == nil || how != Transient {
 				t.Errorf("%q, %v", how, err)
 			}
+		}
+	})
+	t.Run("a disk that is full is told, and the name is kept for this boot", func(t *testing.T) {
+		r, _ := mounted(t, map[string]string{File: "localhost\n"})
+		if err := unix.Mount("", string(r), "", unix.MS_REMOUNT, "size=64k"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.path("filler"), make([]byte, 64<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("it is not full: %v", err)
+		}
+		run := t.TempDir()
+		for range 2 {
+			if how, err := r.Keep("web-1", run); how != Covered || !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("%q, %v", how, err)
+			}
+		}
+		if name, err := r.Static(); err != nil || name != "web-1" {
+			t.Errorf("a reader sees %q, %v", name, err)
+		}
+		if err := os.Remove(r.path("filler")); err != nil {
+			t.Fatal(err)
+		}
+		if how, err := r.Keep("web-1", run); err != nil || how != Written {
+			t.Errorf("once there is room: %q, %v", how, err)
 		}
 	})
 	t.Run("another machine's name is covered, and removed once that is possible", func(t *testing.T) {
