@@ -130,8 +130,15 @@ func writable(dir string) error {
 	return nil
 }
 
-// covered reports whether something is mounted over the file.
+// covered reports whether something of ours is mounted over the file: something from [Run], which is memory. What else is
+// mounted there, from a disk, is an operator's.
 func (r Root) covered() bool {
+	var fs unix.Statfs_t
+	return r.mountedOver() && unix.Statfs(r.path(File), &fs) == nil && fs.Type == unix.TMPFS_MAGIC
+}
+
+// mountedOver reports whether something is mounted over the file.
+func (r Root) mountedOver() bool {
 	var file unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, r.path(File), unix.AT_SYMLINK_NOFOLLOW, 0, &file)
 	if err == nil && file.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {

@@ -199,10 +199,16 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 			}
 		}
 	}
+	// memory is a /run.
+	memory := func(t *testing.T) string {
+		t.Helper()
+		r, _ := mounted(t, nil)
+		return string(r)
+	}
 	t.Run("localhost is covered, and written once that is possible", func(t *testing.T) {
 		r, remount := mounted(t, map[string]string{File: "localhost\n"})
 		remount(unix.MS_RDONLY)
-		run := t.TempDir()
+		run := memory(t)
 		for range 2 {
 			if how, err := r.Keep("web-1", run); err != nil || how != Covered {
 				t.Fatalf("%q, %v", how, err)
@@ -227,17 +233,24 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 			t.Error("it is covered still")
 		}
 	})
-	t.Run("an overlay's file is of another device than its folder, and is not covered", func(t *testing.T) {
-		lower, _ := mounted(t, map[string]string{File: "by-hand\n"})
+	// overlaid is an overlay of two file systems.
+	overlaid := func(t *testing.T, files map[string]string) Root {
+		t.Helper()
+		lower, _ := mounted(t, files)
 		upper, _ := mounted(t, map[string]string{"up/etc/fstab": "", "work/none": ""})
 		r := Root(t.TempDir())
 		options := "lowerdir=" + string(lower) + ",upperdir=" + upper.path("up") + ",workdir=" + upper.path("work")
-		if err := unix.Mount("overlay", string(r), "overlay", 0, options); errors.Is(err, unix.ENODEV) {
-			t.Skip("NO OVERLAY: this kernel has none")
-		} else if err != nil {
+		switch err := unix.Mount("overlay", string(r), "overlay", 0, options); {
+		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM): // before Linux 5.11 it is not for everybody
+			t.Skipf("NO OVERLAY: %v", err)
+		case err != nil:
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Unmount(string(r), unix.MNT_DETACH) })
+		return r
+	}
+	t.Run("an overlay's file is of another device than its folder, and is not covered", func(t *testing.T) {
+		r := overlaid(t, map[string]string{File: "by-hand\n"})
 		if name, err := r.Operator(); err != nil || name != "by-hand" {
 			t.Errorf("the operator's name is %q, %v", name, err)
 		}
@@ -245,6 +258,22 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 			if how, err := r.Keep("web-1", t.TempDir()); err != nil || how != want {
 				t.Errorf("%q, %v, want %q", how, err, want)
 			}
+		}
+	})
+	t.Run("a file that somebody else has mounted there is the operator's, and stays", func(t *testing.T) {
+		r, _ := mounted(t, map[string]string{File: "localhost\n"})
+		data := overlaid(t, map[string]string{"hostname": "by-hand\n"})
+		if err := unix.Mount(data.path("hostname"), r.path(File), "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		if name, err := r.Operator(); err != nil || name != "by-hand" {
+			t.Errorf("the operator's name is %q, %v", name, err)
+		}
+		if name, err := r.Withdraw(t.TempDir()); err != nil || name != "" {
+			t.Errorf("withdrew %q, %v", name, err)
+		}
+		if name, err := r.Static(); err != nil || name != "by-hand" {
+			t.Errorf("a reader sees %q, %v", name, err)
 		}
 	})
 	t.Run("a link is not covered, but the two daemons are told", func(t *testing.T) {
@@ -267,7 +296,7 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 		if err := os.WriteFile(r.path("filler"), make([]byte, 64<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("it is not full: %v", err)
 		}
-		run := t.TempDir()
+		run := memory(t)
 		for range 2 {
 			if how, err := r.Keep("web-1", run); how != Covered || !errors.Is(err, unix.ENOSPC) {
 				t.Errorf("%q, %v", how, err)
@@ -286,7 +315,7 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 	t.Run("another machine's name is covered, and removed once that is possible", func(t *testing.T) {
 		r, remount := mounted(t, map[string]string{File: "web-1\n", Mark: "web-1\n"})
 		remount(unix.MS_RDONLY)
-		run := t.TempDir()
+		run := memory(t)
 		for _, want := range []string{"web-1", ""} { // the second time there is nothing left to do
 			if name, err := r.Withdraw(run); err != nil || name != want {
 				t.Fatalf("%q, %v, want %q", name, err, want)
@@ -308,7 +337,7 @@ func TestARootThatCannotBeWritten(t *testing.T) {
 			"etc/fstab": "", "etc/systemd/network/10-a.network": "", "usr/lib/systemd/network/80-b.network": "", "usr/lib/systemd/network/99-default.link": "",
 		})
 		remount(unix.MS_RDONLY)
-		run := t.TempDir()
+		run := memory(t)
 		if how, err := r.Keep("web-1", run); err != nil || how != Transient {
 			t.Fatalf("%q, %v", how, err)
 		}
