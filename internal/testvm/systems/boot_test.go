@@ -51,6 +51,8 @@ type scenario struct {
 	hostname  string   // what is in /etc/hostname before; "": there is no such file
 	args      []string // beside the policy
 	readOnly  bool     // the root is never made writable
+	// overlaid has the hostname in an overlay on /etc, which the initramfs mounts because the root's fstab says so.
+	overlaid bool
 	// slowUdev has udev rename a NIC, whose driver comes in the real root, when somebody has set it up, or after a while:
 	// when it is too late, where somebody does not wait for it.
 	slowUdev bool
@@ -128,6 +130,7 @@ func scenarios() []scenario {
 			second: &second{metadata: cloud.Refused, want: server, args: []string{"nametag.wait=4m,known=3s"}},
 		},
 
+		{name: "dracut/overlay/operator", initrd: Dracut, client: networkd, hostname: byHand, overlaid: true, args: []string{"rw", "nametag.wait=5s"}, metadata: cloud.Refused, want: byHand},
 		{name: "dracut/dhclient", initrd: Dracut, client: dhclient, want: server},
 		{name: "dracut/NetworkManager", initrd: Dracut, client: networkManager, want: server},
 		{name: "dracut/read-only", initrd: Dracut, client: networkd, readOnly: true, want: server, static: "-"},
@@ -271,8 +274,15 @@ func (s scenario) run(t *testing.T, made Image) {
 	if out, err := exec.Command("cp", "--sparse=always", made.Disk, disk).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	file := "etc/hostname"
+	if s.overlaid { // as MicroOS has it
+		file = "var/overlay/etc/hostname"
+		put(t, disk, "var/overlay/work/none", "")
+		put(t, disk, "etc/fstab", "LABEL=root / ext4 defaults 0 0\n"+
+			"overlay /etc overlay lowerdir=/sysroot/etc,upperdir=/sysroot/var/overlay/etc,workdir=/sysroot/var/overlay/work,x-initrd.mount 0 0\n")
+	}
 	if s.hostname != "" {
-		put(t, disk, "etc/hostname", s.hostname+"\n")
+		put(t, disk, file, s.hostname+"\n")
 	}
 	if s.slowUdev {
 		put(t, disk, "etc/udev/slow", slow)
@@ -419,6 +429,9 @@ func put(t *testing.T, disk, name, text string) {
 		t.Fatal(err)
 	}
 	commands := fmt.Sprintf("rm %s\nwrite %s %s\nset_inode_field %s mode 0100644\n", name, from, name, name)
+	for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
+		commands = "mkdir " + dir + "\n" + commands // or it is there
+	}
 	cmd := exec.Command("/sbin/debugfs", "-w", "-f", "-", disk)
 	cmd.Stdin = strings.NewReader(commands)
 	if out, err := cmd.CombinedOutput(); err != nil {

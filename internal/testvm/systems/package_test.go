@@ -90,8 +90,12 @@ in_root() { chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/b
 in_root dpkg -i /tmp/nametag.deb >/dev/null 2>&1
 echo "version: $(in_root nametag version)"
 echo "units: $(in_root systemd-analyze verify --man=no /usr/lib/systemd/system/nametag.service 2>&1 | grep -c nametag || :)"
+in_root sh -ec 'cd /etc/systemd/system; touch /etc/initrd-release; mkdir initrd.target.wants
+for unit in nametag nametag-early; do cp /usr/lib/dracut/modules.d/90nametag/$unit.service .; ln -s ../$unit.service initrd.target.wants/; done'
+echo "initrd units: $(in_root systemd-analyze verify --man=no initrd.target 2>&1 | grep -c nametag || :)"
+in_root sh -ec 'cd /etc/systemd/system; rm -r /etc/initrd-release initrd.target.wants nametag.service nametag-early.service'
 printf '[Mount]\nWhat=/dev/none\nWhere=/var\n' >"$work/root/etc/systemd/system/var.mount"
-echo "by systemd: $(in_root env SYSTEMD_LOG_LEVEL=debug systemd-analyze verify --man=no nametag.service 2>/dev/null | grep -o '[A-Z][A-Za-z]*: var.mount' | sort -u | tr '\n' ' ')"
+echo "by systemd: $(in_root env SYSTEMD_LOG_LEVEL=debug systemd-analyze verify --man=no nametag.service 2>/dev/null | grep -oE '(After|Requires|BindsTo|Wants): var.mount' | sort -u | tr '\n' ' ')"
 rm "$work/root/etc/systemd/system/var.mount"
 echo "initramfs: $(in_root sh -c 'lsinitramfs /boot/initrd.img-*' | grep -c nametag)"
 in_root dpkg -i /tmp/nametag.deb >/dev/null 2>&1 # an upgrade to the same
@@ -107,7 +111,7 @@ echo "left: $(in_root find / -xdev -name '*nametag*' -not -path '/tmp/*' -not -p
 		t.Fatalf("%v:\n%s", err, out)
 	}
 	// It comes after a /var of its own, and runs all the same where that fails.
-	for _, want := range []string{"version: nametag", "units: 0", "by systemd: After: var.mount Wants: var.mount \n", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n"} {
+	for _, want := range []string{"version: nametag", "\nunits: 0", "initrd units: 0", "by systemd: After: var.mount Wants: var.mount \n", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
