@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -62,21 +61,6 @@ func TestTheBinaryIsStaticAndSmall(t *testing.T) {
 	}
 	if len(packed) > maxCompressed {
 		t.Errorf("as zstd it has %.2f MiB, more than %d", mib(len(packed)), maxCompressed>>20)
-	}
-}
-
-func TestNothingHeavyReachesTheNode(t *testing.T) {
-	list := exec.Command("go", "list", "-deps", ".")
-	list.Env = append(os.Environ(), "GOWORK=off")
-	out, err := list.Output()
-	if err != nil {
-		netns.Missing(t, "the go command cannot list the dependencies: "+err.Error())
-	}
-	heavy := regexp.MustCompile(`^(gvisor\.dev|go\.etcd\.io|github\.com/(cosi-project|google/go-containerregistry|spf13|prometheus)|gopkg\.in/yaml\.v3|go\.yaml\.in|google\.golang\.org/protobuf|github\.com/nametag-boot/nametag/internal/testvm)(/|$)`)
-	for pkg := range strings.Lines(string(out)) {
-		if heavy.MatchString(strings.TrimSpace(pkg)) {
-			t.Errorf("the node's binary contains %s", strings.TrimSpace(pkg))
-		}
 	}
 }
 

@@ -49,24 +49,3 @@ func TestTheCommandsOfClustersAreTheAuditors(t *testing.T) {
 		t.Errorf("%d, %s", status, out)
 	}
 }
-
-// Whoever imports the library, or builds nametagctl, does not get the clients that speak to clusters: they are a module of their own.
-func TestTheClientsOfClustersStayInTheirModule(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./...")
-	cmd.Dir = "../.."
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := string(out)
-	if !strings.Contains(deps, "github.com/nametag-boot/nametag/identity\n") {
-		t.Fatalf("these are not our packages:\n%s", deps)
-	}
-	for line := range strings.Lines(deps) {
-		for _, heavy := range []string{"k8s.io/", "sigs.k8s.io/", "go.etcd.io/", "github.com/siderolabs/talos/", "google.golang.org/grpc"} {
-			if strings.HasPrefix(line, heavy) {
-				t.Errorf("%s", line)
-			}
-		}
-	}
-}
