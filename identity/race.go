@@ -77,11 +77,7 @@ func (r *race) run(ctx context.Context) *win {
 			}
 			r.networkChanged()
 			r.start(ctx, running, path)
-		case _, ok := <-changes:
-			if !ok {
-				changes = nil
-				continue
-			}
+		case <-changes:
 			r.networkChanged()
 		case old := <-r.ended:
 			delete(r.runners, old)
