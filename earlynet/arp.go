@@ -48,7 +48,7 @@ type step struct {
 // packet that comes meanwhile, until take returns an error, ctx ends, or, if until
 // is not zero, that time comes.
 func converse(ctx context.Context, conn net.PacketConn, steps []step, until time.Time, take func(p arpPacket, left []step) error) error {
-	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })()
 	buf := make([]byte, 64)
 	for {
 		for len(steps) > 0 && !time.Now().Before(steps[0].at) {

@@ -21,8 +21,10 @@ type wire struct {
 	in      chan []byte
 	done    chan struct{}
 
-	mu   sync.Mutex
-	sent int
+	mu     sync.Mutex
+	sent   int
+	stalls int           // so many messages more find no room, each until its deadline
+	write  time.Duration // how long that is; 0: for ever
 }
 
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -40,7 +42,16 @@ func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 func (w *wire) WriteTo(b []byte, _ net.Addr) (int, error) {
 	w.mu.Lock()
 	w.sent++
+	w.stalls--
+	stalled, deadline := w.stalls >= 0, w.write
 	w.mu.Unlock()
+	if stalled {
+		if deadline == 0 {
+			select {}
+		}
+		time.Sleep(deadline)
+		return 0, os.ErrDeadlineExceeded
+	}
 	m, err := dhcpv4.FromBytes(b[ipv4HeaderLen+udpHeaderLen:])
 	if err != nil {
 		return 0, err
@@ -60,11 +71,17 @@ func (w *wire) WriteTo(b []byte, _ net.Addr) (int, error) {
 	return len(b), nil
 }
 
-func (*wire) Close() error                     { return nil }
-func (*wire) LocalAddr() net.Addr              { return nil }
-func (*wire) SetDeadline(time.Time) error      { return nil }
-func (*wire) SetReadDeadline(time.Time) error  { return nil }
-func (*wire) SetWriteDeadline(time.Time) error { return nil }
+func (w *wire) SetWriteDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.write = time.Until(t)
+	return nil
+}
+
+func (*wire) Close() error                    { return nil }
+func (*wire) LocalAddr() net.Addr             { return nil }
+func (*wire) SetDeadline(time.Time) error     { return nil }
+func (*wire) SetReadDeadline(time.Time) error { return nil }
 
 // acquireFrom is the DHCP client as it is, over a wire, for half a minute of virtual time.
 func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease, events, sent int) {
@@ -76,6 +93,12 @@ func acquireFrom(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte) (l *lease,
 // acquireWith is acquireFrom with an observer, and a look at the network when it is over.
 func acquireWith(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte, observe func(Event), over func(*Network)) (l *lease, sent int) {
 	t.Helper()
+	return acquireOver(t, &wire{answers: answers}, observe, over)
+}
+
+// acquireOver is acquireWith over that wire.
+func acquireOver(t *testing.T, w *wire, observe func(Event), over func(*Network)) (l *lease, sent int) {
+	t.Helper()
 	n, err := newNetwork(context.Background(), Config{
 		NICs: []string{"none of these"}, Destinations: []netip.Addr{metadata},
 		Observer: observe, Seed: 1,
@@ -86,7 +109,7 @@ func acquireWith(t *testing.T, answers func(*dhcpv4.DHCPv4) [][]byte, observe fu
 	defer n.rtnl.close()
 	defer n.cancel()
 	synctest.Test(t, func(t *testing.T) {
-		w := &wire{answers: answers, in: make(chan []byte, 1<<14), done: make(chan struct{})}
+		w.in, w.done = make(chan []byte, 1<<14), make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		on := link{index: 1, name: "eth0", mac: testMAC, mtu: 1500}
 		x := newExchange(newNIC(n, newView(on)), on)
@@ -116,6 +139,12 @@ func TestClient(t *testing.T) {
 	t.Run("an offer that is acknowledged is a lease after two messages", func(t *testing.T) {
 		l, _, sent := acquireFrom(t, func(m *dhcpv4.DHCPv4) [][]byte { return [][]byte{replyTo(m, ack())} })
 		if l == nil || l.prefix.Addr() != netip.MustParseAddr("10.0.0.9") || sent != 2 {
+			t.Errorf("got %+v after %d messages", l, sent)
+		}
+	})
+	t.Run("messages for which a link that has come to a halt has no room are lost, and hold nothing up", func(t *testing.T) {
+		w := &wire{stalls: 3, answers: func(m *dhcpv4.DHCPv4) [][]byte { return [][]byte{replyTo(m, ack())} }}
+		if l, sent := acquireOver(t, w, nil, func(*Network) {}); l == nil || sent < 5 {
 			t.Errorf("got %+v after %d messages", l, sent)
 		}
 	})

@@ -32,6 +32,7 @@ const (
 	requestTries   = 5                // then others are asked
 	refusedTries   = 3                // where the server has refused
 	knownTries     = 3                // while nobody has answered but those who have let us down
+	sendTime       = time.Second      // for a message to find room; it finds it at once
 	maxDHCPMessage = 1500
 
 	// How many replies are looked at after one message of ours, in all and of one
@@ -474,6 +475,8 @@ func (x *exchange) send(from netip.Addr, xid dhcpv4.TransactionID, t dhcpv4.Mess
 				dhcpv4.OptionRenewTimeValue),
 		)...),
 	}
+	// A link that has come to a halt fills the socket: the next message would wait for it, and Close for that one.
+	_ = x.conn.SetWriteDeadline(time.Now().Add(sendTime))
 	_, _ = x.conn.WriteTo(encodeDatagram(from, m.ToBytes()), &packet.Addr{HardwareAddr: broadcast})
 }
 
