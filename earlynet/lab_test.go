@@ -20,7 +20,7 @@ import (
 // hostname fetches the name over a path.
 func hostname(t testing.TB, p *Path) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), longEnough())
 	defer cancel()
 	tr := &http.Transport{DialContext: p.DialContext, DisableKeepAlives: true}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://169.254.169.254/hetzner/v1/metadata/hostname", nil)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
+	"github.com/nametag-boot/nametag/internal/testvm/patience"
 	"golang.org/x/sys/unix"
 )
 
@@ -176,11 +177,14 @@ func restored(t testing.TB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if diff, err := before.Settle(3 * time.Second); err != nil || diff != "" {
+		if diff, err := before.Settle(longEnough()); err != nil || diff != "" {
 			t.Errorf("not as it was (%v):\n%s", err, diff)
 		}
 	})
 }
+
+// longEnough is how long what takes a moment is waited for.
+var longEnough = sync.OnceValue(func() time.Duration { return patience.Bound(time.Second) })
 
 func within(d time.Duration, ok func() bool) bool {
 	for end := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
@@ -195,8 +199,8 @@ func within(d time.Duration, ok func() bool) bool {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	if !within(10*time.Second, ok) {
-		t.Fatalf("%s: not within 10 s", what)
+	if !within(longEnough(), ok) {
+		t.Fatalf("%s: not within %v", what, longEnough())
 	}
 }
 
@@ -291,8 +295,8 @@ func next(t testing.TB, n interface {
 			t.Fatal("no more paths")
 		}
 		return p
-	case <-time.After(10 * time.Second):
-		t.Fatalf("no path within 10 s: %v", n.Status())
+	case <-time.After(longEnough()):
+		t.Fatalf("no path within %v: %v", longEnough(), n.Status())
 	}
 	return nil
 }
@@ -301,7 +305,7 @@ func ended(t testing.TB, p *Path) {
 	t.Helper()
 	select {
 	case <-p.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(longEnough()):
 		t.Fatalf("%v has not ended", p)
 	}
 	if p.Err() == nil {

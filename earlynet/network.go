@@ -109,11 +109,13 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		return nil, err
 	}
 	if err := n.rtnl.permitted(); err != nil {
+		n.cancel()
 		_ = n.rtnl.close()
 		return nil, &Error{Op: "configure links", Err: err}
 	}
 	// Subscribe first, then dump: nothing falls in between.
 	if err := n.subscribe(); err != nil {
+		n.cancel()
 		_ = n.rtnl.close()
 		return nil, &Error{Op: "watch links", Err: err}
 	}
