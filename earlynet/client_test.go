@@ -25,6 +25,8 @@ type wire struct {
 	sent   int
 	stalls int           // so many messages more find no room, each until its deadline
 	write  time.Duration // how long that is; 0: for ever
+
+	latency time.Duration // of an answer
 }
 
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -63,10 +65,17 @@ func (w *wire) WriteTo(b []byte, _ net.Addr) (int, error) {
 		}
 		reply := encodeDatagram(netip.MustParseAddr("10.0.0.1"), p)
 		reply[20], reply[21], reply[22], reply[23] = reply[22], reply[23], reply[20], reply[21]
-		select {
-		case w.in <- reply:
-		default: // the socket's buffer is full
+		arrive := func() {
+			select {
+			case w.in <- reply:
+			default: // the socket's buffer is full
+			}
 		}
+		if w.latency == 0 {
+			arrive()
+			continue
+		}
+		time.AfterFunc(w.latency, arrive)
 	}
 	return len(b), nil
 }
@@ -146,6 +155,14 @@ func TestClient(t *testing.T) {
 		w := &wire{stalls: 3, answers: func(m *dhcpv4.DHCPv4) [][]byte { return [][]byte{replyTo(m, ack())} }}
 		if l, sent := acquireOver(t, w, nil, func(*Network) {}); l == nil || sent < 5 {
 			t.Errorf("got %+v after %d messages", l, sent)
+		}
+	})
+	t.Run("a server that takes seconds for each answer gives a lease", func(t *testing.T) {
+		for latency := 200 * time.Millisecond; latency <= 10*time.Second; latency += 200 * time.Millisecond {
+			w := &wire{latency: latency, answers: func(m *dhcpv4.DHCPv4) [][]byte { return [][]byte{replyTo(m, ack())} }}
+			if l, sent := acquireOver(t, w, nil, func(*Network) {}); l == nil {
+				t.Errorf("after %v each: nothing in half a minute, and %d messages", latency, sent)
+			}
 		}
 	})
 	t.Run("a reply that makes the reader panic is one lost reply", func(t *testing.T) {

@@ -63,9 +63,10 @@ type exchange struct {
 	rand  *rand.Rand
 	heard candidates
 
-	useless int   // messages
-	flaw    error // the last useless message's, since open
-	refusal int   // messages that said so
+	pending *pending // a request that was not answered so far; nil: there is none
+	useless int      // messages
+	flaw    error    // the last useless message's, since open
+	refusal int      // messages that said so
 
 	conn    net.PacketConn
 	in      chan reply
@@ -74,6 +75,12 @@ type exchange struct {
 	current atomic.Uint32 // the transaction in which offers are awaited
 	renewal atomic.Uint32 // the one of a renewal
 	round   atomic.Uint32 // counts our messages, for the bound on replies
+}
+
+// A pending request is one whose answer may be under way yet: a server that is slow takes longer than anybody waits.
+type pending struct {
+	of    []*candidate
+	asked time.Time
 }
 
 // A reply is a DHCP message to us, and the hardware address that it came from.
@@ -205,10 +212,11 @@ func (x *exchange) jitter(d time.Duration) time.Duration {
 // acquire gets a lease from whichever server gives one, and says what it is a lease
 // of.
 func (x *exchange) acquire(ctx context.Context) (*candidate, *lease, error) {
+	x.pending = nil
 	for failures := 0; ; failures++ {
 		x.begin()
-		if err := x.discover(ctx); err != nil {
-			return nil, nil, err
+		if c, l, err := x.discover(ctx); l != nil || err != nil {
+			return c, l, err
 		}
 		if c, l, err := x.request(ctx); err == nil || ctx.Err() != nil {
 			return c, l, err
@@ -233,9 +241,15 @@ func (x *exchange) transaction() (id dhcpv4.TransactionID) {
 
 // discover asks all servers until there is a candidate. What was heard before
 // counts. Where all candidates have let us down, a few more tries are made first.
-func (x *exchange) discover(ctx context.Context) error {
+// It returns the lease of a request before it, where the answer comes only now.
+func (x *exchange) discover(ctx context.Context) (of *candidate, got *lease, err error) {
 	x.nic.tell(Event{Method: DHCP, Kind: DHCPDiscover, Try: 1})
-	x.ask()
+	if x.pending == nil {
+		x.ask()
+	} else { // in its transaction: what is answered to it counts
+		x.heard.asked++
+		x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
+	}
 	for try := 0; ; try++ {
 		if try > 0 {
 			if seldom(try + 1) {
@@ -244,15 +258,18 @@ func (x *exchange) discover(ctx context.Context) error {
 			x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
 		}
 		err := x.await(ctx, x.interval(try, lastInterval), func(r reply) bool {
+			if of, got = x.late(r); got != nil {
+				return true
+			}
 			c := x.offer(r)
 			return c != nil && (c.trouble() == 0 || x.heard.turn%2 == 1 && slices.Contains(x.heard.best(), c))
 		})
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if ctx.Err() != nil || got != nil {
+			return of, got, ctx.Err()
 		}
 		best := x.heard.best()
 		if err == nil || len(best) > 0 && (best[0].trouble() == 0 || x.heard.turn%2 == 1 || try >= knownTries) {
-			return nil
+			return nil, nil, nil
 		}
 		if len(best) > 0 {
 			continue
@@ -268,6 +285,19 @@ func (x *exchange) discover(ctx context.Context) error {
 			x.nic.event(DHCP, PathFailed, "", e)
 		}
 	}
+}
+
+// late returns the lease in an acknowledgement of what was requested before, and what it is a lease of, if it is that.
+func (x *exchange) late(r reply) (*candidate, *lease) {
+	if x.pending == nil || r.MessageType() != dhcpv4.MessageTypeAck {
+		return nil, nil
+	}
+	l, c := x.acknowledged(r, x.pending.of)
+	if l == nil || l.yields(x.nic.net.cfg.Destinations) != c.yield {
+		return nil, nil
+	}
+	l.begun = x.pending.asked
+	return c, l
 }
 
 // seldom reports whether the nth time is worth telling: ever more seldom.
@@ -325,6 +355,11 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	}
 	x.heard.turn++
 	asked := time.Now()
+	begun := asked
+	if x.pending != nil {
+		begun = x.pending.asked // it may be that one which is answered
+	}
+	x.pending = nil
 	var got *lease
 	var of *candidate
 	for try := 0; try < requestTries && (x.refusal == 0 || try < refusedTries); try++ {
@@ -353,7 +388,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 			return nil, nil, ctx.Err()
 		}
 		if err == nil || got != nil {
-			got.begun = asked
+			got.begun = begun
 			x.heard.overtake(of, best)
 			return x.settle(of, got)
 		}
@@ -367,6 +402,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 		x.heard.failed(c, &c.unanswered)
 	}
 	if x.refusal == 0 {
+		x.pending = &pending{of: best, asked: asked}
 		x.nic.fail(PathFailed, x.silence(fmt.Sprintf("no answer from %v to a request for its offer", best[0].offers[0].server)))
 	}
 	return nil, nil, errNoAnswer
