@@ -34,6 +34,8 @@ type trial struct {
 	Kill  string // with Links: a script that succeeds when the worker, which is our own, is to be killed
 	// Alone has all other processes killed once there is a name: those of the handover.
 	Alone bool
+	// Refuse is the number of a system call that the kernel refuses; 0: none.
+	Refuse int
 }
 
 const (
@@ -120,6 +122,9 @@ func (tr trial) first() {
 	}
 	if tr.Panic == "the line" {
 		b.line = func() (string, error) { return "", errors.New("there is none") }
+	}
+	if tr.Refuse != 0 {
+		refuse(tr.Refuse)
 	}
 	b.deafen()
 	if tr.Storm {
