@@ -32,7 +32,8 @@ type Resolver struct {
 	// a connection over it is the source's to close. Nothing is opened beside them,
 	// so that it works in the virtual time of testing/synctest. (Over the host's own
 	// network that stands still: a goroutine waits for what the kernel tells.) Of
-	// Link nothing counts then.
+	// Link nothing counts then. Closed, or with its last path ended, the wait goes
+	// on until ctx ends.
 	Paths <-chan *earlynet.Path
 	// Keep leaves the link of the path that won as it is, with its address and
 	// routes, for the OS to go on with. An event of the kind [EventNotKept] says
