@@ -164,6 +164,27 @@ type fate struct {
 	console string
 }
 
+// alone waits until no other run of these tests, from another folder of this machine, has a trial under way, and keeps
+// others waiting until done is called. All of them make ownRoot in one root: who removes it, takes what the other one has
+// mounted there with it, in every namespace.
+func alone(t *testing.T) (done func()) {
+	t.Helper()
+	root, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		err := unix.Flock(int(root.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return func() { root.Close() }
+		}
+		if !errors.Is(err, unix.EINTR) {
+			root.Close()
+			t.Fatalf("locking the root: %v", err)
+		}
+	}
+}
+
 func (tr trial) run(t *testing.T) fate {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -172,6 +193,7 @@ func (tr trial) run(t *testing.T) fate {
 		}
 		t.Skip("SKIPPED: a boot in namespaces needs root")
 	}
+	defer alone(t)()
 	text, err := json.Marshal(tr)
 	if err != nil {
 		t.Fatal(err)
