@@ -71,6 +71,25 @@ func TestShapes(t *testing.T) {
 			}
 		}
 	})
+	for _, method := range []Method{LinkLocal, DHCP} {
+		t.Run("two NICs, both of which reach the service: a connection goes over the NIC of its path, by "+method.String(), func(t *testing.T) {
+			lab := testvm.Start(t, cloud.Config{Server: server}, testvm.NIC("eth1", cloud.NIC{}))
+			n := open(context.Background(), t, Config{NICs: []string{"eth0", "eth1"}, Methods: []Method{method}})
+			paths := []*Path{next(t, n), next(t, n)} // the kernel may choose between two routes when both are there
+			if paths[0].Interface == paths[1].Interface {
+				t.Fatalf("two paths over one NIC: %v", paths)
+			}
+			for _, p := range paths {
+				asked := len(lab.Cloud.Requests())
+				if got := hostname(t, p); got != "my-server" {
+					t.Errorf("name %q", got)
+				}
+				if all := lab.Cloud.Requests()[asked:]; len(all) != 1 || all[0].NIC != p.Interface {
+					t.Errorf("by the path over %s it was asked %+v", p.Interface, all)
+				}
+			}
+		})
+	}
 	t.Run("a NIC that is attached late joins in", func(t *testing.T) {
 		lab := testvm.Start(t, cloud.Config{Server: server}, testvm.Without("eth0"))
 		n := openBy(t)

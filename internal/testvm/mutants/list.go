@@ -77,7 +77,7 @@ var mutants = []mutant{
 		file: "internal/node/boot/ending.go",
 		old:  "handover.Enforce(context.Background(), then, b.console, e.countdown, e.why)",
 		new:  "handover.Enforce(context.Background(), procfs.Continue, b.console, e.countdown, e.why)",
-		test: []string{"-run", "TestWhenTheTimeIsUp", "./internal/node/boot"},
+		test: []string{"-run", "TestAPanicInTheFirstProcess", "./internal/node/boot"},
 	},
 	{
 		name: "another machine's memory counts",
