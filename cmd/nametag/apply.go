@@ -144,7 +144,7 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	c := apply.Config{
 		Root: f.rootDir(), RunDir: lasting.Run, Line: line, Mistake: mistake, Instance: facts.Serial, AtBoot: f.atBoot, Managed: systemd.Managed(),
-		SetHostname: handover.SetHostname, Reporter: apply.Shell{W: stderr},
+		SetHostname: handover.SetHostname, UnsetHostname: handover.UnsetHostname, Reporter: apply.Shell{W: stderr},
 		Find: func(ctx context.Context, policy procfs.Policy, observe func(identity.Event)) (*identity.Identity, error) {
 			r, err := links.Resolver(policy, links.Shared)
 			if err != nil {

@@ -53,6 +53,8 @@ type Config struct {
 	Find func(context.Context, procfs.Policy, func(identity.Event)) (*identity.Identity, error)
 	// SetHostname sets the kernel's and returns what it is then.
 	SetHostname func(string) (string, error)
+	// UnsetHostname takes the kernel's away.
+	UnsetHostname func() error
 	// Enforce reboots, or switches off. It does not return but with an error.
 	Enforce func(ctx context.Context, then procfs.Then, why string) error
 	// Reporter hears of everything.
@@ -298,9 +300,6 @@ func (c Config) ending(ctx context.Context, err error) error {
 	return ended
 }
 
-// unnamed is what a machine without a name is called (hostname(5)).
-const unnamed = "localhost"
-
 // withdraw takes back the name that nametag wrote on another machine, of whose disk this
 // one's is a copy: a boot that goes on without a name must not go on under that one.
 func (c Config) withdraw() {
@@ -319,9 +318,11 @@ func (c Config) withdraw() {
 		return
 	}
 	// In a root the service manager has read it before.
-	_, err = c.SetHostname(unnamed)
+	if err := c.UnsetHostname(); err != nil {
+		c.Reporter.Say(Line{Level: kmsg.Error, Event: "failed", Err: err, Text: fmt.Sprintf("%s, the name of the instance %.64q, is still the kernel's hostname: %v", name, recall.Name.InstanceID, err)})
+	}
 	c.Reporter.Say(Line{
-		Level: kmsg.Warning, Event: "withdrawn", Hostname: name, InstanceID: recall.Name.InstanceID, Err: err,
+		Level: kmsg.Warning, Event: "withdrawn", Hostname: name, InstanceID: recall.Name.InstanceID,
 		Text: fmt.Sprintf("%s is the name of the instance %.64q, of whose disk this one is a copy: it is taken out of /etc/hostname", name, recall.Name.InstanceID),
 	})
 }

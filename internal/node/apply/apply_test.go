@@ -58,8 +58,15 @@ func newHost(t *testing.T, line string) *host {
 		Root: lasting.Root(root), RunDir: t.TempDir(), Line: parsed, Mistake: mistake, Instance: "42", AtBoot: true, Reporter: h,
 		Find: h.answers("web-1"),
 		SetHostname: func(name string) (string, error) {
+			if err := identity.ValidateHostname(name); err != nil { // as the real one
+				return "", err
+			}
 			h.kernel = name
 			return name, nil
+		},
+		UnsetHostname: func() error {
+			h.kernel = "localhost"
+			return nil
 		},
 		Enforce: func(_ context.Context, then procfs.Then, _ string) error {
 			h.enforced = append(h.enforced, then)

@@ -36,6 +36,19 @@ func SetHostname(name string) (string, error) {
 	if len(name) > maxHostname {
 		name = short(name)
 	}
+	return setHostname(name)
+}
+
+// localhost is what a machine without a name is called (hostname(5)). It is no machine's name: [SetHostname] refuses it.
+const localhost = "localhost"
+
+// UnsetHostname takes the kernel's hostname away: the machine is called "localhost" then.
+func UnsetHostname() error {
+	_, err := setHostname(localhost)
+	return err
+}
+
+func setHostname(name string) (string, error) {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		if errors.Is(err, unix.EPERM) {
 			err = fmt.Errorf("%w: %w", ErrPermission, err)

@@ -4,10 +4,15 @@ package handover
 
 import (
 	"errors"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nametag-boot/nametag/identity"
+	"github.com/nametag-boot/nametag/internal/testvm/netns"
 )
 
 // What another process says is looked at before it takes effect.
@@ -24,5 +29,25 @@ func TestWhatIsNoHostNameDoesNotTakeEffect(t *testing.T) {
 	}
 	if after := hostname(); after != before {
 		t.Errorf("the hostname is %q, was %q", after, before)
+	}
+}
+
+// "localhost" is no machine's name, and is what one without a name is called.
+func TestANameIsTakenAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		netns.Missing(t, "a hostname of one's own needs root")
+	}
+	runtime.LockOSThread() // and never unlocked: the thread, whose hostname is its own, ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := SetHostname("web-1"); got != "web-1" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if got, err := SetHostname("localhost"); err == nil {
+		t.Errorf("%q is a name", got)
+	}
+	if err := UnsetHostname(); err != nil || hostname() != "localhost" {
+		t.Errorf("%v; it is called %q", err, hostname())
 	}
 }
