@@ -18,6 +18,7 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/node/handover"
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/testvm/denied"
 )
 
 // The tests below boot in namespaces of their own: this binary is executed as process 1 and does a first process' work,
@@ -124,7 +125,9 @@ func (tr trial) first() {
 		b.line = func() (string, error) { return "", errors.New("there is none") }
 	}
 	if tr.Refuse != 0 {
-		refuse(tr.Refuse)
+		if err := (denied.Call{Number: tr.Refuse, Arg: denied.Any, Errno: unix.EPERM}).Impose(); err != nil {
+			panic(err)
+		}
 	}
 	b.deafen()
 	if tr.Storm {

@@ -3,35 +3,12 @@
 package boot
 
 import (
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// refuse has the kernel answer a system call with EPERM, in this process and all that come of it.
-func refuse(number int) {
-	const allow, refuse = 0x7fff0000, 0x00050000 // SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(number), Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: refuse | uint32(unix.EPERM)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: allow},
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		panic(err)
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	const setModeFilter, allThreads = 1, 1
-	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, allThreads, uintptr(unsafe.Pointer(&program))); errno != 0 {
-		panic(errno)
-	}
-}
 
 // Whatever the kernel refuses, a machine where nobody asked to wait, and one that is to go on without a name, boot on. One
 // that is not, boots on under its name or is started again. (Without epoll and eventfd no program of Go's does anything.)

@@ -20,11 +20,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/node/kmsg"
+	"github.com/nametag-boot/nametag/internal/testvm/denied"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
@@ -690,34 +690,10 @@ func find(role string) int {
 // refusePtrace makes the kernel answer ptrace with EPERM, or only what an old kernel
 // does not know of it with EIO, in this process and all that come of it.
 func refusePtrace(info bool) error {
-	const allow, refuse = 0x7fff0000, 0x00050000 // SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PTRACE, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: refuse | uint32(unix.EPERM)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: allow},
-	}
 	if info {
-		filter = []unix.SockFilter{
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PTRACE, Jf: 3},
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // the request, on a little-endian machine
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PTRACE_GET_SYSCALL_INFO, Jf: 1},
-			{Code: unix.BPF_RET | unix.BPF_K, K: refuse | uint32(unix.EIO)},
-			{Code: unix.BPF_RET | unix.BPF_K, K: allow},
-		}
+		return denied.Call{Number: unix.SYS_PTRACE, Arg: 0, Is: unix.PTRACE_GET_SYSCALL_INFO, Errno: unix.EIO}.Impose()
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	const setModeFilter, tsync = 1, 1
-	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, tsync, uintptr(unsafe.Pointer(&prog))); errno != 0 {
-		return errno
-	}
-	return nil
+	return denied.Call{Number: unix.SYS_PTRACE, Arg: denied.Any, Errno: unix.EPERM}.Impose()
 }
 
 func cmpOr[T comparable](v, otherwise T) T {

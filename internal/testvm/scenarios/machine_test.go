@@ -19,12 +19,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nametag-boot/nametag/internal/testvm"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/denied"
 	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
 	"github.com/nametag-boot/nametag/internal/testvm/patience"
@@ -94,7 +94,7 @@ func TestSystemCallsThatFail(t *testing.T) {
 	nametag := ship(t)
 	for _, c := range []struct {
 		about string
-		deny  denial
+		deny  denied.Call
 		exits []int
 		says  string
 	}{
@@ -104,11 +104,11 @@ func TestSystemCallsThatFail(t *testing.T) {
 		{"no packet socket: the name comes without DHCP", socket(unix.AF_PACKET, unix.EPERM), []int{exitOK}, ""},
 		{"no packet socket for want of memory", socket(unix.AF_PACKET, unix.ENOMEM), []int{exitOK}, ""},
 		{"no socket to connect with", socket(unix.AF_INET, unix.ENOBUFS), []int{exitFailed, exitTimedOut}, "no buffer space available"},
-		{"no socket may be bound to an interface", denial{call: unix.SYS_SETSOCKOPT, arg: 2, is: unix.SO_BINDTOIFINDEX, errno: unix.EPERM}, []int{exitTimedOut, exitPermission}, "operation not permitted"},
-		{"netlink requests are busy", denial{call: unix.SYS_SENDMSG, arg: -1, errno: unix.EBUSY}, []int{exitTimedOut}, "device or resource busy"},
-		{"netlink requests have no memory", denial{call: unix.SYS_SENDMSG, arg: -1, errno: unix.ENOMEM}, []int{exitTimedOut}, "cannot allocate memory"},
-		{"netlink always has lost something", denial{call: unix.SYS_RECVMSG, arg: -1, errno: unix.ENOBUFS}, []int{exitTimedOut}, "no buffer space available"},
-		{"no random numbers", denial{call: unix.SYS_GETRANDOM, arg: -1, errno: unix.ENOSYS}, []int{exitOK}, ""},
+		{"no socket may be bound to an interface", denied.Call{Number: unix.SYS_SETSOCKOPT, Arg: 2, Is: unix.SO_BINDTOIFINDEX, Errno: unix.EPERM}, []int{exitTimedOut, exitPermission}, "operation not permitted"},
+		{"netlink requests are busy", denied.Call{Number: unix.SYS_SENDMSG, Arg: denied.Any, Errno: unix.EBUSY}, []int{exitTimedOut}, "device or resource busy"},
+		{"netlink requests have no memory", denied.Call{Number: unix.SYS_SENDMSG, Arg: denied.Any, Errno: unix.ENOMEM}, []int{exitTimedOut}, "cannot allocate memory"},
+		{"netlink always has lost something", denied.Call{Number: unix.SYS_RECVMSG, Arg: denied.Any, Errno: unix.ENOBUFS}, []int{exitTimedOut}, "no buffer space available"},
+		{"no random numbers", denied.Call{Number: unix.SYS_GETRANDOM, Arg: denied.Any, Errno: unix.ENOSYS}, []int{exitOK}, ""},
 	} {
 		t.Run(c.about, func(t *testing.T) {
 			lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: name}})
@@ -116,7 +116,7 @@ func TestSystemCallsThatFail(t *testing.T) {
 			if slices.Equal(c.exits, []int{exitOK}) {
 				bound = ample
 			}
-			out := resolve(t, lab, c.deny.command(t, nametag), bound, nil)
+			out := resolve(t, lab, denying(t, c.deny, nametag), bound, nil)
 			ok := false
 			for _, exit := range c.exits {
 				ok = ok || exit == out.exit
@@ -348,69 +348,32 @@ func appears(t *testing.T, file string) {
 	}
 }
 
-// A denial makes a system call fail: every one with that number, or only those of which an argument is what it says.
-type denial struct {
-	call  int
-	arg   int // -1: all
-	is    uint32
-	errno syscall.Errno
+// socket is the denial of sockets of a family.
+func socket(family int, errno unix.Errno) denied.Call {
+	return denied.Call{Number: unix.SYS_SOCKET, Arg: 0, Is: uint32(family), Errno: errno}
 }
 
-// socket is a denial of sockets of a family.
-func socket(family int, errno syscall.Errno) denial {
-	return denial{call: unix.SYS_SOCKET, arg: 0, is: uint32(family), errno: errno}
-}
-
-// denied is the environment variable by which the test binary, started as another process, denies itself a system call
+// envDenied is the environment variable by which the test binary, started as another process, denies itself a system call
 // and becomes the command after it.
-const denied = "NAMETAG_TEST_DENIED"
+const envDenied = "NAMETAG_TEST_DENIED"
 
-func (d denial) command(t *testing.T, command string) []string {
+func denying(t *testing.T, d denied.Call, command string) []string {
 	t.Helper()
-	return []string{"env", fmt.Sprintf("%s=%d %d %d %d", denied, d.call, d.arg, d.is, d.errno), os.Args[0], command}
+	return []string{"env", fmt.Sprintf("%s=%d %d %d %d", envDenied, d.Number, d.Arg, d.Is, d.Errno), os.Args[0], command}
 }
 
-// act is the process of command. It does not return.
+// act is the process of denying. It does not return.
 func act(order string, command []string) {
-	runtime.LockOSThread()
-	var d denial
-	var errno int
-	if _, err := fmt.Sscan(order, &d.call, &d.arg, &d.is, &errno); err != nil {
+	var d denied.Call
+	if _, err := fmt.Sscan(order, &d.Number, &d.Arg, &d.Is, (*uintptr)(&d.Errno)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(99)
 	}
-	d.errno = syscall.Errno(errno)
-	_ = os.Unsetenv(denied)
-	if err := d.impose(); err != nil {
+	_ = os.Unsetenv(envDenied)
+	if err := d.Impose(); err != nil {
 		fmt.Fprintln(os.Stderr, "seccomp:", err)
 		os.Exit(99)
 	}
 	fmt.Fprintln(os.Stderr, unix.Exec(command[0], command, os.Environ()))
 	os.Exit(99)
-}
-
-// impose filters the system calls of this thread (seccomp(2)); an exec from it takes the filter along. The arguments
-// are 64 bits wide, the lower half first on the machines that we run on.
-func (d denial) impose() error {
-	const (
-		number = 0  // of struct seccomp_data
-		args   = 16 // there
-	)
-	refuse := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(d.errno)}
-	allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
-	load := func(at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
-	}
-	equal := func(k uint32, otherwise uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jf: otherwise}
-	}
-	filter := []unix.SockFilter{load(number), equal(uint32(d.call), 1), refuse, allow}
-	if d.arg >= 0 {
-		filter = []unix.SockFilter{load(number), equal(uint32(d.call), 3), load(args + 8*uint32(d.arg)), equal(d.is, 1), refuse, allow}
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }

@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if order := os.Getenv(denied); order != "" {
+	if order := os.Getenv(envDenied); order != "" {
 		act(order, os.Args[1:])
 	}
 	netns.Main(m)
