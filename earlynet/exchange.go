@@ -227,10 +227,15 @@ func (x *exchange) acquire(ctx context.Context) (*candidate, *lease, error) {
 
 // ask asks all servers what they offer, in a transaction of its own.
 func (x *exchange) ask() {
-	x.heard.asked++
 	id := x.xid()
 	x.current.Store(binary.NativeEndian.Uint32(id[:]))
-	x.send(netip.IPv4Unspecified(), id, dhcpv4.MessageTypeDiscover)
+	x.askAgain()
+}
+
+// askAgain is ask in the transaction that there is.
+func (x *exchange) askAgain() {
+	x.heard.asked++
+	x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
 }
 
 // transaction is the number of the one that ask has begun.
@@ -247,8 +252,7 @@ func (x *exchange) discover(ctx context.Context) (of *candidate, got *lease, err
 	if x.pending == nil {
 		x.ask()
 	} else { // in its transaction: what is answered to it counts
-		x.heard.asked++
-		x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
+		x.askAgain()
 	}
 	for try := 0; ; try++ {
 		if try > 0 {
