@@ -405,15 +405,23 @@ func (s scenario) judge(t *testing.T, v *qemu.Verdict, want, served string) {
 	t.Logf("%v: %s", v.Took.Round(time.Second), later)
 }
 
-// judgeUnnamed holds what the guest saw against this: it has booted, and is not called what another server is.
+// judgeUnnamed holds what the guest saw against this: it has booted, is not called what another server is, and has its network.
 func (s scenario) judgeUnnamed(t *testing.T, v *qemu.Verdict) {
 	t.Helper()
 	for _, from := range []string{"ordinary", "later"} {
 		seen := false
 		for _, e := range v.All(report.Service) {
-			if seen = seen || e.From == from; e.From == from && (e.Name == server || strings.Contains(e.Text, "static="+server)) {
+			if e.From != from {
+				continue
+			}
+			seen = true
+			if e.Name == server || strings.Contains(e.Text, "static="+server) {
 				t.Errorf("the service %q saw another server's name: %v", from, e)
 			}
+			if from == "later" && !strings.Contains(e.Text, "lease=203.0.113.17") {
+				t.Errorf("it has no lease: %v", e)
+			}
+			t.Logf("%v, called %s: %s", v.Took.Round(time.Second), e.Name, e.Text)
 		}
 		if !seen {
 			t.Errorf("the service %q has not reported; the boot ended: %v", from, v.Outcome)
