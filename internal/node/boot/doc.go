@@ -8,7 +8,8 @@
 // A first process must not die: the kernel would panic. Everything that might, that is everything that reads from the
 // network, loads modules or brings in a library, happens in a worker, a second process from the same binary. The first
 // process only reads the policy, starts the worker, waits for it with a bound, and does what the policy says when there
-// is no name: also when the worker panicked, was killed for want of memory, or hangs.
+// is no name: also when the worker panicked, was killed for want of memory, or hangs. First another worker looks for the
+// name in the node's memory then, and asks nobody: a fault that comes at every boot keeps no node down that knows its name.
 //
 // # In order
 //

@@ -135,7 +135,8 @@ func (b *boot) run() ending {
 	}
 	reached(stageMounted)
 	b.console.Noticef("finding out this node's name: %s", d.policy)
-	found, err := b.startWorker(line)
+	question := b.question(line)
+	found, err := b.startWorker(question)
 	if err != nil {
 		return givenUp(err.Error())
 	}
@@ -150,6 +151,9 @@ func (b *boot) run() ending {
 	r, err := found()
 	if err != nil || r.Broken {
 		b.repair()
+		if known, ok := b.recall(question, err); ok {
+			r, err = known, nil
+		}
 	}
 	reached(stageAnswered)
 	switch {
@@ -171,15 +175,46 @@ func (b *boot) run() ending {
 	return e
 }
 
-// startWorker has the worker find the name. What it returns waits for the answer; an error from there means that the
-// worker failed, as opposed to the search.
-func (b *boot) startWorker(line string) (func() (result, error), error) {
-	ctx, cancel := b.decision.policy.WithDeadline(context.Background(), b.began.Add(workerGrace))
-	worker, complaint, err := b.worker(ctx, request{
+// question is what the worker is asked, of the kernel command line.
+func (b *boot) question(line string) request {
+	return request{
 		Policy: b.decision.policy, Elapsed: time.Since(b.began), Root: b.mounts.root, CommandLine: []byte(line), OnHetzner: b.decision.onHetzner,
 		NameOnly: b.toTalos(), // Talos finds out the rest by itself; any other system gets the record
 		Talos:    b.toTalos(),
-	})
+	}
+}
+
+// recall has another worker look into the node's memory, where the one that asked the service has died. It may die at every
+// boot: a node that knows its name is then no worse off than in an outage of the service.
+func (b *boot) recall(question request, died error) (r result, ok bool) {
+	if !question.remembers() {
+		return r, false
+	}
+	if died != nil { // else it has told its bug itself
+		b.console.Errorf("%v", died)
+	}
+	b.console.Noticef("looking for this node's name in its own memory")
+	question.Elapsed, question.Recall = time.Since(b.began), true
+	found, err := b.startWorker(question)
+	if err == nil {
+		r, err = found()
+	}
+	if err != nil {
+		b.console.Warnf("this node's memory cannot be read: %v", err)
+		return r, false
+	}
+	if r.Identity == nil && !r.BootOn {
+		b.console.Warnf("%s", r.Why)
+		return r, false
+	}
+	return r, true
+}
+
+// startWorker has the worker find the name. What it returns waits for the answer; an error from there means that the
+// worker failed, as opposed to the search.
+func (b *boot) startWorker(question request) (func() (result, error), error) {
+	ctx, cancel := question.bound(context.Background(), b.began, workerGrace)
+	worker, complaint, err := b.worker(ctx, question)
 	if err != nil {
 		cancel()
 		return nil, err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/node/record"
 	"github.com/nametag-boot/nametag/internal/testvm/cloud"
+	"github.com/nametag-boot/nametag/internal/testvm/helpertest"
 	"github.com/nametag-boot/nametag/internal/testvm/patience"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu"
 	"github.com/nametag-boot/nametag/internal/testvm/qemu/report"
@@ -54,6 +55,8 @@ type laterBoot struct {
 	cloud cloud.Config      // the metadata service
 	keys  string            // further keys of the argument
 	args  []string
+
+	helper string // another one; "": as it ships
 
 	called  string       // the name of the services; "": the boot ends as below
 	finally bool         // services may have started under the name before: Talos' own memory is above what we can say
@@ -140,7 +143,7 @@ func (b laterBoot) run(t *testing.T) *qemu.Verdict {
 	}
 	v := boot(t, qemu.Scenario{
 		OS: talos.OS{Line: talos.V1_12, State: "read"}, Disks: disks, Cloud: b.cloud,
-		Args: append(args, b.args...),
+		Args: append(args, b.args...), Helper: b.helper,
 	})
 	for i, d := range disks {
 		if after := talos.Sum(t, d.Path); after != before[i] {
@@ -187,6 +190,30 @@ func TestLaterBoots(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			row.run(t)
+		})
+	}
+}
+
+// A worker that dies at every boot, of a bug or for want of memory, keeps no node down that knows its name.
+func TestAWorkerThatDiesAtEveryBootKeepsNoNodeDown(t *testing.T) {
+	t.Parallel()
+	// It dies when it begins to ask.
+	helper := helpertest.Changed(t, string(qemu.AMD64), "internal/node/boot/stage.go", "var reached = func(stage) {}", `import "os"
+
+var reached = func(s stage) {
+	if s == stageSearching {
+		os.Exit(9)
+	}
+}`)
+	const dead = "the worker ended without an answer: exit status 9"
+	for _, row := range []laterBoot{
+		{name: "the name is known", disks: onDisk(talos.State(remembers, config), talos.Ephemeral()), called: server, says: "the metadata service was not asked", silent: true},
+		{name: "nothing is known", disks: onDisk(talos.Partition{Label: "STATE"}), outcome: qemu.PoweredOff, says: "nobody is asked, and this node's memory has no name", silent: true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			row.helper, row.cloud = helper, there
+			says(t, row.run(t), dead)
 		})
 	}
 }

@@ -22,7 +22,8 @@ const (
 	stageWaiting stage = "waiting for the worker"
 	stageReading stage = "reading the worker's answer"
 
-	stageWorking stage = "the worker, working"
-	stageLoading stage = "the worker, loading drivers"
-	stageTelling stage = "the worker, telling"
+	stageWorking   stage = "the worker, working"
+	stageLoading   stage = "the worker, loading drivers"
+	stageTelling   stage = "the worker, telling"
+	stageSearching stage = "the worker, asking the service"
 )

@@ -36,7 +36,7 @@ func TestAWorkerThatDoesNotEndHoldsNobodyUp(t *testing.T) {
 	}
 	t.Run("its answer counts when it is there", func(t *testing.T) {
 		b, _ := standInWorker(t, `cat >/dev/null; echo '{"Identity":{"hostname":"web-1"}}'; exec sleep 60`, time.Minute)
-		answer, err := b.startWorker("")
+		answer, err := b.startWorker(request{Policy: b.decision.policy})
 		if err != nil {
 			t.Fatal(err)
 		}

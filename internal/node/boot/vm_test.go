@@ -26,7 +26,9 @@ const server = "example-controlplane-3d3d26d1-69c5k"
 // boot boots a machine with the helper in front. Its notices show on the console.
 func boot(t *testing.T, s qemu.Scenario) *qemu.Verdict {
 	t.Helper()
-	s.Helper = helpertest.Binary(t, string(cmp.Or(s.Arch, qemu.AMD64)))
+	if s.Helper == "" {
+		s.Helper = helpertest.Binary(t, string(cmp.Or(s.Arch, qemu.AMD64)))
+	}
 	s.Args = append(slices.Clone(s.Args), "loglevel=6", "printk.devkmsg=on")
 	if s.OS == nil {
 		s.OS = talos.OS{}

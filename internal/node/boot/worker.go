@@ -47,6 +47,25 @@ type request struct {
 	Talos       bool          // a Talos boots next, which keeps its name on a partition of its own
 	// Repair is for a worker that has died: to put back what it has left, and nothing else.
 	Repair bool
+	// Recall is for a worker that has died, too: to look into the node's memory, and to ask nobody.
+	Recall bool
+}
+
+// remembers reports whether there may be a memory to look into.
+func (r request) remembers() bool {
+	_, counts := r.Policy.KnownAfter()
+	return counts && (r.Talos || memory.RootNamed(string(r.CommandLine)))
+}
+
+// recallTime is how long a memory is looked for where nobody is asked: its disk, or the disk's driver, may be late.
+const recallTime = time.Minute
+
+// bound ends with the time that the worker has in a boot that began then, and grace.
+func (r request) bound(ctx context.Context, began time.Time, grace time.Duration) (context.Context, context.CancelFunc) {
+	if r.Recall {
+		return context.WithTimeout(ctx, recallTime+grace) // the policy's time may be over
+	}
+	return r.Policy.WithDeadline(ctx, began.Add(grace))
 }
 
 // A result is all that the worker answers, as JSON on its standard output.
@@ -145,11 +164,11 @@ type task struct {
 // several steps, of which it says itself where they begin.
 func (w *worker) work(ctx context.Context) result {
 	w.began = time.Now().Add(-w.request.Elapsed)
-	ctx, cancel := w.request.Policy.WithDeadline(ctx, w.began)
+	ctx, cancel := w.request.bound(ctx, w.began, 0)
 	defer cancel()
 	defer w.undo()
 	tasks := []task{{"", w.look}, {stepDrivers, w.drive}}
-	if w.remembers() {
+	if w.request.remembers() {
 		tasks = append(tasks, task{stepMemory, w.recall})
 	}
 	for _, t := range append(tasks, task{"", w.resolve}) {
@@ -199,7 +218,7 @@ func (w *worker) look(context.Context) *result {
 func (w *worker) drive(ctx context.Context) *result {
 	beside, stop := context.WithCancel(ctx)
 	w.named = stop
-	w.loader = kmod.New(kmod.Config{Sys: w.mounts.sys(), Dev: w.mounts.dev(), CommandLine: string(w.request.CommandLine), Disks: w.remembers(), FileSystems: w.fileSystems()})
+	w.loader = kmod.New(kmod.Config{Sys: w.mounts.sys(), Dev: w.mounts.dev(), CommandLine: string(w.request.CommandLine), Disks: w.request.remembers(), FileSystems: w.fileSystems()})
 	reached(stageWorking)
 	others := new(safely.Group)
 	loaded := make(chan struct{})
@@ -238,9 +257,12 @@ func (w *worker) resolve(ctx context.Context) *result {
 		tell(w.console, e)
 	}
 	w.search.Path = path
-	w.search.Ask = func(ctx context.Context) (*identity.Identity, error) {
-		w.watch.begin(stepNetwork)
-		return w.persist(ctx, openAgain, func() (*identity.Identity, error) { return w.resolver.Resolve(ctx) })
+	if !w.request.Recall {
+		w.search.Ask = func(ctx context.Context) (*identity.Identity, error) {
+			reached(stageSearching)
+			w.watch.begin(stepNetwork)
+			return w.persist(ctx, openAgain, func() (*identity.Identity, error) { return w.resolver.Resolve(ctx) })
+		}
 	}
 	outcome, err := w.search.Run(ctx)
 	r := result{Steps: w.watch.end()}
@@ -288,12 +310,6 @@ func (w *worker) conclude(outcome memory.Outcome, r result) result {
 	}
 	r.Identity.Timeline = nil // the console has told it
 	return r
-}
-
-// remembers reports whether there may be a memory to look into.
-func (w *worker) remembers() bool {
-	_, counts := w.request.Policy.KnownAfter()
-	return counts && (w.request.Talos || memory.RootNamed(string(w.request.CommandLine)))
 }
 
 // fileSystems are those that a node's memory may be on.

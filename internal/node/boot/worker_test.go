@@ -5,6 +5,7 @@ package boot
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,7 +53,7 @@ func TestAWorkerThatFailsIsAnErrorAndNotTheEnd(t *testing.T) {
 			b, console := standInWorker(t, scenario.script, scenario.wait)
 			b.began = b.began.Add(-workerGrace) // so that none has to be waited for
 			var r result
-			answer, err := b.startWorker("")
+			answer, err := b.startWorker(request{Policy: b.decision.policy})
 			if err == nil { // on a busy machine its time may be up before it is started
 				r, err = answer()
 			}
@@ -69,11 +70,48 @@ func TestAWorkerThatFailsIsAnErrorAndNotTheEnd(t *testing.T) {
 	}
 }
 
+// Where it dies at every boot, the node goes on under a name that it knows, by another worker; else the policy counts.
+func TestAfterAWorkerThatHasDiedAnotherLooksIntoTheMemory(t *testing.T) {
+	for _, scenario := range []struct {
+		name, line, script string
+		want, console      string
+	}{
+		{"which knows the name", "talos.platform=hcloud", `{"Identity":{"hostname":"web-1"}}`, "web-1", "in its own memory"},
+		{"which the operator has named", "talos.platform=hcloud", `{"BootOn":true,"Why":"by-hand"}`, "on", "in its own memory"},
+		{"which knows nothing", "talos.platform=hcloud", `{"Why":"there is no name in it"}`, "", "there is no name in it"},
+		{"which dies too", "talos.platform=hcloud", "", "", "memory cannot be read: the worker ended without an answer"},
+		{"which there is none of", "console=ttyS0", `{"Identity":{"hostname":"web-1"}}`, "", ""},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			b, console := standInWorker(t, `grep -q '"Recall":true' && echo '`+scenario.script+`'`, time.Minute)
+			d, err := decide(scenario.line + " talos.hostname.wait=1m")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.decision = d
+			r, ok := b.recall(b.question(scenario.line), errors.New("it has died"))
+			got := ""
+			switch {
+			case ok && r.Identity != nil:
+				got = r.Identity.Hostname
+			case ok && r.BootOn:
+				got = "on"
+			}
+			if got != scenario.want {
+				t.Errorf("it came up with %q, %v: %+v", got, ok, r)
+			}
+			if said := console.String(); !strings.Contains(said, scenario.console) || scenario.console != "" && !strings.Contains(said, "it has died") {
+				t.Errorf("the console says\n%s", said)
+			}
+		})
+	}
+}
+
 func TestAWorkerIsToldTheCommandLineByteForByte(t *testing.T) {
 	const line = "root=LABEL=gr\xfcn talos.hostname.wait=1m\n"
 	asked := filepath.Join(t.TempDir(), "asked")
 	b, _ := standInWorker(t, "cat > "+asked, time.Minute)
-	answer, err := b.startWorker(line)
+	answer, err := b.startWorker(b.question(line))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +130,7 @@ func TestAWorkerIsToldTheCommandLineByteForByte(t *testing.T) {
 
 func TestAWorkersAnswersAreTaken(t *testing.T) {
 	b, _ := standInWorker(t, `cat >/dev/null; echo '{"Identity":{"hostname":"web-1","instance_id":"42","path":{"method":"dhcp"}}}'`, time.Minute)
-	answer, err := b.startWorker("talos.hostname.wait=1m")
+	answer, err := b.startWorker(b.question("talos.hostname.wait=1m"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +142,7 @@ func TestAWorkersAnswersAreTaken(t *testing.T) {
 
 func TestAWorkerThatCannotBeStartedIsAnError(t *testing.T) {
 	b := &boot{mounts: mounts{t.TempDir()}, began: time.Now()}
-	if _, err := b.startWorker(""); err == nil {
+	if _, err := b.startWorker(request{Policy: b.decision.policy}); err == nil {
 		t.Error("there was no error")
 	}
 }

@@ -22,12 +22,13 @@ const (
 )
 
 // A Search asks the service and the node's memory at the same time, and does with both what [Decide] says. Of its fields
-// only Policy and Ask must be set.
+// only Policy must be set.
 type Search struct {
 	Policy procfs.Policy
 	// Instance is this machine's id, by its firmware. Empty: it does not tell, and no remembered name counts.
 	Instance string
-	// Ask asks the service until there is a valid answer, or its context ends. It may be called again.
+	// Ask asks the service until there is a valid answer, or its context ends. It may be called again. nil: nobody is asked,
+	// and what is known counts at once.
 	Ask func(context.Context) (*identity.Identity, error)
 
 	// Memory gives, once, what was found in the node's memory. Where it gives nothing, nothing is known. nil: no memory.
@@ -50,6 +51,15 @@ type Outcome struct {
 	Verdict  Verdict
 	Identity *identity.Identity
 	Recall   Recall // for this instance
+	Unasked  bool   // the service was not asked
+}
+
+// silence is why there is no answer.
+func (o Outcome) silence() string {
+	if o.Unasked {
+		return "the metadata service was not asked"
+	}
+	return "the metadata service gives none"
 }
 
 // Sentence is the outcome as one line for an operator; empty where there is nothing to say beside the name.
@@ -61,10 +71,10 @@ func (o Outcome) Sentence() string {
 			"A Talos remembers the old name too, and uses it until it has asked the service itself. rename=stop keeps a node from all this",
 			o.Recall.Name.Hostname, since(o.Recall.Name.Since), o.Identity.Hostname)
 	case TakeKnown:
-		return fmt.Sprintf("going on under the name that this node has had%s, %s (%s): the metadata service gives none",
-			since(o.Recall.Name.Since), o.Recall.Name.Hostname, o.Recall.From)
+		return fmt.Sprintf("going on under the name that this node has had%s, %s (%s): %s",
+			since(o.Recall.Name.Since), o.Recall.Name.Hostname, o.Recall.From, o.silence())
 	case BootOn:
-		return "booting on without a name from nametag: the metadata service gives none, and this node has booted before " +
+		return "booting on without a name from nametag: " + o.silence() + ", and this node has booted before " +
 			"and has a memory of its own that it will read itself (" + o.Recall.Why + "); known=strict waits instead"
 	case Explicit:
 		return fmt.Sprintf("%s names this node %s: nothing to find out", o.Recall.ExplicitFrom, o.Recall.Explicit)
@@ -118,6 +128,13 @@ func (s Search) Run(ctx context.Context) (Outcome, error) {
 	}
 	r.patience = patience
 	left := time.Until(r.Began.Add(patience))
+	if r.Ask == nil {
+		left, r.unasked = 0, true
+		r.Ask = func(ctx context.Context) (*identity.Identity, error) {
+			<-ctx.Done()
+			return nil, fmt.Errorf("nobody is asked, and this node's memory has no name: %w", context.Cause(ctx))
+		}
+	}
 	if left <= 0 {
 		r.stage = Silent // before anybody was asked: known=0s
 	}
@@ -133,6 +150,7 @@ type run struct {
 	memory   <-chan Recall // nil when it has given what it has
 	path     <-chan struct{}
 	patience time.Duration
+	unasked  bool // nobody is asked
 	silence  *time.Timer
 	stage    Stage
 	refused  string // the answer that was
@@ -288,7 +306,7 @@ func (r *run) refuse(answer string) {
 }
 
 func (r *run) outcome(v Verdict, id *identity.Identity) Outcome {
-	o := Outcome{Verdict: v, Recall: r.recall}
+	o := Outcome{Verdict: v, Recall: r.recall, Unasked: r.unasked}
 	switch v {
 	case TakeAnswer, TakeRenamed:
 		o.Identity = id

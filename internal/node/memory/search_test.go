@@ -167,6 +167,54 @@ func TestAnAnswerWaitsForAMemoryThatIsBeingRead(t *testing.T) {
 	}
 }
 
+// Where nobody is asked, what is known counts at once, also if it comes late, and what is not known is an error.
+func TestWithNobodyToAskOnlyTheMemoryCounts(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		args   string
+		memory Recall
+		after  time.Duration
+		want   Verdict
+		none   bool
+	}{
+		{name: "the name is known", memory: known, want: TakeKnown},
+		{name: "the disk is late", memory: known, after: 20 * time.Second, want: TakeKnown},
+		{name: "rename=stop", args: ",rename=stop", memory: known, want: TakeKnown},
+		{name: "encrypted", memory: Recall{Sealed: true, Why: "LUKS"}, want: BootOn},
+		{name: "explicit", memory: Recall{Explicit: "by-hand", ExplicitFrom: "config.yaml"}, want: Explicit},
+		{name: "another instance's", memory: Recall{Name: Name{Hostname: "web-1", InstanceID: "7"}, From: "STATE"}, none: true},
+		{name: "encrypted, known=strict", args: ",known=strict", memory: Recall{Sealed: true, Why: "LUKS"}, none: true},
+		{name: "known=off", args: ",known=off", memory: known, none: true},
+		{name: "nothing", none: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, err := procfs.ParsePolicy("2m" + tt.args)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				memory := make(chan Recall, 1)
+				time.AfterFunc(tt.after, func() { memory <- tt.memory })
+				began := time.Now()
+				o, err := Search{Policy: p, Instance: "42", Memory: memory}.Run(ctx)
+				if took := time.Since(began); tt.none {
+					if !errors.Is(err, context.DeadlineExceeded) || took != time.Minute {
+						t.Errorf("%v, %v after %v", o.Verdict, err, took)
+					}
+					return
+				} else if err != nil || o.Verdict != tt.want || took != tt.after {
+					t.Errorf("%v, %v after %v; want %v after %v", o.Verdict, err, took, tt.want, tt.after)
+				}
+				if said := o.Sentence(); o.Verdict != Explicit && !strings.Contains(said, "the metadata service was not asked") {
+					t.Errorf("it says %q", said)
+				}
+			})
+		})
+	}
+}
+
 // A memory that never comes, and one that hangs, hold nothing up for ever.
 func TestAMemoryThatHangsHoldsNothingUpForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

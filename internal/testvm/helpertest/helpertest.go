@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
@@ -122,6 +123,39 @@ func one(t testing.TB, b ship.Build) {
 	if there && unix.Stat(b.Output, &after) == nil && after.Ino == before.Ino { // it was up to date
 		_ = unix.UtimesNanoAt(unix.AT_FDCWD, b.Output, []unix.Timespec{before.Atim, before.Mtim}, 0)
 	}
+}
+
+// Changed builds a helper for one architecture of sources in which one text is another: to show what a fault comes to in a
+// boot. file is its path in the checkout, which stays as it is.
+func Changed(t testing.TB, architecture, file, before, after string) string {
+	t.Helper()
+	module, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
+	if err != nil {
+		netns.Missing(t, "the go command is not there to build the helper")
+	}
+	file = filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), file)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Count(text, []byte(before)) != 1 {
+		t.Fatalf("%s does not have this once: %s", file, before)
+	}
+	dir := t.TempDir()
+	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(changed, bytes.Replace(text, []byte(before), []byte(after), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
+	if err == nil {
+		err = os.WriteFile(overlay, list, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	output := filepath.Join(dir, name(architecture))
+	one(t, ship.Build{Command: "cmd/nametag", Node: true, Arch: architecture, Output: output, Env: []string{"GOFLAGS=-overlay=" + overlay}})
+	return output
 }
 
 // StandIn returns a folder of programs that pass for helpers and do nothing: a header for each architecture. It is for
