@@ -68,6 +68,7 @@ test-kube: deps ## a control plane of the real etcd, kube-apiserver and kubelet 
 .PHONY: test-talos
 test-talos: deps ## a Talos of yours, with and without nametag: DIR has vmlinuz, initramfs.xz and a machine configuration, config.yaml; KVM=1
 	@test -f '$(DIR)/vmlinuz' -o -f '$(DIR)/vmlinuz-amd64' || { echo 'test-talos: DIR=$(DIR) has no vmlinuz; docs/boot.md says where the files come from' >&2; exit 2; }
+	@test -f '$(DIR)/initramfs.xz' -o -f '$(DIR)/initramfs-amd64.xz' -o -f '$(DIR)/initramfs' || { echo 'test-talos: DIR=$(DIR) has no initramfs.xz; docs/boot.md says where the files come from' >&2; exit 2; }
 	NAMETAG_TEST_KVM='$(KVM)' NAMETAG_TEST_TALOS='$(abspath $(DIR))' go test -count=1 -timeout 60m -v -run '^TestARealTalos$$' ./internal/testvm/talos
 
 .PHONY: busy-test
