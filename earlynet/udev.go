@@ -21,17 +21,17 @@ const (
 	// udevPatience is how long that is waited for. A link with which udev has not finished by then is nobody's to wait for:
 	// the name still counts.
 	udevPatience = 30 * time.Second
+	// udevAtWork is how long where udev has something to do all the while: on a starved machine it may take minutes. By then
+	// it has given up whatever it could not do: it does so after three (event_timeout, systemd-udevd.service(8)).
+	udevAtWork = 200 * time.Second
 	// udevQuiet is how long nobody is told: a link that has just come takes udev a moment.
 	udevQuiet = 2 * time.Second
 	// udevPause is how long to wait before the next look.
 	udevPause = 20 * time.Millisecond
 )
 
-// errUdev is why a link is left alone, and errUdevSilent why no longer.
-var (
-	errUdev       = errors.New("udev has not finished with it")
-	errUdevSilent = fmt.Errorf("udev has not finished with it in %v: going on without", udevPatience)
-)
+// errUdev is why a link is left alone.
+var errUdev = errors.New("udev has not finished with it")
 
 // firstPIDs is the namespace of processes that the kernel has begun with (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 const firstPIDs = "pid:[4026531836]"
@@ -75,6 +75,17 @@ type waitForUdev struct {
 	over  bool
 }
 
+// patient reports whether udev, whose folder dir is, is still waited for. It keeps a file there as long as it has something to
+// do (udevadm settle goes by it).
+func (w *waitForUdev) patient(dir string) bool {
+	waited := time.Since(w.since)
+	if waited < udevPatience {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(dir, "queue"))
+	return err == nil && waited < udevAtWork
+}
+
 // awaitUdev returns when to look again; nil: udev needs to be waited for no more.
 func (c *nic) awaitUdev() <-chan time.Time {
 	if c.udev.over || c.net.cfg.Alone || !inUdev(c.net.udev, c.index) {
@@ -86,10 +97,10 @@ func (c *nic) awaitUdev() <-chan time.Time {
 		c.udev.since = time.Now()
 	}
 	switch waited := time.Since(c.udev.since); {
-	case waited >= udevPatience:
+	case !c.udev.patient(c.net.udev):
 		c.udev.over = true
 		c.net.succeeded(c.udev.said, 0)
-		c.event(0, LinkBusy, "", errUdevSilent)
+		c.event(0, LinkBusy, "", fmt.Errorf("%w in %v: going on without", errUdev, waited.Round(time.Second)))
 		return nil
 	case waited >= udevQuiet && c.udev.said == "":
 		c.udev.said = c.name()

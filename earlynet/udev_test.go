@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // fakeUdev is a folder of udev's.
@@ -66,6 +68,38 @@ func TestALinkIsLeftDownUntilUdevHasFinishedWithIt(t *testing.T) {
 	}
 	if st := n.Status(); len(st) != 0 {
 		t.Errorf("status: %v", st)
+	}
+}
+
+func TestUdevIsWaitedForLongerWhileItIsAtWork(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		works time.Duration // from the beginning on
+		want  time.Duration
+	}{
+		{"it has nothing to do", 0, udevPatience},
+		{"it has done all it had", 10 * time.Second, udevPatience},
+		{"it takes a minute and a half", 90 * time.Second, 90 * time.Second},
+		{"it never comes to an end", time.Hour, udevAtWork},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				queue := filepath.Join(string(newFakeUdev(t)), "queue")
+				if err := os.WriteFile(queue, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				w := waitForUdev{since: time.Now()}
+				for w.patient(filepath.Dir(queue)) {
+					time.Sleep(time.Second)
+					if time.Since(w.since) == tt.works || tt.works == 0 {
+						_ = os.Remove(queue)
+					}
+				}
+				if waited := time.Since(w.since); waited != tt.want {
+					t.Errorf("it was waited for %v, not %v", waited, tt.want)
+				}
+			})
+		})
 	}
 }
 
