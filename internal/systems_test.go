@@ -16,7 +16,7 @@ import (
 var needLinux = []string{"cmd/nametag", "internal/node", "internal/testvm", "examples/init"}
 
 // Of the lab, these are everybody's: what nametagctl imports, and what knows no system.
-var anySystem = []string{"internal/testvm/cloud", "internal/testvm/demo", "internal/testvm/herd", "internal/testvm/lab", "internal/testvm/mutants", "internal/testvm/patience"}
+var anySystem = []string{"internal/testvm/cloud", "internal/testvm/demo", "internal/testvm/herd", "internal/testvm/lab", "internal/testvm/mutants", "internal/testvm/overlay", "internal/testvm/patience"}
 
 // onlyLinux reports whether a package is one of the first kind.
 func onlyLinux(path string) bool {

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
@@ -22,6 +21,7 @@ import (
 	"github.com/nametag-boot/nametag/internal/image/helper"
 	"github.com/nametag-boot/nametag/internal/release/ship"
 	"github.com/nametag-boot/nametag/internal/testvm/netns"
+	"github.com/nametag-boot/nametag/internal/testvm/overlay"
 )
 
 // Build returns the folder that has nametag-linux-amd64 and nametag-linux-arm64.
@@ -133,28 +133,13 @@ func Changed(t testing.TB, architecture, file, before, after string) string {
 	if err != nil {
 		netns.Missing(t, "the go command is not there to build the helper")
 	}
-	file = filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), file)
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Count(text, []byte(before)) != 1 {
-		t.Fatalf("%s does not have this once: %s", file, before)
-	}
 	dir := t.TempDir()
-	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(changed, bytes.Replace(text, []byte(before), []byte(after), 1), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	list, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
-	if err == nil {
-		err = os.WriteFile(overlay, list, 0o600)
-	}
+	list, err := overlay.Change(dir, filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), file), before, after)
 	if err != nil {
 		t.Fatal(err)
 	}
 	output := filepath.Join(dir, name(architecture))
-	one(t, ship.Build{Command: "cmd/nametag", Node: true, Arch: architecture, Output: output, Env: []string{"GOFLAGS=-overlay=" + overlay}})
+	one(t, ship.Build{Command: "cmd/nametag", Node: true, Arch: architecture, Output: output, Env: []string{"GOFLAGS=-overlay=" + list}})
 	return output
 }
 

@@ -8,19 +8,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nametag-boot/nametag/internal/testvm/overlay"
 )
 
 func main() {
@@ -71,32 +70,13 @@ var errSurvived = errors.New("SURVIVED: no test fails")
 
 // try is nil if the tests fail with the mutant in the code.
 func (m mutant) try(ctx context.Context) error {
-	code, err := os.ReadFile(m.file)
-	if err != nil {
-		return err
-	}
-	if n := bytes.Count(code, []byte(m.old)); n != 1 {
-		return fmt.Errorf("does not fit: what it changes stands %d times in %s", n, m.file)
-	}
 	dir, err := os.MkdirTemp("", "mutant-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	changed := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(changed, bytes.Replace(code, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
-		return err
-	}
-	path, err := filepath.Abs(m.file)
+	list, err := overlay.Change(dir, m.file, m.old, m.new)
 	if err != nil {
-		return err
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: changed}})
-	if err != nil {
-		return err
-	}
-	list := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		return err
 	}
 	// What does not build is caught by nobody's test.
