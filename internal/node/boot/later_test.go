@@ -216,6 +216,19 @@ var reached = func(s stage) {
 			says(t, row.run(t), dead)
 		})
 	}
+	t.Run("the name is known, and the system is not Talos", func(t *testing.T) {
+		t.Parallel()
+		v := boot(t, qemu.Scenario{
+			OS: talos.Plain{Disks: true}, Helper: helper,
+			Disks: []qemu.Disk{{Path: talos.Disk(t, talos.Root(server, "42")), Bus: qemu.VirtioSCSI}},
+			Args:  []string{"talos.hostname.wait=3m,then=poweroff", "root=LABEL=ROOT"},
+		})
+		says(t, v, dead)
+		plain(t, v)
+		if found := v.State(report.Started); !strings.Contains(found.Record, `"source": "known"`) {
+			t.Errorf("the record: %s", found.Record)
+		}
+	})
 }
 
 // The whole of it: a first boot writes its name down, the power is cut, and the service is down from then on.
