@@ -32,6 +32,7 @@ type Config struct {
 	Proc string
 
 	udev string // where udev's files are, in tests; empty: where they are, if there is an udev
+	sys  string // where sysfs is, in tests; empty: /sys
 
 	// Observer is told what happens, if it is not nil. It is called from one
 	// goroutine at a time, must not block, and must not call the Network.

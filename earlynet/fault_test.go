@@ -27,7 +27,7 @@ import (
 func faulty(t testing.TB, kernel *netlink.Conn, fault func(netlink.Message) unix.Errno) rtnl {
 	t.Helper()
 	t.Cleanup(func() { kernel.Close() })
-	return rtnl{nltest.Dial(func(reqs []netlink.Message) ([]netlink.Message, error) {
+	return over(nltest.Dial(func(reqs []netlink.Message) ([]netlink.Message, error) {
 		req := reqs[0]
 		if errno := fault(req); errno != 0 {
 			return nltest.Error(int(errno), reqs)
@@ -47,7 +47,7 @@ func faulty(t testing.TB, kernel *netlink.Conn, fault func(netlink.Message) unix
 			return nil, io.EOF // which nltest takes for a dump of nothing
 		}
 		return replies, err
-	})}
+	}))
 }
 
 // openFaulty is Open over a faulty socket for requests.

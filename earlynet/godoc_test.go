@@ -237,7 +237,7 @@ func TestOpenWithAContextThatHasEndedLeavesNothing(t *testing.T) {
 	}
 }
 
-// Close "has its own deadline of a few seconds and does not depend on the context that Open was given."
+// Close "does not depend on the context that Open was given."
 func TestCloseHasItsOwnDeadline(t *testing.T) {
 	serving(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -20,8 +20,12 @@ import (
 )
 
 const (
-	// undoTime bounds how long Close waits for the kernel to take one more thing back, whatever became of the context.
-	undoTime = 5 * time.Second
+	// undoTime bounds how long Close waits for the kernel's answer to one request, whatever became of the context. The kernel
+	// answers when it has done what it was asked, which takes a starved machine seconds: a link that stays up for that
+	// reason is one that udev cannot rename any more, so that nobody configures it.
+	undoTime = 20 * time.Second
+	// lateTime is the same once there was no answer in that time. What the kernel was sent it does all the same.
+	lateTime = time.Second
 	// closeTime bounds how long Close waits for sockets to be closed.
 	closeTime = 250 * time.Millisecond
 )
@@ -69,7 +73,6 @@ type Network struct {
 
 	// Close's alone, when all the tasks have ended.
 	undoing bool // it takes back what is left
-	overdue bool // the kernel was too slow for one thing
 
 	// observe serialises Observer. Things happen in many goroutines, and what happened must have been told when Close returns:
 	// a goroutine that tells would have to be waited for by each of them.
@@ -304,8 +307,9 @@ func (n *Network) Keep(p *Path) error {
 }
 
 // Close closes every connection over the network's paths and takes back what
-// was done, the last thing first. It has its own deadline of a few seconds and
-// does not depend on the context that Open was given. The error joins one
+// was done, the last thing first. It waits 20 seconds at most for the kernel's
+// answer to one request, and one for each further where there was none, and does
+// not depend on the context that Open was given. The error joins one
 // [*UndoError] for each thing that is left. Further calls return the same.
 //
 // What was done is taken back within a millisecond or two. That Close takes 8
@@ -351,18 +355,10 @@ func (n *Network) close() error {
 	return joined.Errors(errs...)
 }
 
-// moreTime gives the kernel undoTime for the next thing that Close takes back, as long as it was not too slow for one. On a
-// slow machine all of them together may take longer than that, and what is not taken back stays.
-func (n *Network) moreTime() {
-	if n.undoing && !n.overdue {
-		n.rtnl.bound(undoTime)
-	}
-}
-
-// tooSlow notes that the kernel did not take something back in that time.
+// tooSlow notes that the kernel has not answered in undoTime, where that is why something could not be taken back.
 func (n *Network) tooSlow(err error) {
 	if n.undoing && errors.Is(err, os.ErrDeadlineExceeded) {
-		n.overdue = true
+		n.rtnl.bound(lateTime)
 	}
 }
 

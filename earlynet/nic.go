@@ -269,7 +269,7 @@ func (c *nic) lower() error {
 		return errLeft
 	}
 	why, err := c.foreigner()
-	if err != nil {
+	if err != nil && !c.net.cfg.Alone { // else there is hardly somebody
 		return err
 	}
 	if why != "" {

@@ -10,12 +10,13 @@ import (
 
 // Repair puts links back as a process found them that was killed while it had a [Network]: addresses, routes, settings and
 // flags. What they were stands in such a link's alias; other links are left alone. A Network repairs the links that it uses
-// by itself. This is for who is to use none any more.
+// by itself. This is for who is to use none any more. A link with which udev has not finished, since it was up, is shown to it
+// once more.
 //
 // Of cfg count Alone, Proc and Observer, which is told of each thing. A link that a living process uses is waited for
 // as long as ctx lasts, and is an error then. The other errors are as those of [Open] and [Network.Close].
 func Repair(ctx context.Context, cfg Config) error {
-	n, err := newNetwork(ctx, Config{Alone: cfg.Alone, Proc: cfg.Proc, Observer: cfg.Observer})
+	n, err := newNetwork(ctx, Config{Alone: cfg.Alone, Proc: cfg.Proc, Observer: cfg.Observer, udev: cfg.udev, sys: cfg.sys})
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,10 @@ func (n *Network) repair(l link) []error {
 		return []error{&Error{Op: "repair", Interface: l.name, Err: context.Cause(n.ctx)}}
 	}
 	defer c.disclaim()
-	n.rtnl.bound(undoTime)
 	c.prepare()
-	return c.undo()
+	errs := c.undo()
+	if !n.cfg.Alone && inUdev(n.udev, c.index) {
+		n.tellUdev(l.name)
+	}
+	return errs
 }

@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -17,7 +18,14 @@ const createExcl = netlink.Create | netlink.Excl
 
 // An rtnl is a socket for rtnetlink requests. It is safe for concurrent use;
 // requests are answered one after the other.
-type rtnl struct{ c *netlink.Conn }
+type rtnl struct {
+	c *netlink.Conn
+	// patience is how long the kernel may take to answer one request, a Duration; 0: for ever.
+	patience *atomic.Int64
+}
+
+// over is a socket for requests over a connection.
+func over(c *netlink.Conn) rtnl { return rtnl{c, new(atomic.Int64)} }
 
 func dialRTNL() (rtnl, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
@@ -28,7 +36,7 @@ func dialRTNL() (rtnl, error) {
 	// index (from 4.20 on). Everything works without them.
 	_ = c.SetOption(netlink.ExtendedAcknowledge, true)
 	_ = c.SetOption(netlink.GetStrictCheck, true)
-	return rtnl{c}, nil
+	return over(c), nil
 }
 
 // do sends one request and waits for the kernel's verdict. Extra holds encoded
@@ -38,7 +46,7 @@ func (r rtnl) do(typ netlink.HeaderType, flags netlink.HeaderFlags, m encoding.B
 	if err != nil {
 		return err
 	}
-	_, err = r.c.Execute(netlink.Message{
+	_, err = r.execute(netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge | flags},
 		Data:   append(data, extra...),
 	})
@@ -52,7 +60,7 @@ func (r rtnl) dump(typ netlink.HeaderType, m encoding.BinaryMarshaler) ([]netlin
 	if err != nil {
 		return nil, err
 	}
-	return r.c.Execute(netlink.Message{
+	return r.execute(netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump},
 		Data:   data,
 	})
@@ -64,11 +72,22 @@ func (r rtnl) get(typ netlink.HeaderType, m encoding.BinaryMarshaler) ([]netlink
 	if err != nil {
 		return nil, err
 	}
-	return r.c.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: data})
+	return r.execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: data})
 }
 
-// bound limits all further requests to d from now.
-func (r rtnl) bound(d time.Duration) { _ = r.c.SetDeadline(time.Now().Add(d)) }
+// execute sends a request, and returns the answer.
+func (r rtnl) execute(m netlink.Message) ([]netlink.Message, error) {
+	if d := time.Duration(r.patience.Load()); d != 0 {
+		_ = r.c.SetDeadline(time.Now().Add(d))
+	}
+	return r.c.Execute(m)
+}
+
+// bound limits each further request to d from its beginning, and the one that goes on to d from now.
+func (r rtnl) bound(d time.Duration) {
+	r.patience.Store(int64(d))
+	_ = r.c.SetDeadline(time.Now().Add(d))
+}
 
 func (r rtnl) close() error { return r.c.Close() }
 

@@ -121,6 +121,7 @@ func (c *nic) prepare() {
 	if dead && was.down && l.up() {
 		// It was set up by the run that was killed, as if by us.
 		c.ledger.add(linkUp, c.lower)
+		c.leaveToUdev()
 	}
 }
 

@@ -4,8 +4,10 @@ package earlynet
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,17 +71,38 @@ func (s *slowKernel) ReceiveIter() iter.Seq2[netlink.Message, error] {
 	}
 }
 
-// On a busy machine the kernel takes seconds for all that is to be taken back: what counts is that it goes on.
-func TestASlowKernelTakesAllBack(t *testing.T) {
-	c := plug(t)
-	c.serve()
-	restored(t)
-	n := openOver(context.Background(), t, Config{Methods: []Method{LinkLocal}}, func(kernel *netlink.Conn) rtnl {
+// openSlow is Open over a kernel that takes so long for each request.
+func openSlow(t *testing.T, cfg Config, takes time.Duration) *Network {
+	t.Helper()
+	cfg.Methods = []Method{LinkLocal}
+	return openOver(context.Background(), t, cfg, func(kernel *netlink.Conn) rtnl {
 		t.Cleanup(func() { kernel.Close() })
-		return rtnl{netlink.NewConn(&slowKernel{Conn: kernel, takes: undoTime / 8}, kernel.PID())}
+		return over(netlink.NewConn(&slowKernel{Conn: kernel, takes: takes}, kernel.PID()))
 	})
+}
+
+// On a starved machine the kernel takes seconds for each thing that is to be taken back: what counts is that it goes on.
+func TestASlowKernelTakesAllBack(t *testing.T) {
+	serving(t)
+	restored(t)
+	n := openSlow(t, Config{}, undoTime*9/10)
 	next(t, n)
 	if err := n.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A kernel that is too slow even for that is asked for each thing all the same, and does it: the link is down, whatever Close
+// says.
+func TestWhatTheKernelIsAskedItDoesWhoeverWaits(t *testing.T) {
+	serving(t)
+	n := openSlow(t, Config{Alone: true}, 2*undoTime)
+	next(t, n)
+	err := n.Close()
+	if _, undone := errors.AsType[*UndoError](err); !undone || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Close: %v", err)
+	}
+	if l := run(t, "ip -o link show dev eth0"); strings.Contains(l, ",UP") {
+		t.Errorf("the link is up: %s", l)
 	}
 }

@@ -3,6 +3,7 @@
 package earlynet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,6 +67,25 @@ func inUdev(dir string, index int) bool {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	return slices.Contains(strings.Split(string(properties), "\n"), "E:ID_RENAMING=1")
+}
+
+// leaveToUdev sets a link down that a dead run has left up, where udev has not finished with it: it cannot be, as long as the
+// link is up. Then it is waited for as for any other that is down.
+func (c *nic) leaveToUdev() {
+	if c.net.undoing || c.net.cfg.Alone || !inUdev(c.net.udev, c.index) || c.lower() != nil {
+		return
+	}
+	c.ledger.drop(linkUp)
+	c.event(0, TakenOver, linkUp, nil)
+	c.net.catchUp(c.net.ctx)
+	c.fallen, _ = c.fell() // it was us
+	c.net.tellUdev(c.name())
+}
+
+// tellUdev has udev look at a link again, as udevadm trigger does: it may have tried to rename it while it was up.
+func (n *Network) tellUdev(name string) {
+	sys := cmp.Or(n.cfg.sys, "/sys")
+	_ = os.WriteFile(filepath.Join(sys, "class/net", name, "uevent"), []byte("add"), 0) // no sysfs, no udev
 }
 
 // A waitForUdev is how far a link's wait for udev has come.

@@ -71,6 +71,56 @@ func TestALinkIsLeftDownUntilUdevHasFinishedWithIt(t *testing.T) {
 	}
 }
 
+// fakeSys is a sysfs in which udev may be shown eth0. shown reports whether it was.
+func fakeSys(t *testing.T) (dir string, shown func() bool) {
+	t.Helper()
+	dir = t.TempDir()
+	event := filepath.Join(dir, "class/net/eth0/uevent")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(event), 0o755), os.WriteFile(event, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return dir, func() bool {
+		said, _ := os.ReadFile(event)
+		return string(said) == "add"
+	}
+}
+
+func up(t *testing.T) bool {
+	t.Helper()
+	return strings.Contains(run(t, "ip -o link show dev eth0"), ",UP")
+}
+
+// udev cannot rename a link that is up: one that a run has left up that was killed, in the initramfs perhaps, is set down, and
+// shown to udev once more.
+func TestALinkThatADeadRunHasLeftUpIsLeftToUdev(t *testing.T) {
+	serving(t)
+	killedAt(t, LinkLocal, "path ready")
+	udev, index := newFakeUdev(t), eth0(t).Index
+	udev.knows(t, index, "E:ID_RENAMING=1")
+	sys, shown := fakeSys(t)
+	n := open(context.Background(), t, Config{Methods: []Method{LinkLocal}, udev: string(udev), sys: sys})
+	eventually(t, "somebody to be told", func() bool { return n.saw(LinkBusy, "udev has not finished with it") })
+	if up(t) || !shown() || n.saw(LinkSetDown, "") {
+		t.Errorf("it is up: %v; udev was shown it: %v", up(t), shown())
+	}
+	udev.knows(t, index)
+	reaches(t, next(t, n))
+}
+
+func TestRepairShowsTheLinkToUdevOnceMore(t *testing.T) {
+	serving(t)
+	restored(t)
+	killedAt(t, LinkLocal, "path ready")
+	udev := newFakeUdev(t)
+	sys, shown := fakeSys(t)
+	if err := Repair(t.Context(), Config{udev: string(udev), sys: sys}); err != nil {
+		t.Error(err)
+	}
+	if up(t) || !shown() {
+		t.Errorf("it is up: %v; udev was shown it: %v", up(t), shown())
+	}
+}
+
 func TestUdevIsWaitedForLongerWhileItIsAtWork(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -26,7 +26,6 @@ func (l *ledger) add(name string, undo func() error) { *l = append(*l, change{na
 func (l *ledger) undo(c *nic, m Method) []error {
 	var errs []error
 	for _, made := range slices.Backward(*l) {
-		c.net.moreTime()
 		err := safely.Do("taking back "+made.name, made.undo)
 		if errors.Is(err, errLeft) {
 			continue

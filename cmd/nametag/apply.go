@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/identity/dmi"
 	"github.com/nametag-boot/nametag/identity/hetzner"
@@ -173,6 +174,12 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		alive, stop := context.WithCancel(ctx)
 		defer stop()
 		systemd.KeepStarting(alive)
+		if line.Present { // the initramfs may have used links
+			err := links.Repair(ctx, func(e earlynet.Event) { console.Debugf("%v", e) })
+			if err != nil && !errors.Is(err, earlynet.ErrPermission) { // which whoever asks will be told
+				console.Warnf("the links may not be as they were: %v", err)
+			}
+		}
 	}
 	if err := c.Do(ctx); err != nil {
 		return err

@@ -35,8 +35,9 @@ type Options struct {
 	Args []string
 }
 
-// workerGrace is how long after the policy's bound the worker may still be busy putting the network back.
-const workerGrace = 5 * time.Second
+// workerGrace is how long after the policy's bound the worker may still be busy putting the network back, which takes a
+// starved machine seconds.
+const workerGrace = 20 * time.Second
 
 // Init is the first process' work. It does not return: it ends in the next init, or in what the policy says.
 func Init(o Options) {
@@ -276,7 +277,7 @@ func (b *boot) worker(ctx context.Context, r request) (*exec.Cmd, *bytes.Buffer,
 }
 
 // repairTime is how long it may take to put links back.
-const repairTime = 5 * time.Second
+const repairTime = 20 * time.Second
 
 // repair puts the links back that a worker has left as it used them, which has died. That is done by another one: the first
 // process does not meet the network.

@@ -5,6 +5,10 @@
 package links
 
 import (
+	"context"
+	"time"
+
+	"github.com/nametag-boot/nametag/earlynet"
 	"github.com/nametag-boot/nametag/identity"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -17,6 +21,17 @@ const (
 	Shared System = false // a running one
 	Alone  System = true  // the first process of an initramfs
 )
+
+// repairTime bounds how long a link is waited for that somebody uses.
+const repairTime = 5 * time.Second
+
+// Repair puts links of a running system back as they were before a process of ours used them that has died, in the
+// initramfs perhaps: nobody configures a link that it has left up ([earlynet.Repair]).
+func Repair(ctx context.Context, observe func(earlynet.Event)) error {
+	ctx, cancel := context.WithTimeout(ctx, repairTime)
+	defer cancel()
+	return earlynet.Repair(ctx, earlynet.Config{Observer: observe})
+}
 
 // Resolver is [identity.FromPolicy] on such a system.
 func Resolver(p procfs.Policy, on System) (identity.Resolver, error) {

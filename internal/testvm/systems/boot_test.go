@@ -56,6 +56,8 @@ type scenario struct {
 	// slowUdev has udev rename a NIC, whose driver comes in the real root, when somebody has set it up, or after a while:
 	// when it is too late, where somebody does not wait for it.
 	slowUdev bool
+	// leftUp has the NIC as it is where the nametag of the initramfs was killed, or came to an end before the link had.
+	leftUp bool
 
 	metadata func() cloud.Behaviour // nil: right
 	second   *second
@@ -116,6 +118,16 @@ while [ $i -lt 50 ]; do
 done
 `
 
+// leftUp is guest/first.service, before which somebody leaves the NIC as a nametag that was killed would.
+const leftUp = `[Unit]
+DefaultDependencies=no
+Before=systemd-udevd.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -ec "ip link set eth0 alias 'nametag: in use by process 4000000; was down, accept_ra 1, rp_filter 0, retrans_time_ms 1000, mcast_solicit 3'; ip link set eth0 up; ip addr add 169.254.7.9/32 dev eth0 scope 253 valid_lft 60 preferred_lft 60 noprefixroute"
+ExecStart=/usr/lib/nametag-test/report first service
+`
+
 func scenarios() []scenario {
 	return []scenario{
 		{name: "dracut/networkd", essential: true, initrd: Dracut, client: networkd, metadata: late, want: server},
@@ -132,6 +144,7 @@ func scenarios() []scenario {
 
 		{name: "dracut/overlay/operator", initrd: Dracut, client: networkd, hostname: byHand, overlaid: true, args: []string{"rw", "nametag.wait=5s"}, metadata: cloud.Refused, want: byHand},
 		{name: "dracut/dhclient", initrd: Dracut, client: dhclient, want: server},
+		{name: "dracut/networkd/left-up", initrd: Dracut, client: networkd, leftUp: true, want: server},
 		{name: "dracut/NetworkManager", initrd: Dracut, client: networkManager, want: server},
 		{name: "dracut/read-only", initrd: Dracut, client: networkd, readOnly: true, want: server, static: "-"},
 		{name: "dracut/read-only/localhost", initrd: Dracut, client: networkd, hostname: "localhost", readOnly: true, want: server},
@@ -287,6 +300,9 @@ func (s scenario) run(t *testing.T, made Image) {
 	if s.slowUdev {
 		put(t, disk, "etc/udev/slow", slow)
 		put(t, disk, "etc/udev/rules.d/10-slow.rules", `ACTION=="add", SUBSYSTEM=="net", KERNEL!="lo", PROGRAM="/bin/sh /etc/udev/slow %k"`+"\n")
+	}
+	if s.leftUp {
+		put(t, disk, "etc/systemd/system/first.service", leftUp)
 	}
 	if s.readOnly {
 		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 0\n")
