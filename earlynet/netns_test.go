@@ -269,6 +269,12 @@ func open(ctx context.Context, t testing.TB, cfg Config) *opened {
 	return n
 }
 
+// up reports whether eth0 is set up.
+func up(t testing.TB) bool {
+	t.Helper()
+	return strings.Contains(run(t, "ip -o link show dev eth0"), ",UP")
+}
+
 // openBy opens a network with paths by these methods; none given: all.
 func openBy(t testing.TB, methods ...Method) *opened {
 	t.Helper()

@@ -173,7 +173,9 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, &Error{Op: "open a netlink socket", Err: permission(err)}
 	}
-	n.udev = cmp.Or(cfg.udev, udevDir(n.proc))
+	if !cfg.Alone {
+		n.udev = cmp.Or(cfg.udev, udevDir(n.proc))
+	}
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	return n, nil
 }

@@ -287,6 +287,9 @@ func (c *nic) lower() error {
 		c.event(0, LinkLeftUp, why, nil)
 		return joined.Errors(c.net.rtnl.setUp(c.index, true), errLeft)
 	}
+	if inUdev(c.net.udev, c.index) {
+		c.tellUdev()
+	}
 	return nil
 }
 

@@ -48,9 +48,5 @@ func (n *Network) repair(l link) []error {
 	}
 	defer c.disclaim()
 	c.prepare()
-	errs := c.undo()
-	if !n.cfg.Alone && inUdev(n.udev, c.index) {
-		n.tellUdev(l.name)
-	}
-	return errs
+	return c.undo()
 }

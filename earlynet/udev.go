@@ -72,20 +72,19 @@ func inUdev(dir string, index int) bool {
 // leaveToUdev sets a link down that a dead run has left up, where udev has not finished with it: it cannot be, as long as the
 // link is up. Then it is waited for as for any other that is down.
 func (c *nic) leaveToUdev() {
-	if c.net.undoing || c.net.cfg.Alone || !inUdev(c.net.udev, c.index) || c.lower() != nil {
+	if c.net.undoing || !inUdev(c.net.udev, c.index) || c.lower() != nil {
 		return
 	}
 	c.ledger.drop(linkUp)
 	c.event(0, TakenOver, linkUp, nil)
 	c.net.catchUp(c.net.ctx)
 	c.fallen, _ = c.fell() // it was us
-	c.net.tellUdev(c.name())
 }
 
 // tellUdev has udev look at a link again, as udevadm trigger does: it may have tried to rename it while it was up.
-func (n *Network) tellUdev(name string) {
-	sys := cmp.Or(n.cfg.sys, "/sys")
-	_ = os.WriteFile(filepath.Join(sys, "class/net", name, "uevent"), []byte("add"), 0) // no sysfs, no udev
+func (c *nic) tellUdev() {
+	sys := cmp.Or(c.net.cfg.sys, "/sys")
+	_ = os.WriteFile(filepath.Join(sys, "class/net", c.name(), "uevent"), []byte("add"), 0) // no sysfs, no udev
 }
 
 // A waitForUdev is how far a link's wait for udev has come.
@@ -108,7 +107,7 @@ func (w *waitForUdev) patient(dir string) bool {
 
 // awaitUdev returns when to look again; nil: udev needs to be waited for no more.
 func (c *nic) awaitUdev() <-chan time.Time {
-	if c.udev.over || c.net.cfg.Alone || !inUdev(c.net.udev, c.index) {
+	if c.udev.over || !inUdev(c.net.udev, c.index) {
 		c.udev.over = true
 		c.net.succeeded(c.udev.said, 0)
 		return nil

@@ -85,11 +85,6 @@ func fakeSys(t *testing.T) (dir string, shown func() bool) {
 	}
 }
 
-func up(t *testing.T) bool {
-	t.Helper()
-	return strings.Contains(run(t, "ip -o link show dev eth0"), ",UP")
-}
-
 // udev cannot rename a link that is up: one that a run has left up that was killed, in the initramfs perhaps, is set down, and
 // shown to udev once more.
 func TestALinkThatADeadRunHasLeftUpIsLeftToUdev(t *testing.T) {

@@ -128,14 +128,7 @@ func (s Search) Run(ctx context.Context) (Outcome, error) {
 	}
 	r.patience = patience
 	left := time.Until(r.Began.Add(patience))
-	if r.Ask == nil {
-		left, r.unasked = 0, true
-		r.Ask = func(ctx context.Context) (*identity.Identity, error) {
-			<-ctx.Done()
-			return nil, fmt.Errorf("nobody is asked, and this node's memory has no name: %w", context.Cause(ctx))
-		}
-	}
-	if left <= 0 {
+	if r.Ask == nil || left <= 0 {
 		r.stage = Silent // before anybody was asked: known=0s
 	}
 	r.silence = time.NewTimer(left)
@@ -150,7 +143,6 @@ type run struct {
 	memory   <-chan Recall // nil when it has given what it has
 	path     <-chan struct{}
 	patience time.Duration
-	unasked  bool // nobody is asked
 	silence  *time.Timer
 	stage    Stage
 	refused  string // the answer that was
@@ -196,6 +188,11 @@ func (r *run) warn(line string) {
 func (r *run) ask(ctx context.Context) {
 	ctx, r.asking = context.WithCancel(ctx)
 	safely.Go("asking for the name", func() {
+		if r.Ask == nil { // there is nobody to ask
+			<-ctx.Done()
+			r.answers <- answer{err: fmt.Errorf("nobody is asked, and this node's memory has no name: %w", context.Cause(ctx))}
+			return
+		}
 		id, err := r.Ask(ctx)
 		r.answers <- answer{id, err}
 	}, func(err error) { r.answers <- answer{nil, err} })
@@ -306,7 +303,7 @@ func (r *run) refuse(answer string) {
 }
 
 func (r *run) outcome(v Verdict, id *identity.Identity) Outcome {
-	o := Outcome{Verdict: v, Recall: r.recall, Unasked: r.unasked}
+	o := Outcome{Verdict: v, Recall: r.recall, Unasked: r.Ask == nil}
 	switch v {
 	case TakeAnswer, TakeRenamed:
 		o.Identity = id

@@ -55,9 +55,6 @@ func build(t testing.TB, architectures ...string) string {
 	if len(missing) == 0 {
 		return made.cache
 	}
-	if _, err := exec.LookPath("go"); err != nil {
-		netns.Missing(t, "the go command is not there to build the helper")
-	}
 	dir, unlock := cache(t)
 	if unlock == nil {
 		dir, missing = t.TempDir(), architectures
@@ -75,15 +72,25 @@ func build(t testing.TB, architectures ...string) string {
 	return dir
 }
 
-// cache is the checkout's, locked. unlock is nil where there is none: in a checkout that this user cannot write to, and in
-// Go's cache of modules, which has to stay what it is.
-func cache(t testing.TB) (dir string, unlock func()) {
+// module is this checkout's go.mod, and Go's cache of modules.
+func module(t testing.TB) (file, cache string) {
 	t.Helper()
+	if _, err := exec.LookPath("go"); err != nil {
+		netns.Missing(t, "the go command is not there to build the helper")
+	}
 	env, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD", "GOMODCACHE").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, modules, _ := strings.Cut(strings.TrimSpace(string(env)), "\n")
+	file, cache, _ = strings.Cut(strings.TrimSpace(string(env)), "\n")
+	return file, cache
+}
+
+// cache is the checkout's, locked. unlock is nil where there is none: in a checkout that this user cannot write to, and in
+// Go's cache of modules, which has to stay what it is.
+func cache(t testing.TB) (dir string, unlock func()) {
+	t.Helper()
+	file, modules := module(t)
 	if strings.HasPrefix(file, modules+"/") {
 		return "", nil
 	}
@@ -129,12 +136,9 @@ func one(t testing.TB, b ship.Build) {
 // boot. file is its path in the checkout, which stays as it is.
 func Changed(t testing.TB, architecture, file, before, after string) string {
 	t.Helper()
-	module, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
-	if err != nil {
-		netns.Missing(t, "the go command is not there to build the helper")
-	}
+	mod, _ := module(t)
 	dir := t.TempDir()
-	list, err := overlay.Change(dir, filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), file), before, after)
+	list, err := overlay.Change(dir, filepath.Join(filepath.Dir(mod), file), before, after)
 	if err != nil {
 		t.Fatal(err)
 	}
