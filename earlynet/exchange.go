@@ -284,7 +284,7 @@ func (x *exchange) discover(ctx context.Context) (of *candidate, got *lease, err
 		}
 		e := x.silence(what)
 		e.Interface, e.Err = x.nic.name(), x.flaw
-		x.nic.net.failed(e)
+		x.nic.net.failed(x.nic, e)
 		if e.Tries >= 4 && seldom(e.Tries) {
 			x.nic.event(DHCP, PathFailed, "", e)
 		}
@@ -338,7 +338,7 @@ func (x *exchange) offer(r reply) *candidate {
 // server may send any number of them.
 func (x *exchange) unusable(what string, err error) {
 	e := &Error{Op: what, Interface: x.nic.name(), Method: DHCP, Err: err}
-	x.nic.net.failed(e)
+	x.nic.net.failed(x.nic, e)
 	x.flaw = err
 	if x.useless++; seldom(x.useless) {
 		x.nic.event(DHCP, PathFailed, "", e)
@@ -399,7 +399,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 		if x.refusal == 0 { // which says more
 			e := x.silence(fmt.Sprintf("no answer from %v to a request for its offer", best[0].offers[0].server))
 			e.Interface = x.nic.name()
-			x.nic.net.failed(e)
+			x.nic.net.failed(x.nic, e)
 		}
 	}
 	for _, c := range best {

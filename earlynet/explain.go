@@ -30,7 +30,7 @@ func (n *Network) explain() []*Error {
 		}
 		for _, d := range n.cfg.Destinations {
 			if why := n.whySilent(a.nic, p, d); d.Is4() && why != nil {
-				all = append(all, &Error{Op: "reach " + d.String(), Interface: p.Interface, Method: p.Method, Err: why})
+				all = append(all, &Error{Op: "reach " + d.String(), Interface: a.nic.name(), Method: p.Method, Err: why})
 				break
 			}
 		}
@@ -47,7 +47,7 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 	if p.Gateway.IsValid() {
 		hop = p.Gateway
 		if g, err := n.rtnl.gatewayTo(c.index, p.Source, to); err == nil && g != hop {
-			return fmt.Errorf("the system's routing rules do not lead there by the lease's router %v (see: ip rule; ip route get %v from %v oif %s)", hop, to, p.Source, p.Interface)
+			return fmt.Errorf("the system's routing rules do not lead there by the lease's router %v (see: ip rule; ip route get %v from %v oif %s)", hop, to, p.Source, c.name())
 		}
 	}
 	next, err := n.rtnl.neighbour(c.index, hop)
@@ -57,8 +57,8 @@ func (n *Network) whySilent(c *nic, p *Path, to netip.Addr) error {
 		return nil //nolint:nilerr // nothing is known of it, so nothing is said
 	case next.state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0:
 		return silentError(fmt.Sprintf("%v does not answer ARP", hop))
-	case c.strict(p.Interface):
-		return fmt.Errorf("%v answers ARP and not TCP; reverse path filtering is strict and could not be changed (sysctl -w net.ipv4.conf.%s.rp_filter=2)", hop, p.Interface)
+	case c.strict():
+		return fmt.Errorf("%v answers ARP and not TCP; reverse path filtering is strict and could not be changed (sysctl -w net.ipv4.conf.%s.rp_filter=2)", hop, c.name())
 	default:
 		filters := ""
 		if tables := packetFilters(c.net.proc); len(tables) > 0 {
@@ -84,8 +84,8 @@ func (n *Network) holder(a netip.Addr) (dev string, ok bool) {
 }
 
 // strict reports whether the kernel drops what comes by another link than it would send to.
-func (c *nic) strict(ifname string) bool {
-	own, err := os.ReadFile(c.conf("ipv4", ifname, "rp_filter"))
+func (c *nic) strict() bool {
+	own, err := os.ReadFile(c.conf("ipv4", c.name(), "rp_filter"))
 	all, aerr := os.ReadFile(c.conf("ipv4", "all", "rp_filter"))
 	return err == nil && aerr == nil && max(strings.TrimSpace(string(own)), strings.TrimSpace(string(all))) == strictFilter
 }

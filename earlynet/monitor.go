@@ -90,13 +90,13 @@ func (n *Network) renew() {
 			err = safely.Do("reading links and addresses", n.refresh)
 		}
 		if err == nil {
-			n.succeeded("", 0)
+			n.succeeded(nil, 0)
 			n.caughtUp(0)
 			n.missing()
 			return
 		}
 		if n.ctx.Err() == nil {
-			n.failed(&Error{Op: "watch links", Err: err})
+			n.failed(nil, &Error{Op: "watch links", Err: err})
 			pause(n.ctx, 100*time.Millisecond) // whatever it is, don't spin
 		}
 	}

@@ -90,10 +90,17 @@ type Network struct {
 	gateways  map[netip.Addr]struct{}
 	answers   map[uint32]chan struct{} // that catchUp waits for
 	attempts  []*attempt               // that stand, in the order of their making
-	status    []*Error                 // the last per NIC and method
+	status    []failure                // the last per NIC and method
 
 	closing  sync.Once
 	closeErr error
+}
+
+// A failure is an error of a NIC, or of the network as a whole where that is nil. The NIC's name is looked up by whoever reads
+// it: a link may be renamed at any time.
+type failure struct {
+	nic *nic
+	err *Error
 }
 
 type addrKey struct {
@@ -249,33 +256,38 @@ func (n *Network) event(e Event) {
 	defer n.observe.Unlock()
 	err := safely.Do("the observer", func() error { n.cfg.Observer(e); return nil })
 	if err != nil {
-		n.failed(&Error{Op: "tell the observer", Err: err})
+		n.failed(nil, &Error{Op: "tell the observer", Err: err})
 	}
 }
 
 // died notes the panic of a goroutine, which has ended by it.
 func (n *Network) died(err error) {
-	n.failed(&Error{Op: "go on", Err: err})
+	n.failed(nil, &Error{Op: "go on", Err: err})
 }
 
 // failed notes the last error of a NIC and method, for Status.
-func (n *Network) failed(e *Error) {
+func (n *Network) failed(c *nic, e *Error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.forget(e.Interface, e.Method)
-	n.status = append(n.status, e)
+	n.forget(func(f failure) bool { return f.nic == c && f.err.Method == e.Method })
+	n.status = append(n.status, failure{c, e})
 }
 
 // succeeded forgets the last error of a NIC and method.
-func (n *Network) succeeded(ifname string, m Method) {
+func (n *Network) succeeded(c *nic, m Method) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.forget(ifname, m)
+	n.forget(func(f failure) bool { return f.nic == c && f.err.Method == m })
 }
 
-func (n *Network) forget(ifname string, m Method) {
-	n.status = slices.DeleteFunc(n.status, func(e *Error) bool { return e.Interface == ifname && e.Method == m })
+// left forgets all errors of a NIC.
+func (n *Network) left(c *nic) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forget(func(f failure) bool { return f.nic == c })
 }
+
+func (n *Network) forget(such func(failure) bool) { n.status = slices.DeleteFunc(n.status, such) }
 
 // Status returns why there are not more paths: the last error of each NIC and
 // method that has none; and of paths that were dialled and never connected what
@@ -289,7 +301,14 @@ func (n *Network) Status() []error {
 	if err := n.noNIC(); err != nil {
 		errs = append(errs, err)
 	}
-	for _, e := range append(slices.Clone(n.status), silent...) {
+	for _, f := range n.status {
+		e := *f.err
+		if f.nic != nil {
+			e.Interface = f.nic.view.name
+		}
+		errs = append(errs, &e)
+	}
+	for _, e := range silent {
 		errs = append(errs, e)
 	}
 	return errs

@@ -379,6 +379,39 @@ func TestNIC(t *testing.T) {
 		}
 	})
 
+	t.Run("one that is renamed while something is wrong with it has nothing wrong with it afterwards", func(t *testing.T) {
+		serving(t)
+		n := openBy(t, LinkLocal)
+		ended := next(t, n)
+		run(t, "ip link set eth0 down")
+		eventually(t, "LinkSetDown", func() bool { return n.saw(LinkSetDown, "") })
+		<-ended.Done()
+		run(t, "ip link set eth0 name ens3")
+		t.Cleanup(func() { run(t, "ip link del ens3") })
+		eventually(t, "NICRenamed", func() bool { return n.saw(NICRenamed, "ens3: renamed: formerly eth0") })
+		if st := fmt.Sprint(n.Status()); st != "[earlynet: ens3: set down by somebody else]" {
+			t.Errorf("status: %v", st)
+		}
+		run(t, "ip link set ens3 up")
+		reaches(t, next(t, n))
+		if st := n.Status(); len(st) != 0 {
+			t.Errorf("status: %v", st)
+		}
+	})
+
+	t.Run("one that is gone has nothing wrong with it", func(t *testing.T) {
+		peer := serving(t)
+		peer.run("ip link set cloud0 down")
+		n := openBy(t, LinkLocal)
+		eventually(t, "no carrier", func() bool { return len(n.Status()) == 1 })
+		run(t, "ip link del eth0")
+		eventually(t, "NICGone", func() bool { return n.saw(NICGone, "") })
+		eventually(t, "there to be no NIC, and nothing else", func() bool {
+			st := n.Status()
+			return len(st) == 1 && errors.Is(st[0], ErrNoNIC)
+		})
+	})
+
 	t.Run("one that is renamed to the name asked for is used", func(t *testing.T) {
 		plugAs(t, "other0").serve()
 		n := openBy(t, LinkLocal)

@@ -90,7 +90,7 @@ func (c *nic) fail(k EventKind, e *Error) {
 // failed is fail with more to tell.
 func (c *nic) failed(told Event, e *Error) {
 	e.Interface = c.name()
-	c.net.failed(e)
+	c.net.failed(c, e)
 	told.Method, told.Err = e.Method, e
 	c.tell(told)
 }
@@ -158,16 +158,18 @@ func (c *nic) follow() {
 			s.stop()
 			s = nil
 			c.event(0, CarrierLost, "", nil)
-			c.net.failed(&Error{Op: "carrier lost", Interface: l.name})
+			if l.up() { // else it is known why
+				c.net.failed(c, &Error{Op: "carrier lost"})
+			}
 			continue // the state may be another by now
 		case !l.up() && !c.raised() && again == nil:
-			if again = c.awaitUdev(); again == nil && !c.raise(l) {
+			if again = c.awaitUdev(); again == nil && !c.raise() {
 				// Some drivers are not ready when their NIC shows, and nothing tells when they are.
 				again = time.After(patience)
 				patience = min(2*patience, lastRaise)
 			}
 		case s == nil && l.carries():
-			c.net.succeeded(l.name, 0)
+			c.net.succeeded(c, 0)
 			c.event(0, Carrier, "", nil)
 			s = c.start(session)
 		}
@@ -184,6 +186,7 @@ func (c *nic) follow() {
 // with the index that it had, and is to find nobody there who owns it.
 func (c *nic) leave() {
 	c.ledger = nil
+	c.net.left(c)
 	c.disclaim()
 }
 
@@ -216,7 +219,7 @@ func (c *nic) setDown(up bool, rest time.Duration) <-chan time.Time {
 		return nil
 	}
 	c.event(0, LinkSetDown, fmt.Sprintf("it is set up again in %v unless somebody does", rest), nil)
-	c.net.failed(&Error{Op: "set down by somebody else", Interface: c.name()})
+	c.net.failed(c, &Error{Op: "set down by somebody else"})
 	return time.After(rest)
 }
 
@@ -248,7 +251,7 @@ func (s *session) stop() {
 }
 
 // raise sets the link up. It reports false where the kernel refused.
-func (c *nic) raise(l link) bool {
+func (c *nic) raise() bool {
 	c.shield()
 	if err := c.net.rtnl.setUp(c.index, true); err != nil {
 		if !gone(err) {
@@ -258,7 +261,7 @@ func (c *nic) raise(l link) bool {
 	}
 	c.ledger.add(linkUp, c.lower)
 	c.event(0, LinkUp, "", nil)
-	c.net.failed(&Error{Op: "no carrier", Interface: l.name})
+	c.net.failed(c, &Error{Op: "no carrier"})
 	return true
 }
 
@@ -562,7 +565,7 @@ func (a *attempt) ready(p *Path, dial DialFunc) {
 	a.mu.Lock()
 	a.path = p
 	a.mu.Unlock()
-	a.nic.net.succeeded(p.Interface, a.method)
+	a.nic.net.succeeded(a.nic, a.method)
 	a.nic.tell(Event{Method: a.method, Kind: PathReady, Address: p.Source, Detail: p.Source.String()})
 	a.nic.net.offer(p)
 }

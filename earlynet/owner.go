@@ -38,7 +38,7 @@ func (c *nic) claim(ctx context.Context) bool {
 		if err == nil {
 			c.claimed = l
 			if said != 0 {
-				c.net.succeeded(c.name(), 0)
+				c.net.succeeded(c, 0)
 			}
 			return true
 		}

@@ -90,7 +90,7 @@ func (c *nic) tellUdev() {
 // A waitForUdev is how far a link's wait for udev has come.
 type waitForUdev struct {
 	since time.Time // zero: it has not begun
-	said  string    // the link's name when somebody was told; empty: nobody was
+	said  bool      // somebody was told
 	over  bool
 }
 
@@ -108,8 +108,7 @@ func (w *waitForUdev) patient(dir string) bool {
 // awaitUdev returns when to look again; nil: udev needs to be waited for no more.
 func (c *nic) awaitUdev() <-chan time.Time {
 	if c.udev.over || !inUdev(c.net.udev, c.index) {
-		c.udev.over = true
-		c.net.succeeded(c.udev.said, 0)
+		c.endUdev()
 		return nil
 	}
 	if c.udev.since.IsZero() {
@@ -117,13 +116,20 @@ func (c *nic) awaitUdev() <-chan time.Time {
 	}
 	switch waited := time.Since(c.udev.since); {
 	case !c.udev.patient(c.net.udev):
-		c.udev.over = true
-		c.net.succeeded(c.udev.said, 0)
+		c.endUdev()
 		c.event(0, LinkBusy, "", fmt.Errorf("%w in %v: going on without", errUdev, waited.Round(time.Second)))
 		return nil
-	case waited >= udevQuiet && c.udev.said == "":
-		c.udev.said = c.name()
+	case waited >= udevQuiet && !c.udev.said:
+		c.udev.said = true
 		c.fail(LinkBusy, &Error{Op: "wait for the link", Err: errUdev})
 	}
 	return time.After(udevPause)
+}
+
+// endUdev ends the wait for udev, and what was told of it.
+func (c *nic) endUdev() {
+	if c.udev.said {
+		c.net.succeeded(c, 0)
+	}
+	c.udev = waitForUdev{over: true}
 }
