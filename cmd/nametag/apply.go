@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
@@ -160,32 +161,66 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		},
 	}
 	if f.atBoot {
-		console := kmsg.Open("nametag")
-		defer console.Close()
-		c.Reporter = apply.Service{Console: console}
-		_, vmcore := os.Stat("/proc/vmcore") // the memory of the kernel that crashed, and there only then
-		c.Capture = vmcore == nil
-		if err != nil {
-			console.Warnf("%v; going on without these facts", err)
-		}
-		c.Enforce = func(ctx context.Context, then procfs.Then, why string) error {
-			return handover.Enforce(ctx, then, console, enforceIn, why)
-		}
-		alive, stop := context.WithCancel(ctx)
-		defer stop()
+		err = applyAtBoot(ctx, c, args, err)
+	} else {
+		err = c.Do(ctx)
+	}
+	if err == nil {
+		systemd.Ready()
+	}
+	return err
+}
+
+// applyWorkerName is what this program is called as the process that asks for the name of a boot.
+const applyWorkerName = "nametag-apply-worker"
+
+// applyAtBoot does it under a service manager, or in an initramfs, which have nothing but this process to go by: it lives on
+// where the one that meets the network has died. noFacts is why there are no facts of the machine, or nil.
+func applyAtBoot(ctx context.Context, c apply.Config, args []string, noFacts error) error {
+	console := kmsg.Open("nametag")
+	defer console.Close()
+	c.Reporter = apply.Service{Console: console}
+	_, vmcore := os.Stat("/proc/vmcore") // the memory of the kernel that crashed, and there only then
+	c.Capture = vmcore == nil
+	c.Enforce = func(ctx context.Context, then procfs.Then, why string) error {
+		return handover.Enforce(ctx, then, console, enforceIn, why)
+	}
+	alive, stop := context.WithCancel(ctx)
+	defer stop()
+	if os.Args[0] == applyWorkerName {
 		systemd.KeepStarting(alive)
-		if line.Present { // the initramfs may have used links
-			err := links.Repair(ctx, func(e earlynet.Event) { console.Debugf("%v", e) })
-			if err != nil && !errors.Is(err, earlynet.ErrPermission) { // which whoever asks will be told
-				console.Warnf("the links may not be as they were: %v", err)
-			}
+		return c.Do(ctx)
+	}
+	if noFacts != nil {
+		console.Warnf("%v; going on without these facts", noFacts)
+	}
+	repair := func() {
+		err := links.Repair(ctx, func(e earlynet.Event) { console.Debugf("%v", e) })
+		if err != nil && !errors.Is(err, earlynet.ErrPermission) { // which whoever asks will be told
+			console.Warnf("the links may not be as they were: %v", err)
 		}
 	}
-	if err := c.Do(ctx); err != nil {
-		return err
+	if c.Line.Present { // the initramfs may have used links
+		repair()
 	}
-	systemd.Ready()
-	return nil
+	keepStarting := sync.OnceFunc(func() { systemd.KeepStarting(alive) })
+	return c.Apart(ctx, func(ctx context.Context) error {
+		status, err := apply.Work(ctx, applyWorkerName, append([]string{"apply"}, args...))
+		var died *apply.DiedError
+		switch {
+		case errors.As(err, &died):
+			keepStarting()
+			repair()
+			return err
+		case err != nil && ctx.Err() == nil:
+			console.Warnf("asking in this process, for want of another: %v", err)
+			keepStarting()
+			return c.Do(ctx)
+		case status != exitOK:
+			return &statusError{code: status} // the worker has said why
+		}
+		return err
+	})
 }
 
 // enforceIn is how long a reboot or power-off is announced before it comes.

@@ -163,6 +163,8 @@ func report(stderr io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "nametag: %v\n", err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(stderr, "nametag: %s\n", text)
+	}
 	return exitStatus(err)
 }

@@ -56,7 +56,7 @@ type situation struct {
 // A statusError is an exit status of its own.
 type statusError struct {
 	code int
-	text string
+	text string // empty: it has been said
 }
 
 func (e *statusError) Error() string { return e.text }

@@ -49,7 +49,8 @@ type Config struct {
 	// Managed says that a service manager acts on this process' exit status.
 	Managed bool
 
-	// Find asks who this machine is, until the context ends.
+	// Find asks who this machine is, until the context ends. nil: nobody is asked, and what is
+	// known counts at once.
 	Find func(context.Context, procfs.Policy, func(identity.Event)) (*identity.Identity, error)
 	// SetHostname sets the kernel's and returns what it is then.
 	SetHostname func(string) (string, error)
@@ -80,7 +81,11 @@ func (c Config) Do(ctx context.Context) error {
 	if c.Mistake != nil {
 		r.Say(Line{Level: kmsg.Error, Event: "mistake", Err: c.Mistake, Text: fmt.Sprintf("%v; going by the default policy, %s%s", c.Mistake, c.Line.Policy, remedy.Argument.See())})
 	}
-	if why := c.nothingToDo(); why != "" {
+	why, err := c.nothingToDo()
+	if err != nil {
+		r.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v; going on as if it were not there", err)})
+	}
+	if why != "" {
 		r.Say(Line{Level: kmsg.Notice, Event: "nothing-to-do", Text: why})
 		return nil
 	}
@@ -99,42 +104,64 @@ func (c Config) Do(ctx context.Context) error {
 	return nil
 }
 
-// nothingToDo says why there is nothing to find out; empty: there is.
-func (c Config) nothingToDo() string {
+// nothingToDo says why there is nothing to find out; empty: there is. An error is of a name that cannot be read.
+func (c Config) nothingToDo() (why string, err error) {
 	if c.Capture {
-		return "this kernel is there to save a crash dump: nothing to find out"
+		return "this kernel is there to save a crash dump: nothing to find out", nil
 	}
 	switch line := c.Line; line.Decide(platform) {
 	case procfs.DecisionWait:
 	case procfs.DecisionNotAsked:
-		return fmt.Sprintf("no %s= on the kernel command line: nothing to do", procfs.Alias)
+		return fmt.Sprintf("no %s= on the kernel command line: nothing to do", procfs.Alias), nil
 	case procfs.DecisionOff:
-		return "switched off on the kernel command line"
+		return "switched off on the kernel command line", nil
 	case procfs.DecisionNamed:
-		return fmt.Sprintf("%s%s names this node: nothing to find out", line.HostnameFrom, line.Hostname)
+		return fmt.Sprintf("%s%s names this node: nothing to find out", line.HostnameFrom, line.Hostname), nil
 	case procfs.DecisionElsewhere:
-		return fmt.Sprintf("talos.platform=%s is not Hetzner Cloud (%s): nothing to find out", line.Platform, platform)
+		return fmt.Sprintf("talos.platform=%s is not Hetzner Cloud (%s): nothing to find out", line.Platform, platform), nil
 	}
+	name, err := c.operator()
+	if name != "" {
+		why = fmt.Sprintf("%s says %s, which nametag did not write: nothing to find out", filepath.Join("/", lasting.File), name)
+	} else if name, credential := c.credential(); name != "" {
+		why = fmt.Sprintf("the credential %s names this node %s: nothing to find out", credential, name)
+	}
+	return why, err
+}
+
+// operator is the name that an operator gave in the root.
+func (c Config) operator() (string, error) {
 	if c.Root == "" {
-		return ""
+		return "", nil
 	}
-	name, err := c.Root.Operator()
-	if err != nil {
-		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("%v; going on as if it were not there", err)})
+	return c.Root.Operator()
+}
+
+// credential is the name that an operator gave by a credential, and which. systemd has one count where /etc/hostname has no
+// name, whoever wrote it.
+func (c Config) credential() (name, credential string) {
+	if c.Root != "" {
+		if static, err := c.Root.Static(); err != nil || static != "" {
+			return "", ""
+		}
 	}
-	if name == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s says %s, which nametag did not write: nothing to find out", filepath.Join("/", lasting.File), name)
+	return lasting.Credential(c.RunDir)
+}
+
+// recordPath is the record's.
+func (c Config) recordPath() string { return filepath.Join(c.RunDir, "nametag/identity.json") }
+
+// recorded is the record of this boot, if there is one: that of an initramfs, perhaps. Another process wrote it: what it says
+// is looked at once more. (What comes out of a search was looked at where it came in, from the network or from a disk.)
+func (c Config) recorded() (r record.Record, ok bool) {
+	r, err := record.Read(c.recordPath())
+	return r, err == nil && r.BootID != "" && r.BootID == bootID() && identity.ValidateHostname(r.Hostname) == nil
 }
 
 // find is this machine's record: the one of this boot that is there already, or a new
 // one. known says that the name is that of an earlier boot.
 func (c Config) find(ctx context.Context) (found record.Record, known bool, err error) {
-	path := filepath.Join(c.RunDir, "nametag/identity.json")
-	// Another process wrote it, in the initramfs perhaps: the second look is at this. What comes out of the search was looked
-	// at where it came in, from the network or from a disk.
-	if r, err := record.Read(path); err == nil && r.BootID != "" && r.BootID == bootID() && identity.ValidateHostname(r.Hostname) == nil {
+	if r, ok := c.recorded(); ok {
 		return r, r.Source == memory.Source, nil
 	}
 	policy := c.Line.Policy
@@ -153,18 +180,17 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 		<-told
 	}()
 	recall := make(chan memory.Recall, 1)
-	if c.Root == "" {
-		recall <- memory.Recall{}
-	} else {
-		recall <- memory.RecallFile(string(c.Root), c.Instance)
-	}
-	outcome, err := memory.Search{
+	recall <- c.recall()
+	search := memory.Search{
 		Policy: policy, Instance: c.Instance, Memory: recall, Began: began,
-		Ask: func(ctx context.Context) (*identity.Identity, error) { return c.persist(ctx, named) },
 		Warn: func(text string) {
 			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "memory", Text: text})
 		},
-	}.Run(ctx)
+	}
+	if c.Find != nil {
+		search.Ask = func(ctx context.Context) (*identity.Identity, error) { return c.persist(ctx, named) }
+	}
+	outcome, err := search.Run(ctx)
 	if err != nil {
 		return found, false, err
 	}
@@ -181,6 +207,14 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 		found.KnownSince = outcome.Recall.Name.Since
 	}
 	return found, outcome.Verdict == memory.TakeKnown, nil
+}
+
+// recall is what the root remembers.
+func (c Config) recall() memory.Recall {
+	if c.Root == "" {
+		return memory.Recall{}
+	}
+	return memory.RecallFile(string(c.Root), c.Instance)
 }
 
 // again is how long to wait before the network is opened again that could not be.
@@ -224,7 +258,7 @@ func (c Config) put(found record.Record, known bool) error {
 	if err != nil {
 		return err
 	}
-	if err := found.Write(filepath.Join(c.RunDir, "nametag/identity.json")); err != nil {
+	if err := found.Write(c.recordPath()); err != nil {
 		c.Reporter.Say(Line{Level: kmsg.Warning, Event: "failed", Err: err, Text: fmt.Sprintf("no record: %v", err)})
 	}
 	how := c.keep(name, found, known)
@@ -306,7 +340,7 @@ func (c Config) withdraw() {
 	if c.Root == "" || c.Instance == "" {
 		return
 	}
-	recall := memory.RecallFile(string(c.Root), c.Instance)
+	recall := c.recall()
 	if !recall.Known() || recall.For(c.Instance).Known() {
 		return
 	}

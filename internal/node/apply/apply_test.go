@@ -192,6 +192,48 @@ func TestAnExplicitNameEndsTheMatter(t *testing.T) {
 	}
 }
 
+func TestACredentialOfSystemdsIsAnExplicitName(t *testing.T) {
+	credential := func(h *host, name, text string) {
+		t.Helper()
+		dir := filepath.Join(h.config.RunDir, "credentials/@system")
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"system.hostname", "firstboot.hostname"} {
+		for _, root := range []string{"", "with a root"} {
+			h := newHost(t, "nametag.wait=1m")
+			if root == "" {
+				h.config.Root = ""
+			}
+			credential(h, name, "by-hand\n")
+			if err := h.do(t.Context()); err != nil || h.asked != 0 || h.kernel != "" || !h.heard("nothing-to-do") {
+				t.Errorf("%s, %q: %v, asked %d times, kernel %q, said %+v", name, root, err, h.asked, h.kernel, h.said)
+			}
+		}
+	}
+	for about, prepare := range map[string]func(h *host){
+		"it names nobody": func(h *host) { credential(h, "system.hostname", "localhost\n") },
+		"it is another":   func(h *host) { credential(h, "passwd.hashed-password.root", "by-hand\n") },
+		"systemd goes by /etc/hostname, which we wrote": func(h *host) {
+			if err := h.do(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			h.reboot("web-1")
+			credential(h, "system.hostname", "by-hand\n")
+			h.kernel, h.asked = "", 0
+		},
+	} {
+		t.Run(about, func(t *testing.T) {
+			h := newHost(t, "nametag.wait=1m")
+			prepare(h)
+			if err := h.do(t.Context()); err != nil || h.asked != 1 || h.kernel != "web-1" {
+				t.Errorf("%v, asked %d times, kernel %q, said %+v", err, h.asked, h.kernel, h.said)
+			}
+		})
+	}
+}
+
 func TestACrashDumpIsNotHeldUp(t *testing.T) {
 	h := newHost(t, "nametag.wait=1m")
 	h.config.Capture = true

@@ -7,4 +7,6 @@
 //
 // An explicit name ends the matter, be it on the command line or in /etc/hostname.
 // So does a record of this boot: what the initramfs found out is not asked again.
+//
+// In a boot, what asks is a process of its own ([Config.Apart]), whose death is no worse than an outage.
 package apply

@@ -58,6 +58,8 @@ type scenario struct {
 	slowUdev bool
 	// leftUp has the NIC as it is where the nametag of the initramfs was killed, or came to an end before the link had.
 	leftUp bool
+	// killed has whatever asks for the name killed as soon as it does, in boots with the argument [kill].
+	killed bool
 
 	metadata func() cloud.Behaviour // nil: right
 	second   *second
@@ -128,6 +130,31 @@ ExecStart=/bin/sh -ec "ip link set eth0 alias 'nametag: in use by process 400000
 ExecStart=/usr/lib/nametag-test/report first service
 `
 
+// kill is the argument of a boot in which somebody kills nametag.
+const kill = "kill_who_asks"
+
+// killer is guest/first.service, before which somebody begins to kill whatever asks for the name, as the kernel does that has no
+// memory left.
+const (
+	killer = `[Unit]
+DefaultDependencies=no
+Before=nametag.service
+[Service]
+Type=oneshot
+KillMode=process
+ExecStart=/bin/sh /etc/killer
+ExecStart=/usr/lib/nametag-test/report first service
+`
+	killing = "grep -q " + kill + ` /proc/cmdline || exit 0
+while sleep 0.05; do
+  for asks in $(grep -la '^nametag-apply-worker' /proc/[0-9]*/cmdline); do
+    asks=${asks#/proc/}
+    kill -KILL ${asks%/cmdline}
+  done
+done >/dev/null 2>&1 &
+`
+)
+
 func scenarios() []scenario {
 	return []scenario{
 		{name: "dracut/networkd", essential: true, initrd: Dracut, client: networkd, metadata: late, want: server},
@@ -181,6 +208,10 @@ func scenarios() []scenario {
 		{
 			name: "dracut/outage", initrd: Dracut, client: networkd, want: server,
 			second: &second{metadata: cloud.Unreachable, want: server, args: []string{"nametag.wait=4m,known=3s"}},
+		},
+		{
+			name: "service/killed", initrd: Plain, client: networkd, killed: true, want: server,
+			second: &second{server: "web-2", want: server, args: []string{policy, kill}},
 		},
 		{
 			name: "initramfs-tools/outage", initrd: InitramfsTools, client: dhclient, want: server,
@@ -303,6 +334,10 @@ func (s scenario) run(t *testing.T, made Image) {
 	}
 	if s.leftUp {
 		put(t, disk, "etc/systemd/system/first.service", leftUp)
+	}
+	if s.killed {
+		put(t, disk, "etc/systemd/system/first.service", killer)
+		put(t, disk, "etc/killer", killing)
 	}
 	if s.readOnly {
 		put(t, disk, "etc/fstab", "LABEL=root / ext4 ro 0 0\n")

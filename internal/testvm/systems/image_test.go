@@ -159,7 +159,7 @@ func withProof(t *testing.T, repo string, config []byte, binary string) string {
 		case strings.HasSuffix(path, "/bin/nametag"):
 			ours = binary
 		case strings.HasSuffix(path, "/nametag.raw"):
-			ours = filepath.Join(packages(t, repo, binary), "nametag-1.2.3-x86-64.raw")
+			ours = filepath.Join(packages(t, repo, binary, release), "nametag-1.2.3-x86-64.raw")
 		default:
 			continue
 		}

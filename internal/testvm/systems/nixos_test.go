@@ -103,7 +103,7 @@ func TestNixOS(t *testing.T) {
 		UnpackPhase, InstallPhase string
 	}
 	evaluate(t, &p, strings.ReplaceAll(packageOf, "PACKAGE", filepath.Join(at, "package.nix")))
-	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"), release)
 	if name := filepath.Base(p.Src.URL); name != "nametag_0.1.0_amd64.deb" { // as nfpm calls it, of that version
 		t.Errorf("the package is made of %s", name)
 	}

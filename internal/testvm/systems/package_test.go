@@ -31,9 +31,27 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// packages makes the packages as a release does, of this binary and of documentation that is a placeholder; once.
-func packages(t *testing.T, repo, binary string) string {
+// release is the version of the packages.
+const release = "1.2.3"
+
+// olderThan is another binary of nametag: what an earlier release would have.
+func olderThan(t *testing.T, binary string) string {
 	t.Helper()
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := filepath.Join(t.TempDir(), "older")
+	if err := os.WriteFile(older, append(content, "older"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return older
+}
+
+// packages makes the packages as a release does, of this binary and of documentation that is a placeholder; once.
+func packages(t *testing.T, repo, binary, version string) string {
+	t.Helper()
+	dist := filepath.Join(dist, version)
 	made := filepath.Join(dist, "packages")
 	if _, err := os.Stat(made); err == nil {
 		return made
@@ -60,7 +78,7 @@ func packages(t *testing.T, repo, binary string) string {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("go", "run", "-C", filepath.Join(repo, "internal/release/packages"), ".", "-repo", repo, "-dist", dist, "-version", "v1.2.3")
+	cmd := exec.Command("go", "run", "-C", filepath.Join(repo, "internal/release/packages"), ".", "-repo", repo, "-dist", dist, "-version", "v"+version)
 	cmd.Env = append(os.Environ(), "GOWORK=off", "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(made) // half of them is none
@@ -77,17 +95,24 @@ func TestTheDebianPackageComesAndGoes(t *testing.T) {
 	}
 	deps := qemu.Need(t, qemu.AMD64)
 	base := base(t, deps)
-	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"), release)
+	older := packages(t, deps.Repo, olderThan(t, helpertest.Binary(t, "amd64")), "1.2.2")
 	const script = `set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-base=$1 package=$2
+base=$1 older=$2 package=$3
 work=$(mktemp -d); trap 'umount -l "$work"; rmdir "$work"' EXIT
 mount -t tmpfs tmpfs "$work"; mkdir "$work"/{upper,overlay,root}
 mount -t overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/overlay" overlay "$work/root"
 for dir in dev proc sys; do mount --rbind "/$dir" "$work/root/$dir"; done
-cp "$package" "$work/root/tmp/nametag.deb"
+cp "$older" "$work/root/tmp/older.deb"; cp "$package" "$work/root/tmp/nametag.deb"
 in_root() { chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"; }
+in_initramfs() { in_root sh -ec 'rm -rf /tmp/initramfs; unmkinitramfs /boot/initrd.img-* /tmp/initramfs; find /tmp/initramfs -path "*/usr/bin/nametag" -exec cmp {} /usr/bin/nametag \; -exec echo this one \;'; }
+in_root dpkg -i /tmp/older.deb >/dev/null 2>&1
+in_root mkdir -p /etc/nametag /var/lib/nametag && in_root touch /etc/nametag/hostname /var/lib/nametag/name.json
+in_root cp /usr/bin/nametag /tmp/older
+echo "older in the initramfs: $(in_initramfs)"
 in_root dpkg -i /tmp/nametag.deb >/dev/null 2>&1
+echo "after the upgrade: $(in_root dpkg-query -W -f '${Version}' nametag), $(in_root cmp /tmp/older /usr/bin/nametag 2>&1 | wc -l) difference, in the initramfs $(in_initramfs), remembers $(in_root sh -c 'ls /etc/nametag /var/lib/nametag' | grep -c -e hostname -e name.json)"
 echo "version: $(in_root nametag version)"
 echo "units: $(in_root systemd-analyze verify --man=no /usr/lib/systemd/system/nametag.service 2>&1 | grep -c nametag || :)"
 in_root sh -ec 'cd /etc/systemd/system; touch /etc/initrd-release; mkdir initrd.target.wants
@@ -99,19 +124,19 @@ echo "by systemd: $(in_root env SYSTEMD_LOG_LEVEL=debug systemd-analyze verify -
 rm "$work/root/etc/systemd/system/var.mount"
 echo "initramfs: $(in_root sh -c 'lsinitramfs /boot/initrd.img-*' | grep -c nametag)"
 in_root dpkg -i /tmp/nametag.deb >/dev/null 2>&1 # an upgrade to the same
-in_root mkdir -p /etc/nametag /var/lib/nametag && in_root touch /etc/nametag/hostname /var/lib/nametag/name.json
 in_root dpkg -r nametag >/dev/null 2>&1
 echo "remembers after a removal: $(in_root sh -c 'ls /var/lib/nametag' | wc -l)"
 in_root dpkg -P nametag >/dev/null 2>&1
 echo "initramfs after a purge: $(in_root sh -c 'lsinitramfs /boot/initrd.img-*' | grep -c nametag || :)"
 echo "left: $(in_root find / -xdev -name '*nametag*' -not -path '/tmp/*' -not -path '/proc/*' | tr '\n' ' ')"
 `
-	out, err := exec.Command("unshare", "--mount", "bash", "-c", script, "package", base, filepath.Join(made, "nametag_1.2.3_amd64.deb")).CombinedOutput()
+	out, err := exec.Command("unshare", "--mount", "bash", "-c", script, "package", base, filepath.Join(older, "nametag_1.2.2_amd64.deb"), filepath.Join(made, "nametag_1.2.3_amd64.deb")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, out)
 	}
 	// It comes after a /var of its own, and runs all the same where that fails.
-	for _, want := range []string{"version: nametag", "\nunits: 0", "initrd units: 0", "by systemd: After: var.mount Wants: var.mount \n", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n"} {
+	for _, want := range []string{
+		"older in the initramfs: this one", "after the upgrade: 1.2.3, 1 difference, in the initramfs this one, remembers 2", "version: nametag", "\nunits: 0", "initrd units: 0", "by systemd: After: var.mount Wants: var.mount \n", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -127,7 +152,7 @@ func TestEveryPackageHasWhatItsSystemNeeds(t *testing.T) {
 		t.Skip("making packages takes a minute: make test-os runs it")
 	}
 	deps := qemu.Need(t, qemu.AMD64)
-	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"), release)
 	for _, tt := range []struct {
 		file  string
 		list  []string
@@ -177,7 +202,7 @@ func TestSystemdTakesTheExtension(t *testing.T) {
 	}
 	deps := qemu.Need(t, qemu.AMD64)
 	base(t, deps) // hack/os-deps installs systemd-dissect
-	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"), release)
 	for arch, file := range map[string]string{"x86-64": "nametag-1.2.3-x86-64.raw", "arm64": "nametag-1.2.3-arm64.raw"} {
 		image := filepath.Join(t.TempDir(), "nametag.raw")
 		if err := copyFile(filepath.Join(made, file), image, 0o644); err != nil {
@@ -224,7 +249,7 @@ func TestTheCheckersOfPackagesHaveNothingToSay(t *testing.T) {
 	}
 	deps := qemu.Need(t, qemu.AMD64)
 	base(t, deps) // hack/os-deps installs the checkers
-	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"))
+	made := packages(t, deps.Repo, helpertest.Binary(t, "amd64"), release)
 	for _, name := range []string{"nametag", "nametagctl"} {
 		lintian := exec.CommandContext(t.Context(), "lintian", "--allow-root", "--tag-display-limit", "0", "--display-info", "--pedantic", "--fail-on", "error,warning,info,pedantic",
 			filepath.Join(made, name+"_1.2.3_amd64.deb"))

@@ -1,0 +1,110 @@
+//go:build linux
+
+package apply
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nametag-boot/nametag/internal/node/memory"
+	"github.com/nametag-boot/nametag/procfs"
+)
+
+// dies is work that dies so often, and then does it.
+func (h *host) dies(times int) (work func(context.Context) error, begun *int) {
+	begun = new(int)
+	return func(ctx context.Context) error {
+		if *begun++; *begun <= times {
+			return &DiedError{How: errors.New("signal: killed")}
+		}
+		return h.config.Do(ctx)
+	}, begun
+}
+
+func (h *host) remembers(name string) {
+	h.t.Helper()
+	n := memory.Name{Hostname: name, InstanceID: "42", Since: time.Now()}
+	if err := n.Remember(string(h.config.Root)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestAProcessOfItsOwnMayDie(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		line  string
+		knows string // the node
+		times int    // that it dies
+
+		kernel string // the hostname afterwards
+		begun  int
+		ending []procfs.Then
+		after  time.Duration
+	}{
+		{"it does not", "nametag.wait=1m", "", 0, "web-1", 1, nil, 0},
+		{"a node that knows its name goes on under it", "nametag.wait=1m", "web-0", 100, "web-0", 1, nil, 0},
+		{"one whose memory is not to count asks again", "nametag.wait=1m,known=off", "web-0", 3, "web-1", 4, nil, 7 * time.Second},
+		{"one that knows none asks again", "nametag.wait=1m", "", 2, "web-1", 3, nil, 3 * time.Second},
+		{"until the time is up", "nametag.wait=1m", "", 100, "", 9, []procfs.Then{procfs.Reboot}, time.Minute},
+		{"for ever, if the policy says so", "nametag.wait=forever", "", 100, "web-1", 101, nil, 15*time.Second + 96*10*time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(t, tt.line)
+				if tt.knows != "" {
+					h.remembers(tt.knows)
+				}
+				work, begun := h.dies(tt.times)
+				since := time.Now()
+				err := h.config.Apart(t.Context(), work)
+				if after := time.Since(since); h.kernel != tt.kernel || *begun != tt.begun || !slices.Equal(h.enforced, tt.ending) || after != tt.after {
+					t.Errorf("its hostname is %q after %v and %d tries, then %v: %v", h.kernel, after, *begun, h.enforced, err)
+				}
+				if (err == nil) != (tt.ending == nil) || tt.times > 0 && !h.heard("failed") {
+					t.Errorf("%v, and it was told %v", err, h.said)
+				}
+			})
+		})
+	}
+}
+
+func TestWhereNobodyIsAskedThereIsNoProcessOfItsOwn(t *testing.T) {
+	for name, prepare := range map[string]func(h *host){
+		"an operator's name":    func(h *host) { h.write("etc/hostname", "by-hand\n") },
+		"a record of this boot": func(h *host) { _ = h.config.Do(h.t.Context()) },
+		"a crash dump":          func(h *host) { h.config.Capture = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, "nametag.wait=1m")
+			prepare(h)
+			if err := h.config.Apart(t.Context(), func(context.Context) error { return errors.New("there is one") }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAnotherErrorOfTheProcessIsPassedOn(t *testing.T) {
+	h := newHost(t, "nametag.wait=1m")
+	said := errors.New("no name")
+	if err := h.config.Apart(t.Context(), func(context.Context) error { return said }); !errors.Is(err, said) || len(h.said) > 0 {
+		t.Errorf("%v; %v", err, h.said)
+	}
+}
+
+func TestWhoStopsItStopsThePauseToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, "nametag.wait=forever")
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		work, _ := h.dies(100)
+		since := time.Now()
+		if err := h.config.Apart(ctx, work); err == nil || len(h.enforced) > 0 || time.Since(since) != 20*time.Second {
+			t.Errorf("%v after %v, then %v", err, time.Since(since), h.enforced)
+		}
+	})
+}
