@@ -136,7 +136,8 @@ echo "left: $(in_root find / -xdev -name '*nametag*' -not -path '/tmp/*' -not -p
 	}
 	// It comes after a /var of its own, and runs all the same where that fails.
 	for _, want := range []string{
-		"older in the initramfs: this one", "after the upgrade: 1.2.3, 1 difference, in the initramfs this one, remembers 2", "version: nametag", "\nunits: 0", "initrd units: 0", "by systemd: After: var.mount Wants: var.mount \n", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n"} {
+		"older in the initramfs: this one", "after the upgrade: 1.2.3, 1 difference, in the initramfs this one, remembers 2", "version: nametag", "\nunits: 0", "initrd units: 0", "by systemd: After: var.mount Wants: var.mount \n", "remembers after a removal: 1", "initramfs after a purge: 0", "left: \n",
+	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
