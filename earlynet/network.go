@@ -144,17 +144,21 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 // an ordinary dialer, and notice of its changes where the kernel gives that.
 // It changes nothing and needs no privilege. Of cfg only Observer is used.
 func Host(ctx context.Context, cfg Config) (*Network, error) {
-	n, err := newNetwork(ctx, Config{Observer: cfg.Observer})
+	n, err := bareNetwork(ctx, Config{Observer: cfg.Observer})
 	if err != nil {
 		return nil, err
 	}
 	n.host = &Path{Method: HostNetwork}
 	n.host.init(context.Background(), hostDialer())
-	// Without notifications there is still the path.
-	if err := n.subscribe(); err == nil {
-		if err := n.refreshAddresses(); err == nil {
-			n.tasks.Go("watching links", n.watch, n.died)
-		}
+	// Without notifications there is still the path: a service of systemd's may be forbidden netlink (RestrictAddressFamilies=).
+	if n.rtnl, err = dialRTNL(); err == nil {
+		err = n.subscribe()
+	}
+	if err == nil {
+		err = n.refreshAddresses()
+	}
+	if err == nil {
+		n.tasks.Go("watching links", n.watch, n.died)
 	}
 	n.offer(n.host)
 	n.event(Event{Method: HostNetwork, Kind: PathReady})
@@ -162,7 +166,21 @@ func Host(ctx context.Context, cfg Config) (*Network, error) {
 	return n, nil
 }
 
+// newNetwork is a network that can ask the kernel.
 func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
+	n, err := bareNetwork(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if n.rtnl, err = dialRTNL(); err != nil {
+		n.cancel()
+		return nil, &Error{Op: "open a netlink socket", Err: permission(err)}
+	}
+	return n, nil
+}
+
+// bareNetwork is one that cannot yet.
+func bareNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	sel, err := parseSelection(cfg.NICs)
 	if err = cmp.Or(err, cfg.check()); err != nil {
 		return nil, &Error{Op: "configuration", Err: err}
@@ -175,10 +193,6 @@ func newNetwork(ctx context.Context, cfg Config) (*Network, error) {
 	}
 	if len(n.methods) == 0 {
 		n.methods = []Method{LinkLocal, DHCP}
-	}
-	n.rtnl, err = dialRTNL()
-	if err != nil {
-		return nil, &Error{Op: "open a netlink socket", Err: permission(err)}
 	}
 	if !cfg.Alone {
 		n.udev = cmp.Or(cfg.udev, udevDir(n.proc))

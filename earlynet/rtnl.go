@@ -17,7 +17,7 @@ import (
 const createExcl = netlink.Create | netlink.Excl
 
 // An rtnl is a socket for rtnetlink requests. It is safe for concurrent use;
-// requests are answered one after the other.
+// requests are answered one after the other. The zero value is none: only a network of [Host] goes on without.
 type rtnl struct {
 	c *netlink.Conn
 	// patience is how long the kernel may take to answer one request, a Duration; 0: for ever.
@@ -85,11 +85,19 @@ func (r rtnl) execute(m netlink.Message) ([]netlink.Message, error) {
 
 // bound limits each further request to d from its beginning, and the one that goes on to d from now.
 func (r rtnl) bound(d time.Duration) {
+	if r.c == nil {
+		return
+	}
 	r.patience.Store(int64(d))
 	_ = r.c.SetDeadline(time.Now().Add(d))
 }
 
-func (r rtnl) close() error { return r.c.Close() }
+func (r rtnl) close() error {
+	if r.c == nil {
+		return nil
+	}
+	return r.c.Close()
+}
 
 // raw is a message body that is encoded already.
 type raw []byte

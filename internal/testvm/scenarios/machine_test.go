@@ -335,6 +335,28 @@ esac
 	}
 }
 
+// A service of systemd's may be forbidden netlink (RestrictAddressFamilies=). To ask over the network that is there takes none.
+func TestTheSystemsNetworkNeedsNoNetlink(t *testing.T) {
+	nametag := ship(t)
+	lab := testvm.Start(t, cloud.Config{Server: cloud.Server{Hostname: name}}, testvm.KeepTraces())
+	if out, err := lab.Command("sh", "-ec", "ip link set eth0 up; ip addr add 169.254.10.10/16 dev eth0").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	command := append(denying(t, socket(unix.AF_NETLINK, unix.EAFNOSUPPORT), nametag), "resolve", "--host-network", "--wait", ample.String())
+	out, err := lab.Command(command[0], command[1:]...).Output()
+	if err != nil || string(out) != name+"\n" {
+		t.Errorf("%q: %v: %s", out, err, stderr(err))
+	}
+}
+
+// stderr is what a command that failed has said.
+func stderr(err error) string {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(exit.Stderr)
+	}
+	return ""
+}
+
 // appears waits for a file.
 func appears(t *testing.T, file string) {
 	t.Helper()
