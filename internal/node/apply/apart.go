@@ -20,8 +20,8 @@ import (
 // [DiedError], a node that knows its name goes on under it, as in an outage of the service. Else work is asked again, until
 // the policy's time is up.
 func (c Config) Apart(ctx context.Context, work func(context.Context) error) error {
-	why, err := c.nothingToDo()
-	if _, recorded := c.recorded(); recorded || why != "" || err != nil {
+	why, _ := c.nothingToDo() // what cannot be read is told by whoever asks
+	if _, recorded := c.recorded(); recorded || why != "" {
 		return c.Do(ctx) // nobody is asked
 	}
 	inTime, cancel := c.Line.Policy.WithDeadline(ctx, time.Now())

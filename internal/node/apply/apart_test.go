@@ -5,11 +5,14 @@ package apply
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/memory"
 	"github.com/nametag-boot/nametag/procfs"
 )
@@ -85,6 +88,17 @@ func TestWhereNobodyIsAskedThereIsNoProcessOfItsOwn(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestANameThatCannotBeReadIsNoReasonToDoWithoutTheProcess(t *testing.T) {
+	h := newHost(t, "nametag.wait=1m")
+	if err := os.Mkdir(filepath.Join(string(h.config.Root), lasting.File), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	begun := errors.New("there is one")
+	if err := h.config.Apart(t.Context(), func(context.Context) error { return begun }); !errors.Is(err, begun) {
+		t.Errorf("%v, %v", err, h.said)
 	}
 }
 
