@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,6 +91,20 @@ func late() cloud.Behaviour {
 	return cloud.Behaviour{Wrap: func(right http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if asked.Add(1) < 8 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			right.ServeHTTP(w, r)
+		})
+	}}
+}
+
+// veryLate answers nothing of use for longer than systemd lets a start take that shows no sign of life (TimeoutStartSec=60).
+func veryLate() cloud.Behaviour {
+	asked := sync.OnceValue(time.Now)
+	return cloud.Behaviour{Wrap: func(right http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if time.Since(asked()) < 75*time.Second {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
@@ -188,6 +203,7 @@ func scenarios() []scenario {
 		{name: "service/systemd.hostname", initrd: Plain, client: dhclient, args: []string{policy, "systemd.hostname=" + byHand}, want: byHand, static: "-"},
 		{name: "dracut/wrong", initrd: Dracut, client: networkd, metadata: wrong, want: server},
 		{name: "dracut/wrong/no-name", initrd: Dracut, client: networkd, args: []string{"nametag.wait=5s"}, metadata: another, end: qemu.Reset},
+		{name: "service/very-late", initrd: Plain, client: networkd, metadata: veryLate, want: server},
 		{name: "service/wrong", initrd: Plain, client: networkManager, metadata: wrong, want: server},
 		{
 			name: "dracut/renamed", initrd: Dracut, client: networkd, want: server,
