@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/nametag-boot/nametag/earlynet"
@@ -144,8 +143,9 @@ func runApply(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil && !f.atBoot {
 		return err
 	}
+	hostname, _ := os.Hostname() // it is needed for one thing, see there
 	c := apply.Config{
-		Root: f.rootDir(), RunDir: lasting.Run, Line: line, Mistake: mistake, Instance: facts.Serial, AtBoot: f.atBoot, Managed: systemd.Managed(),
+		Hostname: hostname, Root: f.rootDir(), RunDir: lasting.Run, Line: line, Mistake: mistake, Instance: facts.Serial, AtBoot: f.atBoot, Managed: systemd.Managed(),
 		SetHostname: handover.SetHostname, UnsetHostname: handover.UnsetHostname, Reporter: apply.Shell{W: stderr},
 		Find: func(ctx context.Context, policy procfs.Policy, observe func(identity.Event)) (*identity.Identity, error) {
 			r, err := links.Resolver(policy, links.Shared)
@@ -185,17 +185,23 @@ func applyAtBoot(ctx context.Context, c apply.Config, args []string, noFacts err
 	c.Enforce = func(ctx context.Context, then procfs.Then, why string) error {
 		return handover.Enforce(ctx, then, console, enforceIn, why)
 	}
+	if os.Args[0] == applyWorkerName {
+		working, stop, began, err := apply.Working(ctx)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		c.Began = began
+		return c.Do(working)
+	}
 	alive, stop := context.WithCancel(ctx)
 	defer stop()
-	if os.Args[0] == applyWorkerName {
-		systemd.KeepStarting(alive)
-		return c.Do(ctx)
-	}
+	systemd.KeepStarting(alive)
 	if noFacts != nil {
 		console.Warnf("%v; going on without these facts", noFacts)
 	}
 	repair := func() {
-		err := links.Repair(ctx, func(e earlynet.Event) { console.Debugf("%v", e) })
+		err := links.Repair(context.WithoutCancel(ctx), func(e earlynet.Event) { console.Debugf("%v", e) })
 		if err != nil && !errors.Is(err, earlynet.ErrPermission) { // which whoever asks will be told
 			console.Warnf("the links may not be as they were: %v", err)
 		}
@@ -203,23 +209,20 @@ func applyAtBoot(ctx context.Context, c apply.Config, args []string, noFacts err
 	if c.Line.Present { // the initramfs may have used links
 		repair()
 	}
-	keepStarting := sync.OnceFunc(func() { systemd.KeepStarting(alive) })
-	return c.Apart(ctx, func(ctx context.Context) error {
-		status, err := apply.Work(ctx, applyWorkerName, append([]string{"apply"}, args...))
+	return c.Apart(ctx, func(working context.Context, elapsed time.Duration) error {
+		status, err := apply.Work(working, applyWorkerName, append([]string{"apply"}, args...), elapsed)
 		var died *apply.DiedError
 		switch {
-		case errors.As(err, &died):
-			keepStarting()
+		case errors.As(err, &died), err != nil && working.Err() != nil: // it was killed
 			repair()
 			return err
-		case err != nil && ctx.Err() == nil:
+		case err != nil:
 			console.Warnf("asking in this process, for want of another: %v", err)
-			keepStarting()
 			return c.Do(ctx)
 		case status != exitOK:
 			return &statusError{code: status} // the worker has said why
 		}
-		return err
+		return nil
 	})
 }
 

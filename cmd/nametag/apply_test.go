@@ -34,6 +34,7 @@ func applyAtABoot(t *testing.T, wait string) (lab *testvm.Lab, root string, cmd 
 		testBinary(t), "apply", "--at-boot", "--root", root, "--wait", wait+",nic=eth0,then=continue")
 	cmd.Env = append(os.Environ(), actAs+"=nametag", quickExit, "INVOCATION_ID=a-test", "NOTIFY_SOCKET=/nowhere")
 	cmd.Stdout, cmd.Stderr = said, said
+	cmd.WaitDelay = time.Minute // for a child that has them too
 	return lab, root, cmd, said
 }
 
@@ -90,6 +91,28 @@ func TestAnApplyWhoseProcessIsKilledWhileItAsks(t *testing.T) {
 		}
 		if name, err := os.ReadFile(filepath.Join(root, "etc/hostname")); string(name) != "web-0\n" {
 			t.Errorf("/etc/hostname: %q, %v; it said %s", name, err, said)
+		}
+		if diff := lab.Changes(); diff != "" {
+			t.Errorf("the network is not what it was:\n%s", diff)
+		}
+	})
+	t.Run("and whoever waits for it: nobody goes on to ask", func(t *testing.T) {
+		lab, root, cmd, _ := applyAtABoot(t, "20m")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		asks := worker(t, root)
+		used(t, lab)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		gone := func() bool { return asks.Signal(syscall.Signal(0)) != nil }
+		for end := time.Now().Add(patience.Bound(20 * time.Second)); !gone(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				_ = asks.Kill()
+				t.Fatal("it goes on")
+			}
 		}
 		if diff := lab.Changes(); diff != "" {
 			t.Errorf("the network is not what it was:\n%s", diff)

@@ -14,17 +14,25 @@ import (
 
 	"github.com/nametag-boot/nametag/internal/node/lasting"
 	"github.com/nametag-boot/nametag/internal/node/memory"
+	"github.com/nametag-boot/nametag/internal/node/wait"
 	"github.com/nametag-boot/nametag/procfs"
 )
 
-// dies is work that dies so often, and then does it.
-func (h *host) dies(times int) (work func(context.Context) error, begun *int) {
+type work = func(context.Context, time.Duration) error
+
+// dies is work that dies so often, each time after a while, and then does it.
+func (h *host) dies(times int, after time.Duration) (w work, begun *int) {
 	begun = new(int)
-	return func(ctx context.Context) error {
+	return func(ctx context.Context, elapsed time.Duration) error {
 		if *begun++; *begun <= times {
+			if !wait.Sleep(ctx, after) {
+				return context.Cause(ctx)
+			}
 			return &DiedError{How: errors.New("signal: killed")}
 		}
-		return h.config.Do(ctx)
+		c := h.config
+		c.Began = time.Now().Add(-elapsed)
+		return c.Do(ctx)
 	}, begun
 }
 
@@ -42,18 +50,22 @@ func TestAProcessOfItsOwnMayDie(t *testing.T) {
 		line  string
 		knows string // the node
 		times int    // that it dies
+		lives time.Duration
 
 		kernel string // the hostname afterwards
 		begun  int
 		ending []procfs.Then
 		after  time.Duration
 	}{
-		{"it does not", "nametag.wait=1m", "", 0, "web-1", 1, nil, 0},
-		{"a node that knows its name goes on under it", "nametag.wait=1m", "web-0", 100, "web-0", 1, nil, 0},
-		{"one whose memory is not to count asks again", "nametag.wait=1m,known=off", "web-0", 3, "web-1", 4, nil, 7 * time.Second},
-		{"one that knows none asks again", "nametag.wait=1m", "", 2, "web-1", 3, nil, 3 * time.Second},
-		{"until the time is up", "nametag.wait=1m", "", 100, "", 9, []procfs.Then{procfs.Reboot}, time.Minute},
-		{"for ever, if the policy says so", "nametag.wait=forever", "", 100, "web-1", 101, nil, 15*time.Second + 96*10*time.Second},
+		{"it does not", "nametag.wait=1m", "", 0, 0, "web-1", 1, nil, 0},
+		{"a node that knows its name goes on under it", "nametag.wait=1m", "web-0", 100, 0, "web-0", 1, nil, 0},
+		{"one whose memory is not to count asks again", "nametag.wait=1m,known=off", "web-0", 3, 0, "web-1", 4, nil, 7 * time.Second},
+		{"one that may have been renamed asks again, where that is to stop it", "nametag.wait=1m,rename=stop", "web-1", 3, 0, "web-1", 4, nil, 7 * time.Second},
+		{"one that knows none asks again", "nametag.wait=1m", "", 2, 0, "web-1", 3, nil, 3 * time.Second},
+		{"until the time is up", "nametag.wait=1m", "", 100, 0, "", 9, []procfs.Then{procfs.Reboot}, time.Minute},
+		{"which counts from the beginning", "nametag.wait=1m", "", 100, 40 * time.Second, "", 2, []procfs.Then{procfs.Reboot}, 81 * time.Second},
+		{"for ever, if the policy says so", "nametag.wait=forever", "", 100, 0, "web-1", 101, nil, 15*time.Second + 96*10*time.Second},
+		{"it does not come to an end", "nametag.wait=1m", "", 100, time.Hour, "", 1, []procfs.Then{procfs.Reboot}, 3 * time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -61,7 +73,7 @@ func TestAProcessOfItsOwnMayDie(t *testing.T) {
 				if tt.knows != "" {
 					h.remembers(tt.knows)
 				}
-				work, begun := h.dies(tt.times)
+				work, begun := h.dies(tt.times, tt.lives)
 				since := time.Now()
 				err := h.config.Apart(t.Context(), work)
 				if after := time.Since(since); h.kernel != tt.kernel || *begun != tt.begun || !slices.Equal(h.enforced, tt.ending) || after != tt.after {
@@ -84,7 +96,7 @@ func TestWhereNobodyIsAskedThereIsNoProcessOfItsOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, "nametag.wait=1m")
 			prepare(h)
-			if err := h.config.Apart(t.Context(), func(context.Context) error { return errors.New("there is one") }); err != nil {
+			if err := h.config.Apart(t.Context(), func(context.Context, time.Duration) error { return errors.New("there is one") }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -97,15 +109,41 @@ func TestANameThatCannotBeReadIsNoReasonToDoWithoutTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := errors.New("there is one")
-	if err := h.config.Apart(t.Context(), func(context.Context) error { return begun }); !errors.Is(err, begun) {
+	if err := h.config.Apart(t.Context(), func(context.Context, time.Duration) error { return begun }); !errors.Is(err, begun) {
 		t.Errorf("%v, %v", err, h.said)
 	}
+}
+
+func TestWithHaltTheProcessMayStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, "nametag.wait=1m,then=halt")
+		ctx, stop := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer stop()
+		err := h.config.Apart(ctx, func(ctx context.Context, _ time.Duration) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() == nil || len(h.said) > 0 {
+			t.Errorf("%v, %v", err, h.said)
+		}
+	})
+}
+
+func TestTheTimeThatAnotherProcessHasWaitedCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, "nametag.wait=1m")
+		h.config.Find, h.config.Began = h.silent, time.Now().Add(-40*time.Second)
+		since := time.Now()
+		if err := h.do(t.Context()); err == nil || time.Since(since) != 20*time.Second {
+			t.Errorf("%v after %v", err, time.Since(since))
+		}
+	})
 }
 
 func TestAnotherErrorOfTheProcessIsPassedOn(t *testing.T) {
 	h := newHost(t, "nametag.wait=1m")
 	said := errors.New("no name")
-	if err := h.config.Apart(t.Context(), func(context.Context) error { return said }); !errors.Is(err, said) || len(h.said) > 0 {
+	if err := h.config.Apart(t.Context(), func(context.Context, time.Duration) error { return said }); !errors.Is(err, said) || len(h.said) > 0 {
 		t.Errorf("%v; %v", err, h.said)
 	}
 }
@@ -115,7 +153,7 @@ func TestWhoStopsItStopsThePauseToo(t *testing.T) {
 		h := newHost(t, "nametag.wait=forever")
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 		defer stop()
-		work, _ := h.dies(100)
+		work, _ := h.dies(100, 0)
 		since := time.Now()
 		if err := h.config.Apart(ctx, work); err == nil || len(h.enforced) > 0 || time.Since(since) != 20*time.Second {
 			t.Errorf("%v after %v, then %v", err, time.Since(since), h.enforced)

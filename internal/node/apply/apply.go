@@ -46,6 +46,10 @@ type Config struct {
 	// Capture says that this kernel is there to save the memory of one that has crashed
 	// (kdump): nothing is to hold that up, least of all a reboot.
 	Capture bool
+	// Began is when the wait for a name began. Zero: now.
+	Began time.Time
+	// Hostname is the kernel's, before anything is done.
+	Hostname string
 	// Managed says that a service manager acts on this process' exit status.
 	Managed bool
 
@@ -78,7 +82,7 @@ func (e *NoNameError) Unwrap() error { return e.Err }
 // to do. Done again it changes nothing.
 func (c Config) Do(ctx context.Context) error {
 	r := c.Reporter
-	if c.Mistake != nil {
+	if c.Mistake != nil && c.Find != nil { // else whoever has asked has told it
 		r.Say(Line{Level: kmsg.Error, Event: "mistake", Err: c.Mistake, Text: fmt.Sprintf("%v; going by the default policy, %s%s", c.Mistake, c.Line.Policy, remedy.Argument.See())})
 	}
 	why, err := c.nothingToDo()
@@ -123,8 +127,8 @@ func (c Config) nothingToDo() (why string, err error) {
 	name, err := c.operator()
 	if name != "" {
 		why = fmt.Sprintf("%s says %s, which nametag did not write: nothing to find out", filepath.Join("/", lasting.File), name)
-	} else if name, credential := c.credential(); name != "" {
-		why = fmt.Sprintf("the credential %s names this node %s: nothing to find out", credential, name)
+	} else if name := c.credential(); name != "" {
+		why = fmt.Sprintf("systemd's credential %s names this node %s: nothing to find out", lasting.Credential, name)
 	}
 	return why, err
 }
@@ -137,15 +141,18 @@ func (c Config) operator() (string, error) {
 	return c.Root.Operator()
 }
 
-// credential is the name that an operator gave by a credential, and which. systemd has one count where /etc/hostname has no
-// name, whoever wrote it.
-func (c Config) credential() (name, credential string) {
+// credential is the name that an operator gave by a credential of systemd's. It counts where systemd has named the machine by
+// it: not before its version 254, not where it makes no name, and not where there is a static one.
+func (c Config) credential() string {
 	if c.Root != "" {
 		if static, err := c.Root.Static(); err != nil || static != "" {
-			return "", ""
+			return ""
 		}
 	}
-	return lasting.Credential(c.RunDir)
+	if name := lasting.ByCredential(c.RunDir); name != "" && name == c.Hostname {
+		return name
+	}
+	return ""
 }
 
 // recordPath is the record's.
@@ -164,9 +171,13 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 	if r, ok := c.recorded(); ok {
 		return r, r.Source == memory.Source, nil
 	}
-	policy := c.Line.Policy
-	c.Reporter.Say(Line{Level: kmsg.Notice, Event: "waiting", Text: fmt.Sprintf("finding out this node's name: %s", policy)})
-	began := time.Now()
+	policy, began := c.Line.Policy, c.Began
+	if began.IsZero() {
+		began = time.Now()
+	}
+	if c.Find != nil {
+		c.Reporter.Say(Line{Level: kmsg.Notice, Event: "waiting", Text: fmt.Sprintf("finding out this node's name: %s", policy)})
+	}
 	ctx, cancel := policy.WithDeadline(ctx, began)
 	defer cancel()
 	waiting, named := context.WithCancel(ctx)

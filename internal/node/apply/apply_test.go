@@ -200,22 +200,25 @@ func TestACredentialOfSystemdsIsAnExplicitName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"system.hostname", "firstboot.hostname"} {
-		for _, root := range []string{"", "with a root"} {
-			h := newHost(t, "nametag.wait=1m")
-			if root == "" {
-				h.config.Root = ""
-			}
-			credential(h, name, "by-hand\n")
-			if err := h.do(t.Context()); err != nil || h.asked != 0 || h.kernel != "" || !h.heard("nothing-to-do") {
-				t.Errorf("%s, %q: %v, asked %d times, kernel %q, said %+v", name, root, err, h.asked, h.kernel, h.said)
-			}
+	for _, root := range []bool{false, true} {
+		h := newHost(t, "nametag.wait=1m")
+		if !root {
+			h.config.Root = ""
+		}
+		credential(h, "system.hostname", "by-hand\n")
+		h.config.Hostname = "by-hand"
+		if err := h.do(t.Context()); err != nil || h.asked != 0 || h.kernel != "" || !h.heard("nothing-to-do") {
+			t.Errorf("with a root: %v: %v, asked %d times, kernel %q, said %+v", root, err, h.asked, h.kernel, h.said)
 		}
 	}
 	for about, prepare := range map[string]func(h *host){
 		"it names nobody": func(h *host) { credential(h, "system.hostname", "localhost\n") },
-		"it is another":   func(h *host) { credential(h, "passwd.hashed-password.root", "by-hand\n") },
-		"systemd goes by /etc/hostname, which we wrote": func(h *host) {
+		"it is another":   func(h *host) { credential(h, "firstboot.hostname", "by-hand\n") },
+		"systemd does not name the machine by it": func(h *host) {
+			credential(h, "system.hostname", "by-hand\n")
+			h.config.Hostname = "localhost"
+		},
+		"systemd goes by /etc/hostname, which we wrote, and the initramfs' by the credential": func(h *host) {
 			if err := h.do(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -226,6 +229,7 @@ func TestACredentialOfSystemdsIsAnExplicitName(t *testing.T) {
 	} {
 		t.Run(about, func(t *testing.T) {
 			h := newHost(t, "nametag.wait=1m")
+			h.config.Hostname = "by-hand"
 			prepare(h)
 			if err := h.do(t.Context()); err != nil || h.asked != 1 || h.kernel != "web-1" {
 				t.Errorf("%v, asked %d times, kernel %q, said %+v", err, h.asked, h.kernel, h.said)

@@ -188,7 +188,7 @@ func (b *boot) question(line string) request {
 // recall has another worker look into the node's memory, where the one that asked the service has died. It may die at every
 // boot: a node that knows its name is then no worse off than in an outage of the service.
 func (b *boot) recall(question request, died error) (r result, ok bool) {
-	if !question.remembers() {
+	if !question.recalls() {
 		return r, false
 	}
 	if died != nil { // else it has told its bug itself

@@ -57,6 +57,10 @@ func (r request) remembers() bool {
 	return counts && (r.Talos || memory.RootNamed(string(r.CommandLine)))
 }
 
+// recalls reports whether the memory counts where the worker has died. With rename=stop it may have heard of a rename, with which
+// the known name does not count.
+func (r request) recalls() bool { return r.remembers() && r.Policy.Rename != procfs.RenameStop }
+
 // recallTime is how long a memory is looked for where nobody is asked: its disk, or the disk's driver, may be late.
 const recallTime = time.Minute
 

@@ -147,6 +147,23 @@ func TestAWorkerThatCannotBeStartedIsAnError(t *testing.T) {
 	}
 }
 
+func TestWhereTheWorkerHasDiedTheMemoryCountsUnlessItMayHaveHeardOfARename(t *testing.T) {
+	for line, want := range map[string]bool{
+		"talos.hostname.wait=1m":               true,
+		"talos.hostname.wait=1m,rename=follow": true,
+		"talos.hostname.wait=1m,rename=stop":   false,
+		"talos.hostname.wait=1m,known=off":     false,
+	} {
+		parsed, err := procfs.ParseString(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (request{Policy: parsed.Policy, Talos: true}).recalls(); got != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
+
 func TestAPanicOfTheFirstProcessEndsInThePolicy(t *testing.T) {
 	// then=halt stays, and keeps saying why: in a goroutine of its own, which the test leaves to it.
 	said := make(chan string, 100)

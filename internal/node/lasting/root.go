@@ -65,17 +65,17 @@ func isLocalhost(name string) bool {
 		strings.HasSuffix(name, ".localhost") || strings.HasSuffix(name, ".localhost.localdomain")
 }
 
-// Credential returns the name that an operator gave by one of systemd's system credentials (systemd.system-credentials(7)), and
-// which: system.hostname, which systemd names the machine by since version 254 where /etc/hostname has no name, or
-// firstboot.hostname, which is going to be in that file. Both are empty where there is none. run is /run.
-func Credential(run string) (name, credential string) {
-	for _, credential := range []string{"system.hostname", "firstboot.hostname"} {
-		content, _ := os.ReadFile(filepath.Join(run, "credentials/@system", credential)) // not there: none
-		if name := strings.TrimSpace(string(content)); name != "" && len(content) < longest && !isLocalhost(name) {
-			return name, credential
-		}
+// Credential is what systemd calls the name that an operator gives a machine from outside (systemd.system-credentials(7)).
+const Credential = "system.hostname"
+
+// ByCredential returns that name, empty if there is none. run is /run.
+func ByCredential(run string) string {
+	content, err := os.ReadFile(filepath.Join(run, "credentials/@system", Credential))
+	name := strings.TrimSpace(string(content))
+	if err != nil || isLocalhost(name) {
+		return ""
 	}
-	return "", ""
+	return name
 }
 
 // longest is more than any host name has, with a comment above it.
