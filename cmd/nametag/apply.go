@@ -186,13 +186,12 @@ func applyAtBoot(ctx context.Context, c apply.Config, args []string, noFacts err
 		return handover.Enforce(ctx, then, console, enforceIn, why)
 	}
 	if os.Args[0] == applyWorkerName {
-		working, stop, began, err := apply.Working(ctx)
+		working, stop, order, err := apply.Working(ctx)
 		if err != nil {
 			return err
 		}
 		defer stop()
-		c.Began = began
-		return c.Do(working)
+		return c.By(order).Do(working)
 	}
 	alive, stop := context.WithCancel(ctx)
 	defer stop()
@@ -209,8 +208,11 @@ func applyAtBoot(ctx context.Context, c apply.Config, args []string, noFacts err
 	if c.Line.Present { // the initramfs may have used links
 		repair()
 	}
-	return c.Apart(ctx, func(working context.Context, elapsed time.Duration) error {
-		status, err := apply.Work(working, applyWorkerName, append([]string{"apply"}, args...), elapsed)
+	return c.Apart(ctx, func(working context.Context, order apply.Order) error {
+		status, err := apply.Work(working, applyWorkerName, append([]string{"apply"}, args...), order)
+		if status == exitInterrupted && working.Err() == nil {
+			err = &apply.DiedError{How: errors.New("it was told to end, and nobody told us")}
+		}
 		var died *apply.DiedError
 		switch {
 		case errors.As(err, &died), err != nil && working.Err() != nil: // it was killed
@@ -218,7 +220,7 @@ func applyAtBoot(ctx context.Context, c apply.Config, args []string, noFacts err
 			return err
 		case err != nil:
 			console.Warnf("asking in this process, for want of another: %v", err)
-			return c.Do(ctx)
+			return c.By(order).Do(ctx)
 		case status != exitOK:
 			return &statusError{code: status} // the worker has said why
 		}

@@ -19,12 +19,12 @@ import (
 	"github.com/nametag-boot/nametag/procfs"
 )
 
-// Apart does what [Config.Do] does by a process of its own, which work starts and waits for, and tells how long ago the wait
-// for a name began. A panic is an error to a program; the kernel's want of memory, or a fault of Go's runtime, ends its
-// process, and may do so at every boot. Where work returns a [DiedError], a node that knows its name goes on under it, as in an
-// outage of the service. Any other has work begin again, until the policy's time is up. So has one with rename=stop: the
-// process may have heard of a rename, with which the known name does not count.
-func (c Config) Apart(ctx context.Context, work func(ctx context.Context, elapsed time.Duration) error) error {
+// Apart does what [Config.Do] does by a process of its own, which work starts and waits for. A panic is an error to a program;
+// the kernel's want of memory, or a fault of Go's runtime, ends its process, and may do so at every boot. Where work returns a
+// [DiedError], a node that knows its name goes on under it, as in an outage of the service. Any other has work begin again,
+// until the policy's time is up. So has one with rename=stop: the process may have heard of a rename, with which the known
+// name does not count any more.
+func (c Config) Apart(ctx context.Context, work func(context.Context, Order) error) error {
 	why, _ := c.nothingToDo() // what cannot be read is told by whoever asks
 	if _, recorded := c.recorded(); recorded || why != "" {
 		return c.Do(ctx) // nobody is asked
@@ -37,8 +37,10 @@ func (c Config) Apart(ctx context.Context, work func(ctx context.Context, elapse
 		working, cancel = policy.WithDeadline(ctx, began.Add(overtime))
 	}
 	defer cancel()
+	var o Order
 	for pause := again; ; pause = min(2*pause, maxPause) {
-		err := work(working, time.Since(began))
+		o.Elapsed = time.Since(began)
+		err := work(working, o)
 		var died *DiedError
 		switch {
 		case err == nil || ctx.Err() != nil:
@@ -49,14 +51,32 @@ func (c Config) Apart(ctx context.Context, work func(ctx context.Context, elapse
 			return err
 		}
 		c.Reporter.Say(Line{Level: kmsg.Error, Event: "failed", Err: err, Text: err.Error()})
-		if _, counts := policy.KnownAfter(); counts && policy.Rename != procfs.RenameStop && c.recall().For(c.Instance).Known() {
+		o.Spoken = policy.Rename == procfs.RenameStop
+		_, counts := policy.KnownAfter()
+		known := counts && !o.Spoken && c.recall().For(c.Instance).Known()
+		if _, recorded := c.recorded(); recorded || known {
 			c.Find = nil
 			return c.Do(ctx)
 		}
 		if !wait.Sleep(inTime, pause) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			return c.ending(ctx, err)
 		}
 	}
+}
+
+// An Order is what the process of [Config.Apart] is told.
+type Order struct {
+	Elapsed time.Duration // since the wait for a name began
+	Spoken  bool          // see Config
+}
+
+// By returns c as it is by the order.
+func (c Config) By(o Order) Config {
+	c.Began, c.Spoken = time.Now().Add(-o.Elapsed), o.Spoken
+	return c
 }
 
 const (
@@ -84,13 +104,10 @@ const (
 	killTime = 2 * time.Second
 )
 
-// order is what the process is told, as JSON on its standard input, which ends when who started it does.
-type order struct{ Elapsed time.Duration }
-
-// Work starts this program as name, with these arguments, and returns its exit status. The program calls [Working]. It is asked
-// to end when ctx does. The error is a [DiedError] where it did not end by itself, and that of ctx where this is why; any
+// Work starts this program as name, with these arguments, and returns its exit status. The program calls [Working], and is told
+// the order as JSON on its standard input, which ends when who started it does. It is asked to end when ctx does. The error is a [DiedError] where it did not end by itself, and that of ctx where this is why; any
 // other says that it has not begun.
-func Work(ctx context.Context, name string, args []string, elapsed time.Duration) (status int, err error) {
+func Work(ctx context.Context, name string, args []string, o Order) (status int, err error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = name
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -103,7 +120,7 @@ func Work(ctx context.Context, name string, args []string, elapsed time.Duration
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	_ = json.NewEncoder(orders).Encode(order{elapsed}) // where it has ended by now, that counts
+	_ = json.NewEncoder(orders).Encode(o) // where it has ended by now, that counts
 	ended := make(chan error, 1)
 	safely.Go("waiting for the process that asks", func() { ended <- cmd.Wait() }, func(err error) { ended <- err })
 	select {
@@ -111,7 +128,7 @@ func Work(ctx context.Context, name string, args []string, elapsed time.Duration
 	case <-ctx.Done():
 		var came bool
 		if err, came = wait.For(ended, leaveTime+killTime); !came {
-			return 0, &DiedError{How: errors.New("it does not end")}
+			return 0, context.Cause(ctx)
 		}
 	}
 	if status = cmd.ProcessState.ExitCode(); status >= 0 && status != goFault {
@@ -123,17 +140,16 @@ func Work(ctx context.Context, name string, args []string, elapsed time.Duration
 	return 0, &DiedError{How: err}
 }
 
-// Working is for the process that [Work] has started. It returns when the wait for a name began, and a context that also ends
-// when who started it has: nobody is to hold the links, or to carry a policy out, for a boot that has gone on without.
-func Working(ctx context.Context) (working context.Context, stop context.CancelFunc, began time.Time, err error) {
-	var o order
+// Working is for the process that [Work] has started. It returns its order, and a context that also ends when who started it
+// has: nobody is to hold the links, or to carry a policy out, for a boot that has gone on without.
+func Working(ctx context.Context) (working context.Context, stop context.CancelFunc, o Order, err error) {
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
-		return nil, nil, began, fmt.Errorf("this process was not started by nametag: %w", err)
+		return nil, nil, o, fmt.Errorf("this process was not started by nametag: %w", err)
 	}
 	working, stop = context.WithCancel(ctx)
 	safely.Go("waiting for the end of who started this", func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}, func(error) { stop() })
-	return working, stop, time.Now().Add(-o.Elapsed), nil
+	return working, stop, o, nil
 }

@@ -18,21 +18,19 @@ import (
 	"github.com/nametag-boot/nametag/procfs"
 )
 
-type work = func(context.Context, time.Duration) error
+type work = func(context.Context, Order) error
 
 // dies is work that dies so often, each time after a while, and then does it.
 func (h *host) dies(times int, after time.Duration) (w work, begun *int) {
 	begun = new(int)
-	return func(ctx context.Context, elapsed time.Duration) error {
+	return func(ctx context.Context, o Order) error {
 		if *begun++; *begun <= times {
 			if !wait.Sleep(ctx, after) {
 				return context.Cause(ctx)
 			}
 			return &DiedError{How: errors.New("signal: killed")}
 		}
-		c := h.config
-		c.Began = time.Now().Add(-elapsed)
-		return c.Do(ctx)
+		return h.config.By(o).Do(ctx)
 	}, begun
 }
 
@@ -61,6 +59,9 @@ func TestAProcessOfItsOwnMayDie(t *testing.T) {
 		{"a node that knows its name goes on under it", "nametag.wait=1m", "web-0", 100, 0, "web-0", 1, nil, 0},
 		{"one whose memory is not to count asks again", "nametag.wait=1m,known=off", "web-0", 3, 0, "web-1", 4, nil, 7 * time.Second},
 		{"one that may have been renamed asks again, where that is to stop it", "nametag.wait=1m,rename=stop", "web-1", 3, 0, "web-1", 4, nil, 7 * time.Second},
+		{"and is stopped, where it was", "nametag.wait=1m,rename=stop", "web-0", 1, 0, "", 2, []procfs.Then{procfs.Reboot}, time.Minute},
+		{"however late", "nametag.wait=1m,rename=stop", "web-0", 1, 20 * time.Second, "", 2, []procfs.Then{procfs.Reboot}, time.Minute},
+		{"at the last moment", "nametag.wait=1m,rename=stop", "web-0", 1, 58900 * time.Millisecond, "", 2, []procfs.Then{procfs.Reboot}, time.Minute},
 		{"one that knows none asks again", "nametag.wait=1m", "", 2, 0, "web-1", 3, nil, 3 * time.Second},
 		{"until the time is up", "nametag.wait=1m", "", 100, 0, "", 9, []procfs.Then{procfs.Reboot}, time.Minute},
 		{"which counts from the beginning", "nametag.wait=1m", "", 100, 40 * time.Second, "", 2, []procfs.Then{procfs.Reboot}, 81 * time.Second},
@@ -96,7 +97,7 @@ func TestWhereNobodyIsAskedThereIsNoProcessOfItsOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, "nametag.wait=1m")
 			prepare(h)
-			if err := h.config.Apart(t.Context(), func(context.Context, time.Duration) error { return errors.New("there is one") }); err != nil {
+			if err := h.config.Apart(t.Context(), func(context.Context, Order) error { return errors.New("there is one") }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -109,8 +110,21 @@ func TestANameThatCannotBeReadIsNoReasonToDoWithoutTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := errors.New("there is one")
-	if err := h.config.Apart(t.Context(), func(context.Context, time.Duration) error { return begun }); !errors.Is(err, begun) {
+	if err := h.config.Apart(t.Context(), func(context.Context, Order) error { return begun }); !errors.Is(err, begun) {
 		t.Errorf("%v, %v", err, h.said)
+	}
+}
+
+func TestAProcessThatDiesWhenTheNameIsInEffectHasDoneIt(t *testing.T) {
+	h := newHost(t, "nametag.wait=1m,known=off")
+	err := h.config.Apart(t.Context(), func(ctx context.Context, o Order) error {
+		if err := h.config.By(o).Do(ctx); err != nil {
+			t.Error(err)
+		}
+		return &DiedError{How: errors.New("signal: killed")}
+	})
+	if err != nil || h.asked != 1 || h.kernel != "web-1" || h.file() != "web-1" {
+		t.Errorf("%v, asked %d times, kernel %q, file %q", err, h.asked, h.kernel, h.file())
 	}
 }
 
@@ -119,7 +133,7 @@ func TestWithHaltTheProcessMayStay(t *testing.T) {
 		h := newHost(t, "nametag.wait=1m,then=halt")
 		ctx, stop := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer stop()
-		err := h.config.Apart(ctx, func(ctx context.Context, _ time.Duration) error {
+		err := h.config.Apart(ctx, func(ctx context.Context, _ Order) error {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		})
@@ -143,7 +157,7 @@ func TestTheTimeThatAnotherProcessHasWaitedCounts(t *testing.T) {
 func TestAnotherErrorOfTheProcessIsPassedOn(t *testing.T) {
 	h := newHost(t, "nametag.wait=1m")
 	said := errors.New("no name")
-	if err := h.config.Apart(t.Context(), func(context.Context, time.Duration) error { return said }); !errors.Is(err, said) || len(h.said) > 0 {
+	if err := h.config.Apart(t.Context(), func(context.Context, Order) error { return said }); !errors.Is(err, said) || len(h.said) > 0 {
 		t.Errorf("%v; %v", err, h.said)
 	}
 }
@@ -155,7 +169,7 @@ func TestWhoStopsItStopsThePauseToo(t *testing.T) {
 		defer stop()
 		work, _ := h.dies(100, 0)
 		since := time.Now()
-		if err := h.config.Apart(ctx, work); err == nil || len(h.enforced) > 0 || time.Since(since) != 20*time.Second {
+		if err := h.config.Apart(ctx, work); !errors.Is(err, context.DeadlineExceeded) || len(h.enforced) > 0 || time.Since(since) != 20*time.Second {
 			t.Errorf("%v after %v, then %v", err, time.Since(since), h.enforced)
 		}
 	})

@@ -48,6 +48,8 @@ type Config struct {
 	Capture bool
 	// Began is when the wait for a name began. Zero: now.
 	Began time.Time
+	// Spoken says that the service may have told of a rename in this boot, which rename=stop has refused.
+	Spoken bool
 	// Hostname is the kernel's, before anything is done.
 	Hostname string
 	// Managed says that a service manager acts on this process' exit status.
@@ -193,7 +195,7 @@ func (c Config) find(ctx context.Context) (found record.Record, known bool, err 
 	recall := make(chan memory.Recall, 1)
 	recall <- c.recall()
 	search := memory.Search{
-		Policy: policy, Instance: c.Instance, Memory: recall, Began: began,
+		Policy: policy, Instance: c.Instance, Memory: recall, Began: began, Spoken: c.Spoken,
 		Warn: func(text string) {
 			c.Reporter.Say(Line{Level: kmsg.Warning, Event: "memory", Text: text})
 		},

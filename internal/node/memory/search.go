@@ -39,6 +39,9 @@ type Search struct {
 	Reading func() bool
 	// Path is closed when the first path to the service is up. nil: nobody tells.
 	Path <-chan struct{}
+	// Spoken says that the service may have given another name than the known one before, and was refused by rename=stop: then
+	// its silence is no outage.
+	Spoken bool
 	// Began is when the wait began. Zero: now.
 	Began time.Time
 	// Warn tells what an operator should know. nil: nobody does.
@@ -210,7 +213,7 @@ func (r *run) loop(ctx context.Context) (Outcome, error) {
 	begun := false
 	for {
 		r.look()
-		switch v := Decide(r.Policy, r.recall, r.stage, name(got.id), r.refused != ""); v {
+		switch v := Decide(r.Policy, r.recall, r.stage, name(got.id), r.refused != "" || r.Spoken); v {
 		case KeepAsking:
 			if !begun {
 				begun = true
