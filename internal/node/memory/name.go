@@ -109,7 +109,7 @@ func (n Name) Write(path string) error {
 	if err := replace.Durably(path, append(text, '\n')); err != nil {
 		return fmt.Errorf("memory: %w", err)
 	}
-	replace.Settle(path) // an initramfs reads it without the journal, which is not its to write back
+	_ = replace.Settle(path) // where it can be: an initramfs reads it without the journal, which is not its to write back
 	return nil
 }
 

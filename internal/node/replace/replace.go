@@ -52,14 +52,14 @@ const ext4Checkpoint = 0x4004662b
 
 // Settle has ext4 work off the journal of the file system that path is on, as far as this kernel can. What was written durably is
 // in the journal until then, half a minute perhaps: after a power cut, whoever mounts the file system without it sees the
-// old file. Another file system does not know the request, and stays as it is.
-func Settle(path string) {
+// old file. Another file system, or an older kernel, does not know the request: an [unix.ENOTTY].
+func Settle(path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return
+		return err
 	}
 	defer dir.Close()
-	_ = unix.IoctlSetPointerInt(int(dir.Fd()), ext4Checkpoint, 0) //nolint:gosec // a descriptor
+	return os.NewSyscallError("ioctl", unix.IoctlSetPointerInt(int(dir.Fd()), ext4Checkpoint, 0)) //nolint:gosec // a descriptor
 }
 
 // put makes the file aside, finishes it, and gives it its name.
