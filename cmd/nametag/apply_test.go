@@ -38,38 +38,39 @@ func applyAtABoot(t *testing.T, wait string) (lab *testvm.Lab, root string, cmd 
 	return lab, root, cmd, said
 }
 
-// worker is the process of an apply that meets the network.
-func worker(t *testing.T, root string) *os.Process {
+// comes waits for it.
+func comes(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience.Bound(20 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience.Bound(20 * time.Second)); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// asking is the process of an apply that meets the network, and is another than the one before, once the links are in use. (An
+// os.Process has a descriptor, which the lab would see come and go.)
+func asking(t *testing.T, lab *testvm.Lab, root string, before int) (pid int) {
+	t.Helper()
+	comes(t, "a process that asks", func() bool {
 		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, line := range lines {
 			text, _ := os.ReadFile(line)
-			if strings.HasPrefix(string(text), applyWorkerName+"\x00") && strings.Contains(string(text), root) {
-				pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line)))
-				if err != nil {
-					t.Fatal(err)
-				}
-				p, err := os.FindProcess(pid)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return p
+			if !strings.HasPrefix(string(text), applyWorkerName+"\x00") || !strings.Contains(string(text), root) {
+				continue
+			}
+			var err error
+			if pid, err = strconv.Atoi(filepath.Base(filepath.Dir(line))); err != nil {
+				t.Fatal(err)
+			}
+			if pid != before {
+				return true
 			}
 		}
-	}
-	t.Fatal("there is no worker")
-	return nil
-}
-
-// used waits until the links are in use.
-func used(t *testing.T, lab *testvm.Lab) {
-	t.Helper()
-	for end := time.Now().Add(patience.Bound(20 * time.Second)); lab.Changes() == ""; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("no link is in use")
-		}
-	}
+		return false
+	})
+	comes(t, "links in use", func() bool { return lab.Changes() != "" })
+	return pid
 }
 
 func TestAnApplyWhoseProcessIsKilledWhileItAsks(t *testing.T) {
@@ -81,9 +82,8 @@ func TestAnApplyWhoseProcessIsKilledWhileItAsks(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		asks := worker(t, root)
-		used(t, lab)
-		if err := asks.Kill(); err != nil {
+		asks := asking(t, lab, root, 0)
+		if err := syscall.Kill(asks, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		if exit := exitOf(t, cmd.Wait()); exit != exitOK {
@@ -101,19 +101,17 @@ func TestAnApplyWhoseProcessIsKilledWhileItAsks(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		asks := worker(t, root)
-		used(t, lab)
+		asks := asking(t, lab, root, 0)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
-		gone := func() bool { return asks.Signal(syscall.Signal(0)) != nil }
-		for end := time.Now().Add(patience.Bound(20 * time.Second)); !gone(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				_ = asks.Kill()
-				t.Fatal("it goes on")
+		t.Cleanup(func() {
+			if t.Failed() { // else it is gone, and its number may be another's
+				_ = syscall.Kill(asks, syscall.SIGKILL)
 			}
-		}
+		})
+		comes(t, "the end of the one that asks", func() bool { return syscall.Kill(asks, 0) != nil })
 		if diff := lab.Changes(); diff != "" {
 			t.Errorf("the network is not what it was:\n%s", diff)
 		}
@@ -123,17 +121,11 @@ func TestAnApplyWhoseProcessIsKilledWhileItAsks(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		first := worker(t, root)
-		used(t, lab)
-		if err := first.Kill(); err != nil {
+		first := asking(t, lab, root, 0)
+		if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(patience.Bound(20 * time.Second)); worker(t, root).Pid == first.Pid; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("nobody asks")
-			}
-		}
-		used(t, lab)
+		asking(t, lab, root, first)
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}

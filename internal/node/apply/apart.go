@@ -32,10 +32,11 @@ func (c Config) Apart(ctx context.Context, work func(context.Context, Order) err
 	policy, began := c.Line.Policy, time.Now()
 	inTime, cancel := policy.WithDeadline(ctx, began)
 	defer cancel()
-	working, cancel := ctx, context.CancelFunc(func() {})
-	if policy.Then != procfs.Halt { // with which it stays, and says why
-		working, cancel = policy.WithDeadline(ctx, began.Add(overtime))
+	atMost := policy
+	if policy.Then == procfs.Halt { // with which it stays, and says why
+		atMost.Mode = procfs.Forever
 	}
+	working, cancel := atMost.WithDeadline(ctx, began.Add(overtime))
 	defer cancel()
 	var o Order
 	for pause := again; ; pause = min(2*pause, maxPause) {
@@ -105,8 +106,8 @@ const (
 )
 
 // Work starts this program as name, with these arguments, and returns its exit status. The program calls [Working], and is told
-// the order as JSON on its standard input, which ends when who started it does. It is asked to end when ctx does. The error is a [DiedError] where it did not end by itself, and that of ctx where this is why; any
-// other says that it has not begun.
+// the order as JSON on its standard input, which ends when who started it does. It is asked to end when ctx does. The error is
+// a [DiedError] where it did not end by itself, and that of ctx where this is why; any other says that it has not begun.
 func Work(ctx context.Context, name string, args []string, o Order) (status int, err error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = name
