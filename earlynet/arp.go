@@ -30,7 +30,7 @@ var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 // more (an RCU grace period, packet_release in net/packet/af_packet.c): nobody waits
 // for that but the end of Close.
 func (c *nic) listenARP(l link, filter []bpf.RawInstruction) (conn net.PacketConn, shut func(), err error) {
-	pc, closeSocket, err := listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
+	pc, closeSocket, err := c.net.listen(packet.Listen(&net.Interface{Index: l.index, Name: l.name, HardwareAddr: l.mac},
 		packet.Datagram, unix.ETH_P_ARP, &packet.Config{Filter: filter}))
 	if err != nil {
 		return nil, nil, err

@@ -111,7 +111,7 @@ func (x *exchange) open(ctx context.Context, fn func(context.Context) error) err
 	if err != nil {
 		return err
 	}
-	conn, shut, err := listen(packet.Listen(&net.Interface{Index: x.link.index, Name: x.link.name, HardwareAddr: x.link.mac},
+	conn, shut, err := x.nic.net.listen(packet.Listen(&net.Interface{Index: x.link.index, Name: x.link.name, HardwareAddr: x.link.mac},
 		packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter}))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSocket, err)

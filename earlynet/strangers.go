@@ -5,6 +5,8 @@ package earlynet
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,20 +46,57 @@ func (c *nic) stranger() string {
 // write nothing, so that nobody sees that they want it so: it must not become 1 behind their backs.
 var readsAdvertisements = []string{"systemd-network", "NetworkManager", "dhcpcd", "connmand"}
 
-// ownSockets are the packet sockets of this package in this process, by their inodes: of every Network, since one may still
-// be closing its own when the next owns the link. The names are the kernel's, and so they are the process's.
-var ownSockets sync.Map
+// ownSockets are the packet sockets of this package in this process: of every Network, since one may still be closing its own
+// when the next owns the link. The names are the kernel's, and so they are the process's.
+var ownSockets = sockets{known: make(map[uint64]bool)}
 
-// listen takes what [packet.Listen] returns. The socket is known for ours until it is closed by the function returned.
-func listen(conn *packet.Conn, err error) (_ *packet.Conn, shut func(), _ error) {
+// sockets are known for ours from before they are asked about until the kernel has been seen to list them no more. That is not
+// when they are closed: a child has a copy of each from the moment that this process forks until it executes another program.
+type sockets struct {
+	mu    sync.Mutex
+	known map[uint64]bool // by their inodes; true: closed by us
+}
+
+// all returns the inodes of those that are known.
+func (s *sockets) all() map[uint64]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.known)
+}
+
+// set notes a socket that is opened or closed.
+func (s *sockets) set(inode uint64, closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[inode] = closed
+}
+
+// forget forgets those that were closed before the kernel was asked, and are not listed: they will never be again.
+func (s *sockets) forget(proc string) {
+	before := s.all()
+	for inode := range listedSockets(proc) {
+		delete(before, inode)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for inode, closed := range before {
+		if closed {
+			delete(s.known, inode)
+		}
+	}
+}
+
+// listen takes what [packet.Listen] returns. The socket is known for ours until the function returned has closed it, at least.
+func (n *Network) listen(conn *packet.Conn, err error) (_ *packet.Conn, shut func(), _ error) {
 	if err != nil {
 		return nil, nil, err
 	}
 	inode := inodeOf(conn)
-	ownSockets.Store(inode, true)
+	ownSockets.set(inode, false)
 	return conn, func() {
 		_ = conn.Close()
-		ownSockets.Delete(inode)
+		ownSockets.set(inode, true)
+		ownSockets.forget(n.proc)
 	}, nil
 }
 
@@ -76,25 +115,39 @@ func inodeOf(conn syscall.Conn) (inode uint64) {
 	return inode
 }
 
-// packetSockets returns the packet sockets on a link that are not ours. The file is that of the thread: a
-// process may have threads elsewhere.
+// packetSockets returns the packet sockets on a link that are not ours.
 func packetSockets(proc string, index int) (inodes []uint64) {
-	text, err := os.ReadFile(filepath.Join(proc, "thread-self/net/packet"))
-	if err != nil {
-		return nil // a kernel without packet sockets, or no /proc
-	}
-	const dev, inode = 4, 8 // the columns
-	for line := range strings.Lines(string(text)) {
-		words := strings.Fields(line)
-		if len(words) <= inode || words[dev] != strconv.Itoa(index) {
-			continue
-		}
-		i, err := strconv.ParseUint(words[inode], 10, 64)
-		if _, ours := ownSockets.Load(i); err == nil && !ours {
-			inodes = append(inodes, i)
+	// Ours is what was ours before the kernel is asked: it may have been closed and forgotten by the time of the answer.
+	ours := ownSockets.all()
+	for inode, on := range listedSockets(proc) {
+		if _, known := ours[inode]; on == index && !known {
+			inodes = append(inodes, inode)
 		}
 	}
 	return inodes
+}
+
+// listedSockets yields the packet sockets of the network namespace as the kernel lists them: their inodes, and the index of the
+// link that each is on. The file is that of the thread: a process may have threads elsewhere.
+func listedSockets(proc string) iter.Seq2[uint64, int] {
+	return func(yield func(inode uint64, on int) bool) {
+		text, err := os.ReadFile(filepath.Join(proc, "thread-self/net/packet"))
+		if err != nil {
+			return // a kernel without packet sockets, or no /proc
+		}
+		const dev, node = 4, 8 // the columns
+		for line := range strings.Lines(string(text)) {
+			words := strings.Fields(line)
+			if len(words) <= node {
+				continue
+			}
+			inode, err1 := strconv.ParseUint(words[node], 10, 64)
+			on, err2 := strconv.Atoi(words[dev])
+			if err1 == nil && err2 == nil && !yield(inode, on) {
+				return
+			}
+		}
+	}
 }
 
 // The messages of sock_diag(7) for Internet sockets: struct inet_diag_req_v2, and struct inet_diag_msg with the fields

@@ -400,13 +400,11 @@ func (w *world) play(t *testing.T) bool {
 	if took := time.Since(began); took > end+patience.Bound(overtime) {
 		t.Errorf("it took %v of %v", took, end)
 	}
-	defer func() {
-		if t.Failed() {
-			for _, e := range events {
-				t.Log(e)
-			}
+	lab.OnFailure(func() { // a trace that was left shows after this function only
+		for _, e := range events {
+			t.Log(e)
 		}
-	}()
+	})
 	rest()
 	for _, nic := range w.names {
 		if up, _ := lab.Cloud.Traffic(nic); up.Sent > 0 && !w.uses(nic) && !w.foreign[nic] {
