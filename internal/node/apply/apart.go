@@ -27,7 +27,7 @@ import (
 func (c Config) Apart(ctx context.Context, work func(context.Context, Order) error) error {
 	why, _ := c.nothingToDo() // what cannot be read is told by whoever asks
 	if _, recorded := c.recorded(); recorded || why != "" {
-		return c.Do(ctx) // nobody is asked
+		return c.Do(ctx) // nobody is asked: here it is only looked whether it takes a process, what counts is what Do reads
 	}
 	policy, began := c.Line.Policy, time.Now()
 	inTime, cancel := policy.WithDeadline(ctx, began)
