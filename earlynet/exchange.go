@@ -405,8 +405,8 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	for _, c := range best {
 		x.heard.failed(c, &c.unanswered)
 	}
+	x.pending = &pending{of: best, asked: asked} // also where it was refused, which anybody can say sooner than a server that is slow
 	if x.refusal == 0 {
-		x.pending = &pending{of: best, asked: asked}
 		x.nic.fail(PathFailed, x.silence(fmt.Sprintf("no answer from %v to a request for its offer", best[0].offers[0].server)))
 	}
 	return nil, nil, errNoAnswer

@@ -58,6 +58,7 @@ func strangers() []scenario {
 		{about: "eight new identifiers each time", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(8)})},
 		{about: "eight new identifiers each time, each with a MAC of its own", methods: onlyDHCP, lab: attacked([]cloud.DHCP{manyHosts(8)})},
 		{about: "a refusal of each request, under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.ForgedDHCP(dhcpv4.MessageTypeNak)})},
+		{about: "a refusal of each request, and an honest server that takes a second for each answer", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{cloud.ForgedDHCP(dhcpv4.MessageTypeNak), {Delay: time.Second}}})}},
 		{about: "ARP replies for each address of ours, from eleven MACs", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.Times(11, cloud.HasEveryAddress()))},
 		{about: "ARP replies for each address of ours, from another MAC each time", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.HasEveryAddress())},
 		{about: "ARP replies for each address of ours, and a service that is slow", methods: onlyLinkLocal, cloud: always(cloud.Delay(time.Second)), lab: attacked(nil, cloud.HasEveryAddress())},
