@@ -25,14 +25,11 @@ import (
 //
 // A netlink socket is no sign, nor is a packet socket for all links: whoever listens everywhere does not need this one.
 func (c *nic) stranger() string {
-	inodes := packetSockets(c.net.proc, c.index)
-	for _, proto := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_RAW} {
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			inodes = append(inodes, boundSockets(family, proto, c.index)...)
+	for _, inode := range socketsOn(c.net.proc, c.index) {
+		name, process, found := ownerOf(c.net.proc, inode)
+		if !found && !slices.Contains(socketsOn(c.net.proc, c.index), inode) {
+			continue // whoever had it has closed it since
 		}
-	}
-	for _, inode := range inodes {
-		name, process := ownerOf(c.net.proc, inode)
 		c.managed = slices.Contains(readsAdvertisements, name)
 		return fmt.Sprintf("%s (process %s) has a socket on it", name, process)
 	}
@@ -40,6 +37,17 @@ func (c *nic) stranger() string {
 		return "somebody else has set its accept_ra to " + now
 	}
 	return ""
+}
+
+// socketsOn returns the sockets that are bound to a link and not ours, by their inodes.
+func socketsOn(proc string, index int) []uint64 {
+	inodes := packetSockets(proc, index)
+	for _, protocol := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_RAW} {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			inodes = append(inodes, boundSockets(family, protocol, index)...)
+		}
+	}
+	return inodes
 }
 
 // readsAdvertisements are the programs that hear routers themselves and set accept_ra to 0 for it. Where it is 0 already they
@@ -182,16 +190,17 @@ func boundSockets(family, proto uint8, index int) (inodes []uint64) {
 	return inodes
 }
 
-// ownerOf says who has a socket open: "dhclient", process "812".
-func ownerOf(proc string, inode uint64) (name, process string) {
+// ownerOf says who has a socket open: "dhclient", process "812". Found is false where nobody is seen to: it was closed, or its
+// owner is in a place that cannot be looked into.
+func ownerOf(proc string, inode uint64) (name, process string, found bool) {
 	socket := fmt.Sprintf("socket:[%d]", inode)
 	files, _ := filepath.Glob(filepath.Join(proc, "[0-9]*/fd/*"))
 	for _, f := range files {
 		if target, err := os.Readlink(f); err == nil && target == socket {
 			holder := filepath.Dir(filepath.Dir(f))
 			comm, _ := os.ReadFile(filepath.Join(holder, "comm"))
-			return strings.TrimSpace(string(comm)), filepath.Base(holder)
+			return strings.TrimSpace(string(comm)), filepath.Base(holder), true
 		}
 	}
-	return "another program", "unknown"
+	return "another program", "unknown", false
 }

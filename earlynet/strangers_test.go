@@ -4,6 +4,7 @@ package earlynet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -78,6 +79,39 @@ func socketOn(t testing.TB, n *Network) (inode uint64, shut func()) {
 	return inodeOf(conn), shut
 }
 
+// listing is a /proc whose list of packet sockets is one for who reads it first, and another from then on. Between is called
+// when the first has begun to read.
+func listing(t testing.TB, first, then []byte, between func()) (proc string) {
+	t.Helper()
+	proc = t.TempDir()
+	dir := filepath.Join(proc, "thread-self/net")
+	list, next := filepath.Join(dir, "packet"), filepath.Join(dir, "next")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), unix.Mkfifo(list, 0o600), os.WriteFile(next, then, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		w, err := os.OpenFile(list, os.O_WRONLY, 0) // returns when somebody reads
+		if err != nil {
+			served <- err
+			return
+		}
+		between()
+		err = os.Rename(next, list)
+		_, err2 := w.Write(first)
+		served <- errors.Join(err, err2, w.Close())
+	}()
+	t.Cleanup(func() {
+		if reader, err := os.OpenFile(list, os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil { // where nobody has read
+			defer func() { _ = reader.Close() }()
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return proc
+}
+
 // What the kernel lists is read at one moment, and what is ours known at another.
 func TestASocketThatIsClosedWhileTheKernelListsItIsNoStrangers(t *testing.T) {
 	plug(t)
@@ -92,33 +126,44 @@ func TestASocketThatIsClosedWhileTheKernelListsItIsNoStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proc := t.TempDir()
-	dir := filepath.Join(proc, "thread-self/net")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	pipe := filepath.Join(dir, "packet")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	found := make(chan []uint64)
-	go func() { found <- packetSockets(proc, index) }()
-	w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when somebody reads
-	if err != nil {
-		t.Fatal(err)
-	}
-	shut()
-	if ownSockets.all()[inode] {
-		t.Error("a socket that is closed and listed no more is still remembered")
-	}
-	if _, err := w.Write(list); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if strangers := <-found; len(strangers) > 0 {
+	proc := listing(t, list, nil, func() {
+		shut()
+		if ownSockets.all()[inode] {
+			t.Error("a socket that is closed and listed no more is still remembered")
+		}
+	})
+	if strangers := packetSockets(proc, index); len(strangers) > 0 {
 		t.Errorf("%d was taken for a stranger's, though it is %d and was ours", strangers, inode)
+	}
+}
+
+// A program that has left does not use the link. One that cannot be seen may.
+func TestAStrangerThatLeavesWhileItIsLookedForDoesNotKeepTheLinkUp(t *testing.T) {
+	plug(t)
+	index := eth0(t).Index
+	line := fmt.Appendf(nil, "0000000000000000 3 2 0806 %d 1 0 0 4242\n", index)
+	for about, c := range map[string]struct {
+		then []byte
+		want string
+	}{
+		"it has closed its socket": {nil, ""},
+		"it is there still":        {line, "another program (process unknown) has a socket on it"},
+	} {
+		t.Run(about, func(t *testing.T) {
+			network, err := newNetwork(context.Background(), Config{Proc: listing(t, line, c.then, func() {})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				network.cancel()
+				if err := network.rtnl.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if got := newNIC(network, newView(link{index: index})).stranger(); got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
 	}
 }
 
