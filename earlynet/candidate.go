@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 const (
@@ -46,6 +47,30 @@ type candidate struct {
 	fruitless  int // times that it was in use and led nowhere
 	unanswered int // times that it was asked for in vain
 	overtaken  int // times that one which was asked later has answered before it
+
+	requested time.Time // when it was asked for last, and has not answered since; zero: it is not waited for
+	grant     *lease    // what it has answered when its turn was over; nil: nothing
+}
+
+// request notes that these were asked for, and that an answer may come yet: a server that is slow takes longer than anybody
+// waits.
+func (cs *candidates) request(these []*candidate, when time.Time) {
+	for _, c := range these {
+		c.requested = when
+	}
+}
+
+// take returns what the candidate has granted when its turn was over, once. It returns nil where that is nothing, or over.
+func (c *candidate) take() *lease {
+	l := c.grant
+	if l == nil {
+		return nil
+	}
+	c.grant, c.requested = nil, time.Time{}
+	if l.until(time.Now()) <= leaseGrain {
+		return nil
+	}
+	return l
 }
 
 // failed notes that a candidate was in use and led nowhere, or was asked for in vain.

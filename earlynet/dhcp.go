@@ -195,7 +195,9 @@ func (t *tenancy) renew() time.Duration {
 // hear takes a message, and reports whether the lease was renewed.
 func (t *tenancy) hear(r reply) (renewed bool) {
 	if t.asked.IsZero() || r.TransactionID != t.renewal {
-		t.x.offer(r)
+		if t.x.offer(r) == nil {
+			t.x.granted(r, nil)
+		}
 		return false
 	}
 	server, _ := addrOf(r.ServerIdentifier())

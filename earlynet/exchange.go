@@ -63,24 +63,18 @@ type exchange struct {
 	rand  *rand.Rand
 	heard candidates
 
-	pending *pending // a request that was not answered so far; nil: there is none
-	useless int      // messages
-	flaw    error    // the last useless message's, since open
-	refusal int      // messages that said so
+	pending []*candidate // that were requested last, where none of them has answered so far
+	useless int          // messages
+	flaw    error        // the last useless message's, since open
+	refusal int          // messages that said so
 
 	conn    net.PacketConn
 	in      chan reply
 	began   time.Time
 	sent    int
-	current atomic.Uint32 // the transaction in which offers are awaited
+	current uint32        // the transaction
 	renewal atomic.Uint32 // the one of a renewal
 	round   atomic.Uint32 // counts our messages, for the bound on replies
-}
-
-// A pending request is one whose answer may be under way yet: a server that is slow takes longer than anybody waits.
-type pending struct {
-	of    []*candidate
-	asked time.Time
 }
 
 // A reply is a DHCP message to us, and the hardware address that it came from.
@@ -92,6 +86,7 @@ type reply struct {
 func newExchange(c *nic, l link) *exchange {
 	x := &exchange{nic: c, link: l, rand: c.net.random(c.index)}
 	x.heard.rand = x.rand
+	x.current = max(1, x.rand.Uint32())
 	return x
 }
 
@@ -176,7 +171,7 @@ func (x *exchange) expects(payload []byte) bool {
 		return false
 	}
 	id := binary.NativeEndian.Uint32(payload[4:])
-	return id != 0 && (id == x.current.Load() || id == x.renewal.Load())
+	return id != 0 && (id == x.current || id == x.renewal.Load())
 }
 
 func senderOf(a net.Addr) (mac [6]byte) {
@@ -225,22 +220,16 @@ func (x *exchange) acquire(ctx context.Context) (*candidate, *lease, error) {
 	}
 }
 
-// ask asks all servers what they offer, in a transaction of its own.
+// ask asks all servers what they offer.
 func (x *exchange) ask() {
-	id := x.xid()
-	x.current.Store(binary.NativeEndian.Uint32(id[:]))
-	x.askAgain()
-}
-
-// askAgain is ask in the transaction that there is.
-func (x *exchange) askAgain() {
 	x.heard.asked++
 	x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
 }
 
-// transaction is the number of the one that ask has begun.
+// transaction is the number of the one that all questions and requests are in, but for renewals (RFC 2131, section 4.1, leaves
+// that to the client): a server that is slow answers what was asked long ago, and has offered by then what others are asked for.
 func (x *exchange) transaction() (id dhcpv4.TransactionID) {
-	binary.NativeEndian.PutUint32(id[:], x.current.Load())
+	binary.NativeEndian.PutUint32(id[:], x.current)
 	return id
 }
 
@@ -249,11 +238,7 @@ func (x *exchange) transaction() (id dhcpv4.TransactionID) {
 // It returns the lease of a request before it, where the answer comes only now.
 func (x *exchange) discover(ctx context.Context) (of *candidate, got *lease, err error) {
 	x.nic.tell(Event{Method: DHCP, Kind: DHCPDiscover, Try: 1})
-	if x.pending == nil {
-		x.ask()
-	} else { // in its transaction: what is answered to it counts
-		x.askAgain()
-	}
+	x.ask()
 	for try := 0; ; try++ {
 		if try > 0 {
 			if seldom(try + 1) {
@@ -291,17 +276,42 @@ func (x *exchange) discover(ctx context.Context) (of *candidate, got *lease, err
 	}
 }
 
-// late returns the lease in an acknowledgement of what was requested before, and what it is a lease of, if it is that.
+// late returns the lease in an acknowledgement of what was requested last, and what it is a lease of, if it is that. One of what
+// was requested before is noted.
 func (x *exchange) late(r reply) (*candidate, *lease) {
-	if x.pending == nil || r.MessageType() != dhcpv4.MessageTypeAck {
-		return nil, nil
+	if c := x.granted(r, nil); c != nil && slices.Contains(x.pending, c) {
+		return c, c.take()
 	}
-	l, c := x.acknowledged(r, x.pending.of)
-	if l == nil || l.yields(x.nic.net.cfg.Destinations) != c.yield {
-		return nil, nil
+	return nil, nil
+}
+
+// granted notes an acknowledgement of what was requested before, is waited for and not among those that are requested now: it
+// counts when the candidate's turn comes. It returns the candidate of such a message.
+func (x *exchange) granted(r reply, now []*candidate) *candidate {
+	if r.MessageType() != dhcpv4.MessageTypeAck || r.TransactionID != x.transaction() {
+		return nil
 	}
-	l.begun = x.pending.asked
-	return c, l
+	l, err := x.lease(r)
+	if err != nil {
+		return nil
+	}
+	c := x.heard.find(l.yields(x.nic.net.cfg.Destinations))
+	if c == nil || c.requested.IsZero() || slices.Contains(now, c) {
+		return nil
+	}
+	if l.begun = c.requested; c.grant == nil || l.life > c.grant.life {
+		c.grant = l
+		x.acked(l)
+	}
+	return c
+}
+
+// acked tells of an acknowledgement.
+func (x *exchange) acked(l *lease) {
+	x.nic.tell(Event{
+		Method: DHCP, Kind: DHCPAck, Address: l.prefix.Addr(), Server: l.server, Lease: l.life,
+		Detail: fmt.Sprintf("%v from %v for %v", l.prefix, l.server, leaseTime(l)),
+	})
 }
 
 // seldom reports whether the nth time is worth telling: ever more seldom.
@@ -358,12 +368,13 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 		return nil, nil, errNoAnswer
 	}
 	x.heard.turn++
-	asked := time.Now()
-	begun := asked
-	if x.pending != nil {
-		begun = x.pending.asked // it may be that one which is answered
-	}
 	x.pending = nil
+	for _, c := range best {
+		if l := c.take(); l != nil {
+			return c, l, nil
+		}
+	}
+	asked := time.Now()
 	var got *lease
 	var of *candidate
 	for try := 0; try < requestTries && (x.refusal == 0 || try < refusedTries); try++ {
@@ -375,7 +386,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 			}
 		}
 		err := x.await(ctx, x.interval(try, lastInterval), func(r reply) bool {
-			if x.offer(r) != nil {
+			if x.offer(r) != nil || x.granted(r, best) != nil {
 				return false
 			}
 			l, c := x.acknowledged(r, best)
@@ -392,7 +403,12 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 			return nil, nil, ctx.Err()
 		}
 		if err == nil || got != nil {
-			got.begun = begun
+			// It may be the request before that is answered, unless it would be over by now.
+			if got.begun = of.requested; of.requested.IsZero() || got.until(asked) <= leaseGrain {
+				got.begun = asked
+			}
+			x.heard.request(best, asked)
+			of.requested = time.Time{}
 			x.heard.overtake(of, best)
 			return x.settle(of, got)
 		}
@@ -405,7 +421,8 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	for _, c := range best {
 		x.heard.failed(c, &c.unanswered)
 	}
-	x.pending = &pending{of: best, asked: asked} // also where it was refused, which anybody can say sooner than a server that is slow
+	x.heard.request(best, asked)
+	x.pending = best // also where it was refused, which anybody can say sooner than a server that is slow
 	if x.refusal == 0 {
 		x.nic.fail(PathFailed, x.silence(fmt.Sprintf("no answer from %v to a request for its offer", best[0].offers[0].server)))
 	}
@@ -479,10 +496,7 @@ func (x *exchange) verdict(r reply, offer *lease) (*lease, error) {
 			x.unusable("unusable acknowledgement", err)
 			return nil, err
 		}
-		x.nic.tell(Event{
-			Method: DHCP, Kind: DHCPAck, Address: l.prefix.Addr(), Server: l.server, Lease: l.life,
-			Detail: fmt.Sprintf("%v from %v for %v", l.prefix, l.server, leaseTime(l)),
-		})
+		x.acked(l)
 		return l, nil
 	}
 	return nil, nil

@@ -28,6 +28,11 @@ func attacked(servers []cloud.DHCP, strangers ...cloud.Stranger) []testvm.Option
 	return []testvm.Option{testvm.NIC("eth0", cloud.NIC{DHCP: append(servers, cloud.DHCP{}), Strangers: strangers, Guarded: true})}
 }
 
+// beside is a server whose public NIC has these DHCP servers beside the honest one.
+func beside(honest cloud.DHCP, others ...cloud.DHCP) []testvm.Option {
+	return []testvm.Option{testvm.NIC("eth0", cloud.NIC{DHCP: append(others, honest), Guarded: true})}
+}
+
 // rogue is a second server on the wire whose lease leads nowhere.
 func rogue(after time.Duration) cloud.DHCP {
 	id := netip.MustParseAddr("172.31.1.66")
@@ -49,16 +54,19 @@ func manyHosts(n int) cloud.DHCP {
 
 // strangers are the attacks, each fresh.
 func strangers() []scenario {
-	honest := cloud.DHCP{Delay: 300 * time.Millisecond}
+	refusals, slow := cloud.ForgedDHCP(dhcpv4.MessageTypeNak), cloud.DHCP{Delay: time.Second}
 	return []scenario{
 		{about: "an offer and an acknowledgement under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.HonestIDs(2)})},
 		{about: "twenty of them", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.HonestIDs(20)})},
-		{about: "a second server that is 300 ms sooner", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{rogue(0), honest}})}},
+		{about: "a second server that is 300 ms sooner", methods: onlyDHCP, lab: beside(cloud.DHCP{Delay: 300 * time.Millisecond}, rogue(0))},
 		{about: "a server with a new identifier for each offer", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(1)})},
 		{about: "eight new identifiers each time", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(8)})},
 		{about: "eight new identifiers each time, each with a MAC of its own", methods: onlyDHCP, lab: attacked([]cloud.DHCP{manyHosts(8)})},
-		{about: "a refusal of each request, under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.ForgedDHCP(dhcpv4.MessageTypeNak)})},
-		{about: "a refusal of each request, and an honest server that takes a second for each answer", methods: onlyDHCP, lab: []testvm.Option{testvm.NIC("eth0", cloud.NIC{Guarded: true, DHCP: []cloud.DHCP{cloud.ForgedDHCP(dhcpv4.MessageTypeNak), {Delay: time.Second}}})}},
+		{about: "a refusal of each request, under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{refusals})},
+		{about: "a refusal of each request, and an honest server that takes a second for each answer", methods: onlyDHCP, lab: beside(slow, refusals)},
+		{about: "such a server, and eight new identifiers each time", methods: onlyDHCP, lab: beside(slow, cloud.RogueDHCP(8))},
+		{about: "such a server, and eight new identifiers each time, each with a MAC of its own", methods: onlyDHCP, lab: beside(slow, manyHosts(8))},
+		{about: "such a server, a new identifier for each offer, and a refusal of each request", methods: onlyDHCP, lab: beside(slow, cloud.RogueDHCP(1), refusals)},
 		{about: "ARP replies for each address of ours, from eleven MACs", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.Times(11, cloud.HasEveryAddress()))},
 		{about: "ARP replies for each address of ours, from another MAC each time", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.HasEveryAddress())},
 		{about: "ARP replies for each address of ours, and a service that is slow", methods: onlyLinkLocal, cloud: always(cloud.Delay(time.Second)), lab: attacked(nil, cloud.HasEveryAddress())},
