@@ -52,9 +52,9 @@ type candidate struct {
 	grant     *lease    // what it has answered when its turn was over; nil: nothing
 }
 
-// request notes that these were asked for, and that an answer may come yet: a server that is slow takes longer than anybody
+// waitFor notes that these were asked for, and that an answer may come yet: a server that is slow takes longer than anybody
 // waits.
-func (cs *candidates) request(these []*candidate, when time.Time) {
+func waitFor(these []*candidate, when time.Time) {
 	for _, c := range these {
 		c.requested = when
 	}

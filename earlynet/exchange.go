@@ -72,9 +72,12 @@ type exchange struct {
 	in      chan reply
 	began   time.Time
 	sent    int
-	current uint32        // the transaction
-	renewal atomic.Uint32 // the one of a renewal
+	renewal atomic.Uint32 // the transaction of a renewal
 	round   atomic.Uint32 // counts our messages, for the bound on replies
+
+	// transaction is the one that all questions and requests are in, but for renewals (RFC 2131, section 4.1, leaves that to the
+	// client): a server that is slow answers what was asked long ago, and has offered by then what others are asked for.
+	transaction dhcpv4.TransactionID
 }
 
 // A reply is a DHCP message to us, and the hardware address that it came from.
@@ -86,7 +89,7 @@ type reply struct {
 func newExchange(c *nic, l link) *exchange {
 	x := &exchange{nic: c, link: l, rand: c.net.random(c.index)}
 	x.heard.rand = x.rand
-	x.current = max(1, x.rand.Uint32())
+	x.transaction = x.xid()
 	return x
 }
 
@@ -170,8 +173,8 @@ func (x *exchange) expects(payload []byte) bool {
 	if len(payload) < 8 || payload[0] != byte(dhcpv4.OpcodeBootReply) {
 		return false
 	}
-	id := binary.NativeEndian.Uint32(payload[4:])
-	return id != 0 && (id == x.current || id == x.renewal.Load())
+	id := dhcpv4.TransactionID(payload[4:8])
+	return id == x.transaction || id != dhcpv4.TransactionID{} && binary.NativeEndian.Uint32(id[:]) == x.renewal.Load()
 }
 
 func senderOf(a net.Addr) (mac [6]byte) {
@@ -181,9 +184,9 @@ func senderOf(a net.Addr) (mac [6]byte) {
 	return mac
 }
 
-// xid returns a new transaction's number.
+// xid returns a new transaction's number, which is not 0: that is none.
 func (x *exchange) xid() (id dhcpv4.TransactionID) {
-	binary.NativeEndian.PutUint32(id[:], x.rand.Uint32())
+	binary.NativeEndian.PutUint32(id[:], max(1, x.rand.Uint32()))
 	return id
 }
 
@@ -223,14 +226,7 @@ func (x *exchange) acquire(ctx context.Context) (*candidate, *lease, error) {
 // ask asks all servers what they offer.
 func (x *exchange) ask() {
 	x.heard.asked++
-	x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
-}
-
-// transaction is the number of the one that all questions and requests are in, but for renewals (RFC 2131, section 4.1, leaves
-// that to the client): a server that is slow answers what was asked long ago, and has offered by then what others are asked for.
-func (x *exchange) transaction() (id dhcpv4.TransactionID) {
-	binary.NativeEndian.PutUint32(id[:], x.current)
-	return id
+	x.send(netip.IPv4Unspecified(), x.transaction, dhcpv4.MessageTypeDiscover)
 }
 
 // discover asks all servers until there is a candidate. What was heard before
@@ -244,7 +240,7 @@ func (x *exchange) discover(ctx context.Context) (of *candidate, got *lease, err
 			if seldom(try + 1) {
 				x.nic.tell(Event{Method: DHCP, Kind: DHCPDiscover, Try: try + 1, Detail: fmt.Sprintf("try %d", try+1)})
 			}
-			x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeDiscover)
+			x.send(netip.IPv4Unspecified(), x.transaction, dhcpv4.MessageTypeDiscover)
 		}
 		err := x.await(ctx, x.interval(try, lastInterval), func(r reply) bool {
 			if of, got = x.late(r); got != nil {
@@ -288,7 +284,7 @@ func (x *exchange) late(r reply) (*candidate, *lease) {
 // granted notes an acknowledgement of what was requested before, is waited for and not among those that are requested now: it
 // counts when the candidate's turn comes. It returns the candidate of such a message.
 func (x *exchange) granted(r reply, now []*candidate) *candidate {
-	if r.MessageType() != dhcpv4.MessageTypeAck || r.TransactionID != x.transaction() {
+	if r.MessageType() != dhcpv4.MessageTypeAck || r.TransactionID != x.transaction {
 		return nil
 	}
 	l, err := x.lease(r)
@@ -329,7 +325,7 @@ func (x *exchange) lease(r reply) (*lease, error) {
 
 // offer returns the candidate that a message makes or confirms, or nil.
 func (x *exchange) offer(r reply) *candidate {
-	if r.MessageType() != dhcpv4.MessageTypeOffer || r.TransactionID != x.transaction() {
+	if r.MessageType() != dhcpv4.MessageTypeOffer || r.TransactionID != x.transaction {
 		return nil
 	}
 	l, err := x.lease(r)
@@ -380,7 +376,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	for try := 0; try < requestTries && (x.refusal == 0 || try < refusedTries); try++ {
 		for _, c := range best[:min(1+max(0, try-best[0].overtaken), len(best))] {
 			for _, o := range c.offers[:min(try+1, len(c.offers))] {
-				x.send(netip.IPv4Unspecified(), x.transaction(), dhcpv4.MessageTypeRequest,
+				x.send(netip.IPv4Unspecified(), x.transaction, dhcpv4.MessageTypeRequest,
 					dhcpv4.OptServerIdentifier(o.server.AsSlice()),
 					dhcpv4.OptRequestedIPAddress(o.prefix.Addr().AsSlice()))
 			}
@@ -407,7 +403,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 			if got.begun = of.requested; of.requested.IsZero() || got.until(asked) <= leaseGrain {
 				got.begun = asked
 			}
-			x.heard.request(best, asked)
+			waitFor(best, asked)
 			of.requested = time.Time{}
 			x.heard.overtake(of, best)
 			return x.settle(of, got)
@@ -421,7 +417,7 @@ func (x *exchange) request(ctx context.Context) (*candidate, *lease, error) {
 	for _, c := range best {
 		x.heard.failed(c, &c.unanswered)
 	}
-	x.heard.request(best, asked)
+	waitFor(best, asked)
 	x.pending = best // also where it was refused, which anybody can say sooner than a server that is slow
 	if x.refusal == 0 {
 		x.nic.fail(PathFailed, x.silence(fmt.Sprintf("no answer from %v to a request for its offer", best[0].offers[0].server)))
@@ -449,7 +445,7 @@ func (x *exchange) settle(asked *candidate, l *lease) (*candidate, *lease, error
 // acknowledged returns the lease in a message, and which of the candidates it is
 // for.
 func (x *exchange) acknowledged(r reply, best []*candidate) (*lease, *candidate) {
-	if r.TransactionID != x.transaction() {
+	if r.TransactionID != x.transaction {
 		return nil, nil
 	}
 	server, _ := addrOf(r.ServerIdentifier())

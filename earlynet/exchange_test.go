@@ -40,7 +40,7 @@ func TestAnAcknowledgementThatComesLate(t *testing.T) {
 	}
 	requested := func(x *exchange, c *candidate) time.Time {
 		when := time.Now().Add(-3 * time.Second)
-		x.heard.request([]*candidate{c}, when)
+		waitFor([]*candidate{c}, when)
 		return when
 	}
 
@@ -48,14 +48,14 @@ func TestAnAcknowledgementThatComesLate(t *testing.T) {
 		x, c := begin()
 		when := requested(x, c)
 		for range 2 { // a server says it twice
-			if got := x.granted(ack(x.transaction(), time.Hour), nil); got != c {
+			if got := x.granted(ack(x.transaction, time.Hour), nil); got != c {
 				t.Fatalf("it is said to be of %+v", got)
 			}
 		}
 		if l := c.take(); l == nil || !l.begun.Equal(when) || l.life != time.Hour {
 			t.Errorf("got %+v, want an hour from %v", l, when)
 		}
-		if x.granted(ack(x.transaction(), time.Hour), nil); c.take() != nil {
+		if x.granted(ack(x.transaction, time.Hour), nil); c.take() != nil {
 			t.Error("it counts twice")
 		}
 	})
@@ -63,7 +63,7 @@ func TestAnAcknowledgementThatComesLate(t *testing.T) {
 		x, c := begin()
 		requested(x, c)
 		for _, life := range []time.Duration{time.Minute, time.Hour, 2 * time.Minute} {
-			x.granted(ack(x.transaction(), life), nil)
+			x.granted(ack(x.transaction, life), nil)
 		}
 		if l := c.take(); l == nil || l.life != time.Hour {
 			t.Errorf("got %+v, want an hour", l)
@@ -71,15 +71,15 @@ func TestAnAcknowledgementThatComesLate(t *testing.T) {
 	})
 	t.Run("does not count when the lease is over", func(t *testing.T) {
 		x, c := begin()
-		x.heard.request([]*candidate{c}, time.Now().Add(-time.Hour))
-		x.granted(ack(x.transaction(), time.Hour), nil)
+		waitFor([]*candidate{c}, time.Now().Add(-time.Hour))
+		x.granted(ack(x.transaction, time.Hour), nil)
 		if l := c.take(); l != nil {
 			t.Errorf("got %+v", l)
 		}
 	})
 	t.Run("does not count where nobody has asked, or in another transaction", func(t *testing.T) {
 		x, c := begin()
-		x.granted(ack(x.transaction(), time.Hour), nil)
+		x.granted(ack(x.transaction, time.Hour), nil)
 		if c.grant != nil {
 			t.Errorf("got %+v, which nobody has asked for", c.grant)
 		}
@@ -91,18 +91,18 @@ func TestAnAcknowledgementThatComesLate(t *testing.T) {
 	t.Run("is for the request where that is under way", func(t *testing.T) {
 		x, c := begin()
 		requested(x, c)
-		if got := x.granted(ack(x.transaction(), time.Hour), []*candidate{c}); got != nil || c.grant != nil {
+		if got := x.granted(ack(x.transaction, time.Hour), []*candidate{c}); got != nil || c.grant != nil {
 			t.Errorf("%+v is taken away from it", c.grant)
 		}
 	})
 	t.Run("ends the wait for offers at once, if it was asked for last", func(t *testing.T) {
 		x, c := begin()
 		requested(x, c)
-		if _, l := x.late(ack(x.transaction(), time.Hour)); l != nil {
+		if _, l := x.late(ack(x.transaction, time.Hour)); l != nil {
 			t.Errorf("got %+v, which was not asked for last", l)
 		}
 		x.pending = []*candidate{c}
-		if of, l := x.late(ack(x.transaction(), time.Hour)); of != c || l == nil {
+		if of, l := x.late(ack(x.transaction, time.Hour)); of != c || l == nil {
 			t.Errorf("got %+v of %+v", l, of)
 		}
 	})

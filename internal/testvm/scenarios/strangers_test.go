@@ -25,12 +25,12 @@ var (
 // attacked is a server whose public NIC has strangers on the wire and DHCP servers beside the honest one. As at a
 // hypervisor, it sends from no other address than its own.
 func attacked(servers []cloud.DHCP, strangers ...cloud.Stranger) []testvm.Option {
-	return []testvm.Option{testvm.NIC("eth0", cloud.NIC{DHCP: append(servers, cloud.DHCP{}), Strangers: strangers, Guarded: true})}
+	return besideHonest(cloud.DHCP{}, servers, strangers...)
 }
 
-// beside is a server whose public NIC has these DHCP servers beside the honest one.
-func beside(honest cloud.DHCP, others ...cloud.DHCP) []testvm.Option {
-	return []testvm.Option{testvm.NIC("eth0", cloud.NIC{DHCP: append(others, honest), Guarded: true})}
+// besideHonest is attacked with an honest server of its own kind: one that is slow, for instance.
+func besideHonest(honest cloud.DHCP, servers []cloud.DHCP, strangers ...cloud.Stranger) []testvm.Option {
+	return []testvm.Option{testvm.NIC("eth0", cloud.NIC{DHCP: append(servers, honest), Strangers: strangers, Guarded: true})}
 }
 
 // rogue is a second server on the wire whose lease leads nowhere.
@@ -58,15 +58,15 @@ func strangers() []scenario {
 	return []scenario{
 		{about: "an offer and an acknowledgement under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.HonestIDs(2)})},
 		{about: "twenty of them", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.HonestIDs(20)})},
-		{about: "a second server that is 300 ms sooner", methods: onlyDHCP, lab: beside(cloud.DHCP{Delay: 300 * time.Millisecond}, rogue(0))},
+		{about: "a second server that is 300 ms sooner", methods: onlyDHCP, lab: besideHonest(cloud.DHCP{Delay: 300 * time.Millisecond}, []cloud.DHCP{rogue(0)})},
 		{about: "a server with a new identifier for each offer", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(1)})},
 		{about: "eight new identifiers each time", methods: onlyDHCP, lab: attacked([]cloud.DHCP{cloud.RogueDHCP(8)})},
 		{about: "eight new identifiers each time, each with a MAC of its own", methods: onlyDHCP, lab: attacked([]cloud.DHCP{manyHosts(8)})},
 		{about: "a refusal of each request, under the honest server's identifier", methods: onlyDHCP, lab: attacked([]cloud.DHCP{refusals})},
-		{about: "a refusal of each request, and an honest server that takes a second for each answer", methods: onlyDHCP, lab: beside(slow, refusals)},
-		{about: "eight new identifiers each time, and an honest server that takes a second", methods: onlyDHCP, lab: beside(slow, cloud.RogueDHCP(8))},
-		{about: "eight new identifiers each time, each with a MAC of its own, and an honest server that takes a second", methods: onlyDHCP, lab: beside(slow, manyHosts(8))},
-		{about: "a new identifier for each offer, a refusal of each request, and an honest server that takes a second", methods: onlyDHCP, lab: beside(slow, cloud.RogueDHCP(1), refusals)},
+		{about: "a refusal of each request, and an honest server that takes a second for each answer", methods: onlyDHCP, lab: besideHonest(slow, []cloud.DHCP{refusals})},
+		{about: "eight new identifiers each time, and an honest server that takes a second", methods: onlyDHCP, lab: besideHonest(slow, []cloud.DHCP{cloud.RogueDHCP(8)})},
+		{about: "eight new identifiers each time, each with a MAC of its own, and an honest server that takes a second", methods: onlyDHCP, lab: besideHonest(slow, []cloud.DHCP{manyHosts(8)})},
+		{about: "a new identifier for each offer, a refusal of each request, and an honest server that takes a second", methods: onlyDHCP, lab: besideHonest(slow, []cloud.DHCP{cloud.RogueDHCP(1), refusals})},
 		{about: "ARP replies for each address of ours, from eleven MACs", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.Times(11, cloud.HasEveryAddress()))},
 		{about: "ARP replies for each address of ours, from another MAC each time", methods: onlyLinkLocal, cloud: cloud.Config{Link: far}, lab: attacked(nil, cloud.HasEveryAddress())},
 		{about: "ARP replies for each address of ours, and a service that is slow", methods: onlyLinkLocal, cloud: always(cloud.Delay(time.Second)), lab: attacked(nil, cloud.HasEveryAddress())},
